@@ -1,0 +1,9 @@
+"""The optimal baseline for multi-agent policy gradients, as TorchRL modules.
+
+Kuba et al., "Settling the Variance of Multi-Agent Policy Gradients", NeurIPS 2021, arXiv:2108.08612.
+"""
+
+from torchrl_ob.advantages import ComaAdvantage, MapgAdvantage, ObAdvantage
+from torchrl_ob.critics import JointQCritic
+
+__all__ = ["ComaAdvantage", "JointQCritic", "MapgAdvantage", "ObAdvantage"]

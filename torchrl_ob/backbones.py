@@ -1,0 +1,133 @@
+"""Networks of the joint critic, split where the own action enters.
+
+Both return ``tail(context_i + own_i(a))`` for every agent and each of K own actions; ``context``,
+which does not depend on the own action, is computed once for all of them. Inputs are the
+observations ``[B, n, o]``, the global state ``[B, s]`` (either may have width 0), the joint action
+``[B, n, a]`` and the own actions ``[B, n, K, a]``; the output is ``[B, n, K, out_dim]``.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["AgentLinear", "ConcatBackbone", "PooledBackbone"]
+
+
+class AgentLinear(nn.Module):
+    """Linear layer on ``[B, n, K, in]``, its weights shared by the agents or a set for each.
+
+    With ``identity`` a shared layer still has a bias for each agent, which is what a one-hot
+    identity among its inputs amounts to.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        num_agents: int,
+        share_params: bool,
+        identity: bool = False,
+    ) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(max(in_dim, 1))
+        sets = 1 if share_params else num_agents
+        biases = num_agents if identity else sets
+        self.weight = nn.Parameter(torch.empty(sets, out_dim, in_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(biases, 1, out_dim).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply each agent's layer, ``[B, n, K, in]`` to ``[B, n, K, out]``."""
+        if self.weight.shape[0] > 1:
+            return torch.einsum("bnki,noi->bnko", x, self.weight) + self.bias
+        if self.bias.shape[0] > 1:
+            return nn.functional.linear(x, self.weight[0]) + self.bias
+        return nn.functional.linear(x, self.weight[0], self.bias[0, 0])
+
+
+class PooledBackbone(nn.Module):
+    r"""Embeds each agent's observation and action, and averages the other agents' embeddings.
+
+    .. math::
+        e_j(a) = \phi(o_j, a, j), \qquad
+        Q_i(s, a) = \rho\Big(e_i(a^i),\ \tfrac{1}{n-1}\textstyle\sum_{j \ne i} e_j(a^j),\ s\Big)
+
+    Linear in the number of agents; a candidate embeds one agent again and leaves the pool alone.
+    (Zaheer et al., "Deep Sets", NeurIPS 2017, theorem 2.)
+    """
+
+    def __init__(
+        self,
+        *,
+        num_agents: int,
+        observation_dim: int,
+        state_dim: int,
+        action_dim: int,
+        hidden_dim: int,
+        out_dim: int,
+        share_params: bool,
+        activation: type[nn.Module],
+    ) -> None:
+        super().__init__()
+        linear = partial(AgentLinear, num_agents=num_agents, share_params=share_params)
+        self.observation = linear(observation_dim, hidden_dim, identity=True)
+        self.action = linear(action_dim, hidden_dim)
+        self.embedding = nn.Sequential(activation(), linear(hidden_dim, hidden_dim), activation())
+        self.own = linear(hidden_dim, hidden_dim)
+        self.others = linear(hidden_dim, hidden_dim)
+        self.state = linear(state_dim, hidden_dim)
+        self.tail = nn.Sequential(activation(), linear(hidden_dim, out_dim))
+
+    def forward(self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor) -> Tensor:
+        """Values of the own actions, with the others' actions held at the joint action."""
+        observed = self.observation(observation.unsqueeze(-2))
+        taken = self.embedding(observed + self.action(action.unsqueeze(-2)))
+        others = (taken.sum(1, keepdim=True) - taken) / max(action.shape[1] - 1, 1)
+        context = self.others(others) + self.state(state[:, None, None])
+        return self.tail(context + self.own(self.embedding(observed + self.action(own))))
+
+
+class ConcatBackbone(nn.Module):
+    r"""Everything concatenated, the own action apart: :math:`Q_i = f(o, s, a^{-i}, i, a^i)`.
+
+    The inputs of COMA's critic. (Foerster et al., "Counterfactual Multi-Agent Policy Gradients",
+    AAAI 2018, section 4.)
+    """
+
+    def __init__(
+        self,
+        *,
+        num_agents: int,
+        observation_dim: int,
+        state_dim: int,
+        action_dim: int,
+        hidden_dim: int,
+        out_dim: int,
+        share_params: bool,
+        activation: type[nn.Module],
+    ) -> None:
+        super().__init__()
+        linear = partial(AgentLinear, num_agents=num_agents, share_params=share_params)
+        inputs = num_agents * (observation_dim + action_dim) + state_dim
+        self.context = linear(inputs, hidden_dim, identity=True)
+        self.own = linear(action_dim, hidden_dim)
+        self.tail = nn.Sequential(
+            activation(),
+            linear(hidden_dim, hidden_dim),
+            activation(),
+            linear(hidden_dim, out_dim),
+        )
+
+    def forward(self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor) -> Tensor:
+        """Values of the own actions, with the others' actions held at the joint action."""
+        n = action.shape[1]
+        others = ~torch.eye(n, dtype=torch.bool, device=action.device).unsqueeze(-1)
+        others_action = (action.unsqueeze(1) * others).flatten(-2)  # [B, n, n * a]
+        shared = torch.cat([observation.flatten(1), state], -1)
+        shared = shared.unsqueeze(1).expand(-1, n, -1)
+        context = self.context(torch.cat([shared, others_action], -1).unsqueeze(-2))
+        return self.tail(context + self.own(own))

@@ -1,0 +1,327 @@
+"""From a policy's distribution to candidate own actions, their probabilities and OB weights.
+
+The expectation over agent i's own action, ``E_{a^i}[f(a^i)] ≈ Σ_k p_k f(a_k)``, is exact for
+discrete actions and a cubature for continuous ones. The optimal baseline is then
+``Σ_k x_k Q(s, a^-i, a_k)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torch import distributions as D
+from torchrl.modules import (
+    Delta,
+    MaskedOneHotCategorical,
+    OneHotCategorical,
+    TanhDelta,
+    TruncatedNormal,
+)
+
+from torchrl_ob.cubature import Cubature, ExpectationRule, axis_rule, grid_rule, sobol_rule
+from torchrl_ob.functional import (
+    GaussianPsi,
+    categorical_log_score_weights,
+    categorical_optimal_weights,
+    normal_score_weights,
+    optimal_weights,
+    truncated_normal_score_weights,
+)
+
+__all__ = ["MAX_JOINT_CHOICES", "Candidates", "action_candidates", "score_candidates"]
+
+MAX_JOINT_CHOICES = 4096
+"""Multi-categorical actions with more joint choices than this are refused, not enumerated."""
+
+
+class Candidates(NamedTuple):
+    """Alternative own actions of every agent.
+
+    Attributes:
+        actions: ``[*B, n, K, *event]``.
+        probabilities: weights ``p`` of the expectation over the own action, ``[*B, n, K]``, summing
+            to one; a cubature's may be negative.
+        optimal_weights: weights ``x`` of the optimal baseline, ``[*B, n, K]``, summing to one.
+    """
+
+    actions: Tensor
+    probabilities: Tensor
+    optimal_weights: Tensor
+
+
+def action_candidates(
+    dist: D.Distribution,
+    *,
+    rule: ExpectationRule = "axis",
+    num_points: int | None = None,
+    psi: GaussianPsi = "loc_scale",
+) -> Candidates | None:
+    """Candidate own actions of a distribution whose score is known in closed form.
+
+    Args:
+        dist: the agents' policies, of batch shape ``[*B, n]``: categorical, one-hot categorical,
+            their masked versions, ``Independent(Categorical, 1)`` (multi-categorical), Gaussian,
+            Gaussian under elementwise transforms (:class:`~torchrl.modules.TanhNormal`), or
+            :class:`~torchrl.modules.TruncatedNormal`.
+        rule: how the expectation over a continuous action is taken. Discrete actions are always
+            enumerated, which is exact.
+        num_points: size of the rule: nodes on each axis (``"axis"``, ``"grid"``; 5 by default), or
+            points in all (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
+        psi: the parameters of a Gaussian in which the variance of the gradient is minimised.
+
+    Returns:
+        The candidates, or ``None`` where the distribution is of another kind: see
+        :func:`score_candidates`.
+
+    Raises:
+        TypeError: for a deterministic policy.
+        ValueError: for a multi-categorical with too many joint choices, or an invalid option.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.candidates import action_candidates
+        >>> dist = torch.distributions.Categorical(probs=torch.tensor([.8, .1, .1]))
+        >>> action_candidates(dist).optimal_weights
+        tensor([0.1412, 0.4294, 0.4294])
+    """
+    if isinstance(dist, Delta | TanhDelta):
+        raise TypeError(
+            f"{type(dist).__name__} is deterministic: its score does not exist, so there is "
+            "neither a policy gradient nor a baseline for it. Use a stochastic policy, such as "
+            "TanhNormal."
+        )
+    if getattr(dist, "_sparse_mask", False):
+        raise ValueError(
+            f"{type(dist).__name__} was given `indices` of the available actions, which "
+            "differ from agent to agent. Give it a boolean `mask` over all actions instead."
+        )
+    if isinstance(dist, OneHotCategorical | MaskedOneHotCategorical | D.OneHotCategorical):
+        log_probs = _log_probs(dist)
+        one_hot = torch.eye(log_probs.shape[-1], dtype=torch.long, device=log_probs.device)
+        return _enumerate_categorical(log_probs, one_hot)
+    if isinstance(dist, D.Categorical):
+        log_probs = _log_probs(dist)
+        return _enumerate_categorical(
+            log_probs, torch.arange(log_probs.shape[-1], device=log_probs.device)
+        )
+    base = dist.base_dist if isinstance(dist, D.Independent) else dist
+    if isinstance(base, D.Categorical) and len(base.batch_shape) == len(dist.batch_shape) + 1:
+        return _enumerate_multi_categorical(_log_probs(base))
+    if isinstance(dist, TruncatedNormal):
+        lower = (dist.low - dist.loc) / dist.scale
+        upper = (dist.high - dist.loc) / dist.scale
+        quantile, scale = _truncated_quantile(dist.loc, dist.scale, lower, upper), dist.scale
+
+        def score(z: Tensor) -> Tensor:
+            return truncated_normal_score_weights(z, lower, upper, scale, psi)
+
+        return _factorised(dist.loc, rule, num_points, quantile, score)
+    transforms: list[D.Transform] = []
+    while isinstance(base, D.TransformedDistribution | D.Independent):
+        if isinstance(base, D.TransformedDistribution):
+            transforms = [*base.transforms, *transforms]
+        base = base.base_dist
+    if isinstance(base, D.Normal) and base.loc.ndim > 0:
+        loc, scale = base.loc, base.scale
+
+        def to_action(z: Tensor) -> tuple[Tensor, Tensor]:
+            action = loc + scale * z
+            for transform in transforms:
+                action = transform(action)
+            return action, z
+
+        return _factorised(
+            loc, rule, num_points, to_action, lambda z: normal_score_weights(z, scale, psi)
+        )
+    return None
+
+
+def score_candidates(
+    dist: D.Distribution,
+    params: TensorDictBase,
+    build: Callable[[TensorDictBase], D.Distribution],
+    param_keys: Iterable[object],
+    *,
+    num_points: int | None = None,
+) -> Candidates:
+    r"""Candidate own actions of any other distribution, by automatic differentiation.
+
+    The weights :math:`\|\nabla_\psi \log\pi(a_k)\|^2` are the squared gradient with respect to all
+    floating-point parameters of the distribution. The support is enumerated where the distribution
+    can do so; otherwise the candidates are samples of it. Slow, but it takes a new distribution as
+    it comes.
+
+    Args:
+        dist: the agents' policies, of batch shape ``[*B, n]``.
+        params: the parameters of ``dist``, what the network hands to it.
+        build: builds the distribution from a tensordict of parameters.
+        param_keys: keys of the parameters in ``params``.
+        num_points: number of samples, 1,000 by default.
+
+    Returns:
+        The candidates.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl_ob.candidates import score_candidates
+        >>> params = TensorDict({"probs": torch.tensor([[.8], [.5]])}, batch_size=[2])
+        >>> def build(params):
+        ...     bernoulli = torch.distributions.Bernoulli(params["probs"])
+        ...     return torch.distributions.Independent(bernoulli, 1)
+        >>> score_candidates(build(params), params, build, ["probs"]).actions.shape
+        torch.Size([2, 1000, 1])
+    """
+    if dist.has_enumerate_support:
+        actions = dist.enumerate_support()
+        probabilities = dist.log_prob(actions).exp()
+    else:
+        num_points = num_points or 1000
+        actions = dist.sample(torch.Size([num_points]))
+        probabilities = dist.log_prob(actions).detach()
+        probabilities = torch.full_like(probabilities, 1 / num_points)
+    with torch.enable_grad():
+        psi = params.select(*param_keys).detach().unsqueeze(0)
+        psi = psi.expand(actions.shape[0], *params.batch_size).clone()
+        leaves = [
+            leaf.requires_grad_()
+            for leaf in psi.values(include_nested=True, leaves_only=True)
+            if leaf.is_floating_point()
+        ]
+        log_prob = build(psi).log_prob(actions)
+        scores = torch.autograd.grad(log_prob.sum(), leaves, allow_unused=True)
+    weights = torch.zeros_like(log_prob, requires_grad=False)
+    for score in scores:
+        if score is not None:
+            weights = weights + score.square().reshape(*weights.shape, -1).sum(-1)
+    probabilities, weights = probabilities.movedim(0, -1), weights.movedim(0, -1)
+    actions = actions.movedim(0, weights.ndim - 1)
+    return Candidates(actions, probabilities, optimal_weights(probabilities, weights))
+
+
+def _log_probs(dist: Any) -> Tensor:
+    """Normalised log-probabilities; those of torch are clamped where ``probs`` were given."""
+    if "probs" in dist.__dict__ and "logits" not in dist.__dict__:
+        return dist.probs.log()
+    if isinstance(dist, D.OneHotCategorical):
+        return _log_probs(dist._categorical)
+    return dist.logits.log_softmax(-1)
+
+
+def _enumerate_categorical(log_probs: Tensor, actions: Tensor) -> Candidates:
+    return Candidates(
+        actions.expand(*log_probs.shape[:-1], *actions.shape),
+        log_probs.exp(),
+        categorical_optimal_weights(log_probs),
+    )
+
+
+def _enumerate_multi_categorical(log_probs: Tensor) -> Candidates:
+    """All joint choices of D independent factors ``[*B, n, D, A]``; psi is all their logits."""
+    *batch, factors, choices = log_probs.shape
+    if choices**factors > MAX_JOINT_CHOICES:
+        raise ValueError(
+            f"a multi-categorical action of {factors} factors with {choices} choices each has "
+            f"{choices**factors} joint choices, more than the {MAX_JOINT_CHOICES} that are "
+            "enumerated. Split the action over more agents, or use fewer choices."
+        )
+    line = torch.arange(choices, device=log_probs.device)
+    joint = torch.cartesian_prod(*[line] * factors).reshape(-1, factors)  # [K, D]
+    factor = torch.arange(factors, device=log_probs.device)
+    # w = Σ_d w_d, so E[w f] / E[w] = Σ_d c_d Σ_a x_d(a_d) Π_{j != d} pi_j(a_j) f(a)
+    # with c_d = E[w_d] / E[w] and x_d the optimal weights of factor d
+    log_expected = (log_probs + categorical_log_score_weights(log_probs)).logsumexp(-1)
+    deterministic = (log_expected == -math.inf).all(-1, keepdim=True)
+    share = log_expected.masked_fill(deterministic, 0).softmax(-1)  # c_d, [*B, n, D]
+    p = log_probs.exp()[..., factor, joint]  # [*B, n, K, D]
+    x = categorical_optimal_weights(log_probs)[..., factor, joint]
+    one = torch.eye(factors, dtype=torch.bool, device=log_probs.device)
+    mixed = torch.where(one, x.unsqueeze(-2), p.unsqueeze(-2)).prod(-1)  # [*B, n, K, D]
+    return Candidates(
+        joint.expand(*batch, *joint.shape), p.prod(-1), (mixed * share.unsqueeze(-2)).sum(-1)
+    )
+
+
+def _factorised(
+    loc: Tensor,
+    rule: ExpectationRule,
+    num_points: int | None,
+    to_action: Callable[[Tensor], tuple[Tensor, Tensor]],
+    score: Callable[[Tensor], Tensor],
+) -> Candidates:
+    """Candidates of a distribution whose d components are independent given its parameters.
+
+    ``to_action`` maps standard normal nodes ``[K, *B, n, d]`` to actions and standardised samples;
+    ``score`` maps the latter to the squared score of each dimension, ``w = Σ_d w_d``.
+    """
+    dim = loc.shape[-1]
+    if rule == "monte_carlo":
+        nodes = torch.randn((num_points or 1000, *loc.shape), dtype=loc.dtype, device=loc.device)
+        weights = loc.new_full((nodes.shape[0],), 1 / nodes.shape[0])
+    else:
+        points, weights = (t.to(loc) for t in _rule(rule, dim, num_points))
+        nodes = points.reshape(-1, *[1] * (loc.ndim - 1), dim).expand(-1, *loc.shape)
+    actions, z = to_action(nodes)
+    squared_score = score(z).movedim(0, -2)  # [*B, n, K, d]
+    probabilities = weights.expand(squared_score.shape[:-1])
+    tilt = _axis_optimal_weights if rule == "axis" else _sampled_optimal_weights
+    return Candidates(actions.movedim(0, -2), probabilities, tilt(probabilities, squared_score))
+
+
+def _rule(rule: ExpectationRule, dim: int, num_points: int | None) -> Cubature:
+    if rule == "axis":
+        return axis_rule(dim, 5 if num_points is None else num_points)
+    if rule == "grid":
+        return grid_rule(dim, 5 if num_points is None else num_points)
+    if rule == "sobol":
+        return sobol_rule(dim, 64 if num_points is None else num_points)
+    raise ValueError(f"rule must be 'axis', 'grid', 'sobol' or 'monte_carlo', got {rule!r}.")
+
+
+def _sampled_optimal_weights(probabilities: Tensor, squared_score: Tensor) -> Tensor:
+    return optimal_weights(probabilities, squared_score.sum(-1))
+
+
+def _axis_optimal_weights(probabilities: Tensor, squared_score: Tensor) -> Tensor:
+    r"""The axis rule applied to the measure ``w(z) p(z) / E[w]`` instead of ``p(z)``.
+
+    With :math:`c_d = E[w_d] / \sum_j E[w_j]`, the marginal of that measure in dimension d is
+    :math:`c_d\, w_d p / E[w_d] + (1 - c_d)\, p`. Every node of axis d gets this marginal's weight;
+    the origin, the first node, gets what is left to one.
+    """
+    dim = squared_score.shape[-1]
+    on_axis = squared_score[..., 1:, :].unflatten(-2, (dim, -1)).diagonal(dim1=-3, dim2=-1)
+    own = on_axis.transpose(-1, -2)  # [*B, n, d, nodes]: w_d at the nodes of axis d
+    p = probabilities[..., 1:].unflatten(-1, (dim, -1))
+    p_origin = 1 - p.sum(-1)  # the origin's weight in the one-dimensional rule
+    expected = (p * own).sum(-1) + p_origin * squared_score[..., 0, :]  # E[w_d]
+    total = expected.sum(-1, keepdim=True).unsqueeze(-1)
+    flat = total == 0
+    marginal = (own + total - expected.unsqueeze(-1)) / total.masked_fill(flat, 1)
+    x = (p * torch.where(flat, 1, marginal)).flatten(-2)
+    return torch.cat([1 - x.sum(-1, keepdim=True), x], -1)
+
+
+def _truncated_quantile(
+    loc: Tensor, scale: Tensor, lower: Tensor, upper: Tensor
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Maps standard normal nodes to the truncated Gaussian of the same cumulative probability."""
+    # work in the lower tail, where probabilities keep their digits
+    flip = lower + upper > 0
+    near = torch.where(flip, -upper, lower)
+    far = torch.where(flip, -lower, upper)
+    mass_near, mass_far = torch.special.ndtr(near), torch.special.ndtr(far)
+
+    def quantile(nodes: Tensor) -> tuple[Tensor, Tensor]:
+        level = torch.special.ndtr(torch.where(flip, -nodes, nodes))
+        z = torch.special.ndtri(mass_near + level * (mass_far - mass_near))
+        z = torch.minimum(torch.maximum(z, near), far)
+        z = torch.where(flip, -z, z)
+        return loc + scale * z, z
+
+    return quantile

@@ -1,0 +1,355 @@
+"""The joint critic: Q(s, a) of the joint action, and of alternative own actions."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDictBase, unravel_key
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torchrl.data import Categorical, MultiCategorical, OneHot, TensorSpec
+from torchrl.envs import EnvBase
+from torchrl.modules import ValueNorm
+
+from torchrl_ob.backbones import ConcatBackbone, PooledBackbone
+
+__all__ = ["JointQCritic", "candidate_values"]
+
+ActionEncoding = Literal["continuous", "categorical", "one_hot", "multi_categorical"]
+
+
+class JointQCritic(TensorDictModuleBase):
+    r"""Action value of the joint action, for every agent: :math:`Q_i(s, a^1, \dots, a^n)`.
+
+    Each agent's value is computed from a part that does not depend on its own action and a part
+    that does, so that :meth:`candidate_values` gives :math:`Q_i(s, a^{-i}, a^i_k)` for K
+    alternative own actions without evaluating the first part again. With a single discrete action
+    for each agent, the network reads the others' actions only and returns the value of every own
+    action in one forward pass, as COMA's critic does (Foerster et al., AAAI 2018, section 4).
+
+    Args:
+        num_agents: number of agents n.
+        action_dim: size of a continuous (or one-hot) action, or number of discrete actions.
+        observation_dim: size of an agent's observation; ``None`` where only the state is read.
+        state_dim: size of the global state; ``None`` where only observations are read.
+
+    Keyword Args:
+        action_encoding: ``"continuous"`` ``[*B, n, d]``, ``"categorical"`` (integers ``[*B, n]``),
+            ``"one_hot"`` ``[*B, n, A]`` or ``"multi_categorical"`` (integers ``[*B, n, D]``, with
+            ``nvec`` choices each).
+        nvec: number of choices of each factor of a multi-categorical action; ``action_dim`` is
+            then their sum.
+        backbone: ``"pooled"`` (the default: an embedding of each agent's observation and action,
+            averaged over the other agents; linear in the number of agents) or ``"concat"``
+            (everything concatenated, as in COMA).
+        hidden_dim: width of the hidden layers.
+        share_params: whether the agents' values come from one network, told which agent it speaks
+            for, or from a network for each agent.
+        activation: activation function.
+        value_norm: a TorchRL :class:`~torchrl.modules.ValueNorm`. The network then works in
+            normalised values and the output is denormalised; pass the same instance to
+            :class:`~torchrl.objectives.multiagent.MAPPOLoss`, which updates its statistics.
+            Needed where returns are far from unit scale.
+        observation_key: where the observations are, ``[*B, n, observation_dim]``.
+        state_key: where the global state is, ``[*B, state_dim]``.
+        action_key: where the joint action is.
+        out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_action_value"``
+            in the group of the action.
+        chunk_bytes: memory that the activations of one layer may take while candidates are
+            evaluated; the batch is processed in chunks of that size.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl_ob import JointQCritic
+        >>> critic = JointQCritic(num_agents=3, observation_dim=4, action_dim=2)
+        >>> agents = {"observation": torch.randn(5, 3, 4), "action": torch.randn(5, 3, 2)}
+        >>> td = critic(TensorDict({"agents": agents}, batch_size=[5]))
+        >>> td["agents", "state_action_value"].shape
+        torch.Size([5, 3, 1])
+        >>> critic.candidate_values(td, torch.randn(5, 3, 9, 2)).shape
+        torch.Size([5, 3, 9])
+    """
+
+    def __init__(
+        self,
+        num_agents: int,
+        action_dim: int,
+        observation_dim: int | None = None,
+        state_dim: int | None = None,
+        *,
+        action_encoding: ActionEncoding = "continuous",
+        nvec: tuple[int, ...] | None = None,
+        backbone: Literal["pooled", "concat"] = "pooled",
+        hidden_dim: int = 256,
+        share_params: bool = True,
+        activation: type[nn.Module] = nn.Tanh,
+        value_norm: ValueNorm | None = None,
+        observation_key: NestedKey = ("agents", "observation"),
+        state_key: NestedKey = "state",
+        action_key: NestedKey = ("agents", "action"),
+        out_key: NestedKey | None = None,
+        chunk_bytes: int = 2**24,
+    ) -> None:
+        super().__init__()
+        if not observation_dim and not state_dim:
+            raise ValueError("the critic reads nothing: give observation_dim, state_dim or both.")
+        if action_encoding == "multi_categorical" and sum(nvec or ()) != action_dim:
+            raise ValueError(
+                "a multi_categorical critic needs nvec, the number of choices of each factor, "
+                f"summing to action_dim; got nvec={nvec} and action_dim={action_dim}."
+            )
+        backbones = {"pooled": PooledBackbone, "concat": ConcatBackbone}
+        if backbone not in backbones:
+            raise ValueError(f"backbone must be one of {sorted(backbones)}, got {backbone!r}.")
+        action_key = unravel_key(action_key)
+        group = action_key[:-1] if isinstance(action_key, tuple) else ()
+        event_shapes = {"categorical": (), "multi_categorical": (len(nvec or ()),)}
+        self.action_encoding, self.action_dim, self.nvec = action_encoding, action_dim, nvec
+        self.action_key = action_key
+        self.action_shape = (num_agents, *event_shapes.get(action_encoding, (action_dim,)))
+        self.observation_key = unravel_key(observation_key) if observation_dim else None
+        self.observation_shape = (num_agents, observation_dim or 0)
+        self.state_key = unravel_key(state_key) if state_dim else None
+        self.state_shape = (state_dim or 0,)
+        self.in_keys = [
+            key for key in (self.observation_key, self.state_key, action_key) if key is not None
+        ]
+        self.out_keys = [
+            unravel_key((*group, "state_action_value") if out_key is None else out_key)
+        ]
+        # a network with one output for every own action must not read the own action
+        self.all_actions_at_once = action_encoding in ("categorical", "one_hot")
+        self.backbone: Any = backbones[backbone](
+            num_agents=num_agents,
+            observation_dim=observation_dim or 0,
+            state_dim=state_dim or 0,
+            action_dim=action_dim,
+            hidden_dim=hidden_dim,
+            out_dim=action_dim if self.all_actions_at_once else 1,
+            share_params=share_params,
+            activation=activation,
+        )
+        self.hidden_dim, self.chunk_bytes = hidden_dim, chunk_bytes
+        self.value_norm = value_norm
+
+    @classmethod
+    def from_env(
+        cls, env: EnvBase, *, group: str | tuple[str, ...] = "agents", **kwargs: Any
+    ) -> JointQCritic:
+        """Build the critic of a group of agents from an environment's specs.
+
+        Args:
+            env: the environment, with ``(group, "observation")`` ``[n, o]`` or a root ``"state"``,
+                and ``(group, "action")``.
+            group: name of the group of agents.
+            **kwargs: the other arguments of the class. ``observation_dim=None`` leaves the
+                observations out; the state is read where the environment has one.
+
+        Returns:
+            The critic.
+
+        Raises:
+            KeyError: where the environment has no such group, or neither observation nor state.
+
+        Example:
+            >>> from torchrl_ob import JointQCritic  # needs vmas
+            >>> from torchrl.envs import VmasEnv
+            >>> env = VmasEnv("balance", num_envs=2, n_agents=4)
+            >>> JointQCritic.from_env(env).action_shape
+            (4, 2)
+        """
+        group = group if isinstance(group, tuple) else (group,)
+        action_spec = env.full_action_spec_unbatched.get((*group, "action"), None)
+        if action_spec is None:
+            raise KeyError(
+                f"the environment has no action under {(*group, 'action')}; its action keys are "
+                f"{list(env.action_keys)}. Pass group=..., the name of the group of agents."
+            )
+        specs = env.observation_spec_unbatched
+        observation_key = unravel_key(kwargs.pop("observation_key", (*group, "observation")))
+        state_key = unravel_key(kwargs.pop("state_key", "state"))
+        observation, state = specs.get(observation_key, None), specs.get(state_key, None)
+        if observation is None and state is None:
+            raise KeyError(
+                f"the environment has neither {observation_key} nor {state_key}; it has "
+                f"{list(specs.keys(True, True))}. Pass observation_key=... or state_key=...."
+            )
+        kwargs = {
+            "observation_dim": None if observation is None else observation.shape[-1],
+            "state_dim": None if state is None else state.shape[-1],
+            **_action_sizes(action_spec),
+            **kwargs,
+        }
+        return cls(
+            observation_key=observation_key,
+            state_key=state_key,
+            action_key=(*group, "action"),
+            **kwargs,
+        )
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write Q of the joint action, ``[*B, n, 1]``, under ``out_keys[0]``."""
+        inputs = self._inputs(tensordict)
+        values = self._evaluate(*inputs, inputs[-1].unsqueeze(-2))
+        tensordict.set(self.out_keys[0], values.reshape(*tensordict.batch_size, *values.shape[1:]))
+        return tensordict
+
+    def candidate_values(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:
+        """Q of alternative own actions, with the other agents' actions held at what they took.
+
+        Args:
+            tensordict: as for :meth:`forward`, of batch size ``[*B]``.
+            actions: K own actions of every agent, ``[*B, n, K, *event]``.
+
+        Returns:
+            ``[*B, n, K]``.
+        """
+        batch, (n, *event) = tensordict.batch_size, self.action_shape
+        num_candidates = actions.shape[len(batch) + 1] if actions.ndim > len(batch) + 1 else 0
+        _check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
+        own = self.encode_action(actions.reshape(batch.numel(), n, num_candidates, *event))
+        bytes_per_state = n * num_candidates * self.hidden_dim * own.element_size()
+        chunk = max(1, self.chunk_bytes // max(bytes_per_state, 1))
+        inputs = (x.split(chunk) for x in (*self._inputs(tensordict), own))
+        values = torch.cat([self._evaluate(*x) for x in zip(*inputs, strict=True)])
+        return values.reshape(*batch, n, num_candidates)
+
+    def encode_action(self, action: Tensor) -> Tensor:
+        """Actions ``[..., *event]`` as features of the network, ``[..., action_dim]``."""
+        dtype: torch.dtype = self.backbone.own.weight.dtype
+        if self.action_encoding == "categorical":
+            return _one_hot(action, self.action_dim).to(dtype)
+        if self.action_encoding == "multi_categorical":
+            factors = zip(action.unbind(-1), self.nvec or (), strict=True)
+            return torch.cat([_one_hot(choice, n) for choice, n in factors], -1).to(dtype)
+        return action.to(dtype)
+
+    def _evaluate(self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor) -> Tensor:
+        """Values ``[N, n, K]`` of encoded own actions ``[N, n, K, a]``."""
+        if self.all_actions_at_once:
+            every = self.backbone(observation, state, action, torch.zeros_like(own[..., :1, :]))
+            values = (every * own).sum(-1)
+        else:
+            values = self.backbone(observation, state, action, own).squeeze(-1)
+        if self.value_norm is not None:
+            values = self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
+        return values
+
+    def _inputs(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
+        """Observation ``[N, n, o]``, state ``[N, s]`` and encoded joint action ``[N, n, a]``."""
+        batch = tensordict.batch_size
+
+        def read(key: NestedKey, shape: tuple[int, ...]) -> Tensor:
+            value = tensordict.get(key, None)
+            if value is None:
+                raise KeyError(
+                    f"JointQCritic reads {key!r}, which the tensordict lacks. It has "
+                    f"{sorted(map(str, tensordict.keys(True, True)))}."
+                )
+            _check_shape(repr(key), value, (*batch, *shape))
+            return value.reshape(batch.numel(), *shape)
+
+        action = self.encode_action(read(self.action_key, self.action_shape))
+        observation, state = (
+            action.new_zeros(batch.numel(), *shape) if key is None else read(key, shape)
+            for key, shape in (
+                (self.observation_key, self.observation_shape),
+                (self.state_key, self.state_shape),
+            )
+        )
+        return observation, state, action
+
+
+def candidate_values(
+    critic: TensorDictModuleBase,
+    tensordict: TensorDictBase,
+    actions: Tensor,
+    *,
+    action_key: NestedKey,
+    value_key: NestedKey,
+    chunk_bytes: int = 2**26,
+) -> Tensor:
+    """Q of alternative own actions from any critic of the joint action.
+
+    A critic with a method ``candidate_values(tensordict, actions)``, such as :class:`JointQCritic`,
+    is asked directly. For any other, each candidate is substituted into a copy of the critic's
+    inputs: ``n K`` evaluations of the joint action for every state.
+
+    Args:
+        critic: a module from (among others) ``action_key`` to ``value_key``, ``[*B, n, 1]``.
+        tensordict: the critic's inputs, of batch size ``[*B]``.
+        actions: K own actions of every agent, ``[*B, n, K, *event]``.
+        action_key: where the critic reads the joint action, ``[*B, n, *event]``.
+        value_key: where the critic writes its values.
+        chunk_bytes: memory that the copies of the inputs may take at a time.
+
+    Returns:
+        ``[*B, n, K]``.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from tensordict.nn import TensorDictModule
+        >>> from torchrl_ob.critics import candidate_values
+        >>> total = TensorDictModule(lambda a: a.sum(-2, keepdim=True).expand_as(a), ["a"], ["q"])
+        >>> td = TensorDict({"a": torch.tensor([[1.], [2.]])}, batch_size=[])  # two agents
+        >>> own = torch.tensor([[[0.], [10.]], [[0.], [20.]]])  # two candidates for each
+        >>> candidate_values(total, td, own, action_key="a", value_key="q")
+        tensor([[ 2., 12.],
+                [ 1., 21.]])
+    """
+    fast_path = getattr(critic, "candidate_values", None)
+    if fast_path is not None:
+        return fast_path(tensordict, actions)
+    batch = tensordict.batch_size
+    n, num_candidates, *event = actions.shape[len(batch) :]
+    inputs = tensordict.select(*critic.in_keys).reshape(batch.numel())
+    own = actions.reshape(batch.numel(), n, num_candidates, 1, *event)
+    mine = torch.eye(n, dtype=torch.bool, device=actions.device)
+    mine = mine.reshape(1, n, 1, n, *[1] * len(event))
+    bytes_per_state = n * num_candidates * inputs.bytes() // max(batch.numel(), 1)
+    chunk = max(1, chunk_bytes // max(bytes_per_state, 1))
+    values = []
+    for x, alternatives in zip(inputs.split(chunk), own.split(chunk), strict=True):
+        copies = x[:, None, None].expand(x.shape[0], n, num_candidates).reshape(-1)
+        joint = torch.where(mine, alternatives, x.get(action_key)[:, None, None])
+        value = critic(copies.set(action_key, joint.flatten(0, 2))).get(value_key)
+        _check_shape(repr(value_key), value, (*copies.batch_size, n, 1))
+        value = value.reshape(x.shape[0], n, num_candidates, n)
+        values.append(value.diagonal(dim1=1, dim2=3).transpose(-1, -2))
+    return torch.cat(values).reshape(*batch, n, num_candidates)
+
+
+def _one_hot(index: Tensor, num_classes: int) -> Tensor:
+    # unlike nn.functional.one_hot, reads no value back to the host
+    return index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)
+
+
+def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    if value.shape != shape:
+        raise ValueError(
+            f"{name} must have shape {list(shape)}, batch size included, and has "
+            f"{list(value.shape)}. Check the sizes the critic was built with, and the batch size "
+            "of the tensordict."
+        )
+
+
+def _action_sizes(spec: TensorSpec) -> dict[str, Any]:
+    """The critic's arguments that follow from the action spec of a group, ``[n, *event]``."""
+    sizes: dict[str, Any] = {"num_agents": spec.shape[0]}
+    if isinstance(spec, OneHot):
+        return {**sizes, "action_dim": spec.shape[-1], "action_encoding": "one_hot"}
+    if isinstance(spec, Categorical):
+        return {**sizes, "action_dim": spec.space.n, "action_encoding": "categorical"}
+    if isinstance(spec, MultiCategorical):
+        nvec = tuple(spec.nvec.reshape(-1, spec.shape[-1])[0].tolist())
+        return {
+            **sizes,
+            "action_dim": sum(nvec),
+            "action_encoding": "multi_categorical",
+            "nvec": nvec,
+        }
+    return {**sizes, "action_dim": spec.shape[-1]}

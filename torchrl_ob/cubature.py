@@ -1,0 +1,147 @@
+"""Deterministic nodes and weights for expectations under a standard normal in d dimensions.
+
+A rule approximates ``E[f(z)] ≈ Σ_k p_k f(z_k)``. All rules here are symmetric, ``z`` and ``-z``
+having the same weight, so that the part of ``f`` that is odd in ``z`` is integrated exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Cubature", "ExpectationRule", "axis_rule", "gauss_hermite", "grid_rule", "sobol_rule"]
+
+ExpectationRule = Literal["axis", "grid", "sobol", "monte_carlo"]
+"""How the expectation over a continuous own action is taken."""
+
+
+class Cubature(NamedTuple):
+    """Nodes ``[K, d]`` and weights ``[K]`` (summing to one), on the CPU in float64."""
+
+    nodes: Tensor
+    weights: Tensor
+
+
+@torch.compiler.assume_constant_result
+def gauss_hermite(num_points: int) -> Cubature:
+    r"""Gauss-Hermite rule of the standard normal in one dimension, by the Golub-Welsch algorithm.
+
+    Exact for polynomials of degree ``2 num_points - 1``. (Golub and Welsch, "Calculation of Gauss
+    quadrature rules", 1969: the eigenvalues of the Jacobi matrix, whose off-diagonal is
+    :math:`\sqrt{1}, \sqrt{2}, \dots`, and the squares of its eigenvectors' first components.)
+
+    Args:
+        num_points: number of nodes.
+
+    Returns:
+        Nodes ``[num_points, 1]`` in ascending order, and weights.
+
+    Example:
+        >>> from torchrl_ob.cubature import gauss_hermite
+        >>> nodes, weights = gauss_hermite(3)  # ±√3 with 1/6, and 0 with 2/3
+        >>> (weights * nodes.squeeze(-1) ** 4).sum().round(decimals=6)
+        tensor(3., dtype=torch.float64)
+    """
+    if num_points < 1:
+        raise ValueError(f"a Gauss-Hermite rule needs at least 1 point, got {num_points}.")
+    off_diagonal = torch.arange(1, num_points, dtype=torch.float64).sqrt()
+    nodes, vectors = torch.linalg.eigh(
+        torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1)
+        if num_points > 1
+        else torch.zeros(1, 1, dtype=torch.float64)
+    )
+    nodes = (nodes - nodes.flip(0)) / 2  # symmetric to the last bit, the central node exactly 0
+    weights = vectors[0].square()
+    return Cubature(nodes.unsqueeze(-1), (weights + weights.flip(0)) / 2)
+
+
+@torch.compiler.assume_constant_result
+def axis_rule(dim: int, num_points: int = 5) -> Cubature:
+    r"""The origin, and the nodes of a one-dimensional Gauss-Hermite rule on each axis.
+
+    .. math::
+        E[f(z)] \approx f(0) + \sum_d \sum_k g_k\,[f(r_k e_d) - f(0)]
+
+    the sum of the main effects around the origin: exact for functions that are a sum of terms in
+    one coordinate each, and free of error from products of odd powers. It costs
+    ``(num_points - 1) dim + 1`` points, where a grid of the same nodes costs ``num_points ** dim``.
+    The weight of the origin, ``1 - dim (1 - g_0)``, is negative in three dimensions or more.
+
+    Args:
+        dim: number of dimensions d.
+        num_points: nodes on each axis, an odd number.
+
+    Returns:
+        Nodes ``[(num_points - 1) * dim + 1, dim]``, the origin first, then axis by axis; weights.
+
+    Example:
+        >>> from torchrl_ob.cubature import axis_rule
+        >>> nodes, weights = axis_rule(2)
+        >>> nodes.shape, float(weights.sum().round(decimals=6))
+        (torch.Size([9, 2]), 1.0)
+    """
+    if num_points < 3 or num_points % 2 == 0:
+        raise ValueError(
+            "the axis rule needs an odd number of points on each axis, 3 or more, "
+            f"got {num_points}."
+        )
+    line = gauss_hermite(num_points)
+    off_origin = torch.arange(num_points) != num_points // 2
+    axes = torch.eye(dim, dtype=torch.float64).unsqueeze(1) * line.nodes[off_origin]
+    weights = line.weights[off_origin].repeat(dim)
+    return Cubature(
+        torch.cat([torch.zeros(1, dim, dtype=torch.float64), axes.flatten(0, 1)]),
+        torch.cat([1 - weights.sum(0, keepdim=True), weights]),
+    )
+
+
+@torch.compiler.assume_constant_result
+def grid_rule(dim: int, num_points: int = 5) -> Cubature:
+    """Product of one-dimensional Gauss-Hermite rules.
+
+    Args:
+        dim: number of dimensions d.
+        num_points: nodes in each dimension.
+
+    Returns:
+        Nodes ``[num_points ** dim, dim]`` and weights.
+
+    Example:
+        >>> from torchrl_ob.cubature import grid_rule
+        >>> grid_rule(2, 3).nodes.shape
+        torch.Size([9, 2])
+    """
+    line = gauss_hermite(num_points)
+    nodes = torch.cartesian_prod(*[line.nodes.squeeze(-1)] * dim).reshape(-1, dim)
+    weights = torch.cartesian_prod(*[line.weights] * dim).reshape(-1, dim).prod(-1)
+    return Cubature(nodes, weights)
+
+
+@torch.compiler.assume_constant_result
+def sobol_rule(dim: int, num_points: int = 64) -> Cubature:
+    """Antithetic pairs of scrambled Sobol points, all of the same weight.
+
+    Args:
+        dim: number of dimensions d.
+        num_points: number of points, even.
+
+    Returns:
+        Nodes ``[num_points, dim]`` and weights. The scrambling is fixed: no random state is used.
+
+    Example:
+        >>> from torchrl_ob.cubature import sobol_rule
+        >>> float(sobol_rule(2, 64).nodes.sum().round(decimals=6))
+        0.0
+    """
+    if num_points < 2 or num_points % 2:
+        raise ValueError(f"the Sobol rule takes pairs of points: an even number, got {num_points}.")
+    uniform = torch.quasirandom.SobolEngine(dim, scramble=True, seed=0).draw(
+        num_points // 2, dtype=torch.float64
+    )
+    eps = torch.finfo(torch.float64).eps
+    half = math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-1 + eps, 1 - eps))
+    weights = torch.full((num_points,), 1 / num_points, dtype=torch.float64)
+    return Cubature(torch.cat([half, -half]), weights)

@@ -1,0 +1,235 @@
+"""The mathematics of the optimal baseline, as pure tensor functions.
+
+For one agent, ``b* = E[Q w] / E[w]`` with ``w(a) = ‖∇_ψ log π(a | ψ)‖²``, where ψ is what the
+network hands to the agent's distribution (Kuba et al., "Settling the Variance of Multi-Agent
+Policy Gradients", NeurIPS 2021, arXiv:2108.08612, section 4). Over a finite set of candidate
+actions this is a weighted sum ``b* = Σ_k x_k Q_k``; the functions below give ``w`` and ``x``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "GaussianPsi",
+    "categorical_log_score_weights",
+    "categorical_optimal_weights",
+    "normal_score_weights",
+    "optimal_weights",
+    "truncated_normal_score_weights",
+    "weighted_baseline",
+]
+
+GaussianPsi = Literal["loc_scale", "loc_log_scale", "loc"]
+"""What ψ is for a Gaussian: the parameters in which the variance of the gradient is minimised."""
+
+
+def categorical_log_score_weights(log_probs: Tensor) -> Tensor:
+    r"""Logarithm of the squared score of a softmax policy with respect to its logits.
+
+    .. math::
+        w(a) = \|\nabla_\psi \log\pi(a)\|^2 = 1 + \|\pi\|^2 - 2\pi(a)
+             = \Big(\sum_{j \ne a} \pi_j\Big)^2 + \sum_{j \ne a} \pi_j^2
+
+    The second form has no cancellation; it is evaluated in log space, so that near-deterministic
+    policies keep every digit and nothing is clamped. (arXiv:2108.08612, section 4.)
+
+    Args:
+        log_probs: normalised log-probabilities, ``[..., A]``; ``-inf`` for unavailable actions.
+
+    Returns:
+        ``log w``, ``[..., A]``; ``-inf`` for the only available action of a set.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.functional import categorical_log_score_weights
+        >>> categorical_log_score_weights(torch.tensor([.8, .1, .1]).log()).exp()
+        tensor([0.0600, 1.4600, 1.4600])
+    """
+    # For the likeliest action both sums run over the others explicitly. For any other action,
+    # pi(a) <= 1/2 and pi(a)^2 <= sum_{j != a} pi_j^2, so that subtraction loses at most one bit.
+    likeliest = log_probs.argmax(-1, keepdim=True)
+    others = log_probs.scatter(-1, likeliest, -math.inf)
+    log_w_likeliest = torch.logaddexp(
+        2 * others.logsumexp(-1, keepdim=True), (2 * others).logsumexp(-1, keepdim=True)
+    )
+    probs = log_probs.exp()
+    rest = 1 - probs
+    rest_squared = probs.square().sum(-1, keepdim=True) - probs.square()
+    return (rest.square() + rest_squared).log().scatter(-1, likeliest, log_w_likeliest)
+
+
+def categorical_optimal_weights(log_probs: Tensor) -> Tensor:
+    r"""Weights of the optimal baseline of a softmax policy, :math:`b^* = \sum_a x(a) Q(a)`.
+
+    .. math::
+        x(a) = \frac{\pi(a)\,w(a)}{\sum_{a'} \pi(a')\,w(a')}
+             = \frac{\pi(a)\,(1 + \|\pi\|^2 - 2\pi(a))}{1 - \|\pi\|^2}
+
+    With a single available action every baseline is optimal and ``x`` is that action's indicator.
+    (arXiv:2108.08612, section 4 and appendix B.)
+
+    Args:
+        log_probs: normalised log-probabilities, ``[..., A]``; ``-inf`` for unavailable actions.
+
+    Returns:
+        A probability vector, ``[..., A]``, zero at unavailable actions.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.functional import categorical_optimal_weights
+        >>> categorical_optimal_weights(torch.tensor([.8, .1, .1]).log())
+        tensor([0.1412, 0.4294, 0.4294])
+    """
+    log_x = log_probs + categorical_log_score_weights(log_probs)
+    log_total = log_x.logsumexp(-1, keepdim=True)
+    single_action = log_total == -math.inf
+    return torch.where(
+        single_action, log_probs.exp(), (log_x - log_total.masked_fill(single_action, 0)).exp()
+    )
+
+
+def normal_score_weights(z: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale") -> Tensor:
+    r"""Squared score of a diagonal Gaussian, one term for each action dimension.
+
+    With :math:`z = (u - \mu)/\sigma`, where :math:`u` is the sample before any squashing,
+
+    .. math::
+        w_d = \frac{z_d^2 + (z_d^2 - 1)^2}{\sigma_d^2}, \qquad
+        w_d = \frac{z_d^2}{\sigma_d^2} + (z_d^2 - 1)^2, \qquad
+        w_d = \frac{z_d^2}{\sigma_d^2}
+
+    for ψ = (loc, scale), (loc, log scale) and loc alone; :math:`w = \sum_d w_d`. A tanh or affine
+    change of variable leaves the score unchanged. (arXiv:2108.08612, appendix B.)
+
+    Args:
+        z: standardised samples, ``[..., d]``.
+        scale: standard deviations, broadcastable to ``z``.
+        psi: what ψ is.
+
+    Returns:
+        ``w_d``, the broadcast shape of ``z`` and ``scale``. Sum over the last dimension for ``w``.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.functional import normal_score_weights
+        >>> normal_score_weights(torch.tensor([0., 1., 2.]), torch.tensor(0.5))
+        tensor([ 4.,  4., 52.])
+    """
+    return _gaussian_score_weights(z, z.square() - 1, scale, psi)
+
+
+def truncated_normal_score_weights(
+    z: Tensor, lower: Tensor, upper: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale"
+) -> Tensor:
+    r"""Squared score of a truncated Gaussian, one term for each action dimension.
+
+    With α, β the standardised bounds, φ and Φ the standard normal density and distribution
+    function and :math:`Z = \Phi(\beta) - \Phi(\alpha)`, the two scores are
+
+    .. math::
+        \sigma\,\partial_\mu \log\pi
+            = z + \frac{\varphi(\beta) - \varphi(\alpha)}{Z}, \qquad
+        \sigma\,\partial_\sigma \log\pi
+            = z^2 - 1 + \frac{\beta\varphi(\beta) - \alpha\varphi(\alpha)}{Z}.
+
+    Args:
+        z: standardised samples, ``[..., d]``, with ``lower <= z <= upper``.
+        lower: standardised lower bounds α, broadcastable to ``z``; may be ``-inf``.
+        upper: standardised upper bounds β, broadcastable to ``z``; may be ``inf``.
+        scale: standard deviations of the Gaussian before truncation, broadcastable to ``z``.
+        psi: what ψ is.
+
+    Returns:
+        ``w_d``, the broadcast shape of the arguments. Sum over the last dimension for ``w``.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.functional import truncated_normal_score_weights
+        >>> far = torch.tensor(float("inf"))  # no truncation: the Gaussian's own weights
+        >>> truncated_normal_score_weights(torch.tensor([0., 2.]), -far, far, torch.tensor(0.5))
+        tensor([ 4., 52.])
+    """
+    log_mass = _log_normal_mass(lower, upper)
+    density_lower = _density_ratio(lower, log_mass)
+    density_upper = _density_ratio(upper, log_mass)
+    first = z + density_upper - density_lower
+    second = (
+        z.square()
+        - 1
+        + upper.nan_to_num(posinf=0, neginf=0) * density_upper
+        - lower.nan_to_num(posinf=0, neginf=0) * density_lower
+    )
+    return _gaussian_score_weights(first, second, scale, psi)
+
+
+def _gaussian_score_weights(
+    loc_score: Tensor, log_scale_score: Tensor, scale: Tensor, psi: GaussianPsi
+) -> Tensor:
+    """Squared score from ``σ ∂_loc log π`` and ``∂_logscale log π``, in the parameters ψ."""
+    if psi == "loc_scale":
+        return (loc_score.square() + log_scale_score.square()) / scale.square()
+    if psi == "loc_log_scale":
+        return loc_score.square() / scale.square() + log_scale_score.square()
+    if psi == "loc":
+        return loc_score.square() / scale.square()
+    raise ValueError(f"psi must be 'loc_scale', 'loc_log_scale' or 'loc', got {psi!r}.")
+
+
+def _log_normal_mass(lower: Tensor, upper: Tensor) -> Tensor:
+    """``log(Φ(upper) - Φ(lower))``, evaluated in the tail where it keeps its digits."""
+    flip = lower + upper > 0
+    lower, upper = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
+    log_upper = torch.special.log_ndtr(upper)
+    return log_upper + torch.log1p(-(torch.special.log_ndtr(lower) - log_upper).exp())
+
+
+def _density_ratio(bound: Tensor, log_mass: Tensor) -> Tensor:
+    """``φ(bound) / Z``, from ``log Z``."""
+    return (-0.5 * bound.square() - 0.5 * math.log(2 * math.pi) - log_mass).exp()
+
+
+def optimal_weights(probabilities: Tensor, score_weights: Tensor) -> Tensor:
+    r"""Weights :math:`x_k = p_k w_k / \sum_j p_j w_j` of the optimal baseline over K candidates.
+
+    Args:
+        probabilities: probability (or cubature weight) of each candidate, ``[..., K]``.
+        score_weights: squared score ``w`` of each candidate, ``[..., K]``.
+
+    Returns:
+        ``x``, ``[..., K]``, summing to one. Where every score vanishes, any baseline is optimal
+        and ``x`` is ``probabilities``.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.functional import optimal_weights
+        >>> optimal_weights(torch.tensor([.5, .5]), torch.tensor([1., 3.]))
+        tensor([0.2500, 0.7500])
+    """
+    weighted = probabilities * score_weights
+    total = weighted.sum(-1, keepdim=True)
+    return torch.where(total == 0, probabilities, weighted / total.masked_fill(total == 0, 1))
+
+
+def weighted_baseline(values: Tensor, weights: Tensor) -> Tensor:
+    """Baseline ``b = Σ_k weights_k Q_k``: COMA's with the probabilities, OB's with ``x``.
+
+    Args:
+        values: Q of each candidate own action, the others' actions held, ``[..., K]``.
+        weights: weight of each candidate, ``[..., K]``.
+
+    Returns:
+        ``b``, ``[...]``.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.functional import categorical_optimal_weights, weighted_baseline
+        >>> pi, q = torch.tensor([.8, .1, .1]), torch.tensor([2., 1., 100.])
+        >>> weighted_baseline(q, pi), weighted_baseline(q, categorical_optimal_weights(pi.log()))
+        (tensor(11.7000), tensor(43.6529))
+    """
+    return (values * weights).sum(-1)
