@@ -19,15 +19,11 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torch import distributions as D
 from torchrl.objectives.value import ValueEstimatorBase
-from torchrl.objectives.value.functional import (
-    td_lambda_return_estimate,
-    vec_td_lambda_return_estimate,
-)
 
 from torchrl_ob.candidates import Candidates, action_candidates, score_candidates
 from torchrl_ob.critics import candidate_values
 from torchrl_ob.cubature import ExpectationRule
-from torchrl_ob.functional import GaussianPsi, weighted_baseline
+from torchrl_ob.functional import GaussianPsi, lambda_return, weighted_baseline
 
 __all__ = ["ComaAdvantage", "MapgAdvantage", "ObAdvantage"]
 
@@ -276,19 +272,13 @@ class JointAdvantage(ValueEstimatorBase):
                 _per_agent(tensordict, getattr(self.tensor_keys, name), name, next_value)
                 for name in ("reward", "done", "terminated")
             )
-            # TorchRL's vectorised return splits trajectories by data, which cannot be traced
-            lambda_return = (
-                td_lambda_return_estimate
-                if torch.compiler.is_compiling()
-                else vec_td_lambda_return_estimate
-            )
             return lambda_return(
-                self.gamma,
-                self.lmbda,
-                next_value,
                 reward,
+                next_value,
                 done,
                 terminated,
+                gamma=self.gamma,
+                lmbda=self.lmbda,
                 time_dim=self._get_time_dim(time_dim, tensordict),
             )
 

@@ -83,7 +83,7 @@ class JointQCritic(TensorDictModuleBase):
         action_encoding: ActionEncoding = "continuous",
         nvec: tuple[int, ...] | None = None,
         backbone: Literal["pooled", "concat"] = "pooled",
-        hidden_dim: int = 256,
+        hidden_dim: int = 128,
         share_params: bool = True,
         activation: type[nn.Module] = nn.Tanh,
         value_norm: ValueNorm | None = None,

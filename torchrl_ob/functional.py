@@ -18,6 +18,7 @@ __all__ = [
     "GaussianPsi",
     "categorical_log_score_weights",
     "categorical_optimal_weights",
+    "lambda_return",
     "normal_score_weights",
     "optimal_weights",
     "truncated_normal_score_weights",
@@ -154,16 +155,10 @@ def truncated_normal_score_weights(
         >>> truncated_normal_score_weights(torch.tensor([0., 2.]), -far, far, torch.tensor(0.5))
         tensor([ 4., 52.])
     """
-    log_mass = _log_normal_mass(lower, upper)
-    density_lower = _density_ratio(lower, log_mass)
-    density_upper = _density_ratio(upper, log_mass)
+    density_lower, density_upper = _truncated_densities(lower, upper)
     first = z + density_upper - density_lower
-    second = (
-        z.square()
-        - 1
-        + upper.nan_to_num(posinf=0, neginf=0) * density_upper
-        - lower.nan_to_num(posinf=0, neginf=0) * density_lower
-    )
+    second = z.square() - 1
+    second = second + _finite(upper) * density_upper - _finite(lower) * density_lower
     return _gaussian_score_weights(first, second, scale, psi)
 
 
@@ -180,17 +175,26 @@ def _gaussian_score_weights(
     raise ValueError(f"psi must be 'loc_scale', 'loc_log_scale' or 'loc', got {psi!r}.")
 
 
-def _log_normal_mass(lower: Tensor, upper: Tensor) -> Tensor:
-    """``log(Φ(upper) - Φ(lower))``, evaluated in the tail where it keeps its digits."""
+def _truncated_densities(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """``φ(lower) / Z`` and ``φ(upper) / Z`` with ``Z = Φ(upper) - Φ(lower)``, far in a tail as well."""
+    # mirrored where needed, so that both lie in the lower tail or on either side of the mode, and
+    # Φ(x) = exp(-x² / 2) erfcx(-x / √2) / 2 keeps its digits
     flip = lower + upper > 0
-    lower, upper = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
-    log_upper = torch.special.log_ndtr(upper)
-    return log_upper + torch.log1p(-(torch.special.log_ndtr(lower) - log_upper).exp())
+    low = _finite(torch.where(flip, -upper, lower))
+    high = _finite(torch.where(flip, -lower, upper))
+    erfcx_low, erfcx_high = (torch.special.erfcx(-x / math.sqrt(2)) for x in (low, high))
+    density_ratio = (-0.5 * (low - high) * (low + high)).exp()  # φ(low) / φ(high)
+    mass_ratio = density_ratio * erfcx_low / erfcx_high  # Φ(low) / Φ(high)
+    density_high = math.sqrt(2 / math.pi) / erfcx_high / (1 - mass_ratio)
+    density_low = density_ratio * density_high
+    return torch.where(flip, density_high, density_low), torch.where(
+        flip, density_low, density_high
+    )
 
 
-def _density_ratio(bound: Tensor, log_mass: Tensor) -> Tensor:
-    """``φ(bound) / Z``, from ``log Z``."""
-    return (-0.5 * bound.square() - 0.5 * math.log(2 * math.pi) - log_mass).exp()
+def _finite(bound: Tensor) -> Tensor:
+    """An infinite bound as one so far that a normal distribution cannot tell the difference."""
+    return bound.clamp(-1e12, 1e12)
 
 
 def optimal_weights(probabilities: Tensor, score_weights: Tensor) -> Tensor:
@@ -213,6 +217,65 @@ def optimal_weights(probabilities: Tensor, score_weights: Tensor) -> Tensor:
     weighted = probabilities * score_weights
     total = weighted.sum(-1, keepdim=True)
     return torch.where(total == 0, probabilities, weighted / total.masked_fill(total == 0, 1))
+
+
+def lambda_return(
+    reward: Tensor,
+    next_value: Tensor,
+    done: Tensor,
+    terminated: Tensor,
+    *,
+    gamma: float,
+    lmbda: float,
+    time_dim: int = -2,
+) -> Tensor:
+    r"""The λ-return.
+
+    .. math::
+        G_t = r_t + \gamma\,(1 - d_t)\,[(1 - \lambda_t)\,V_{t+1} + \lambda_t\,G_{t+1}]
+
+    with :math:`d_t = 1` where the episode terminated, :math:`\lambda_t = 0` at the end of a
+    trajectory (``done``, or the last step given) and λ elsewhere. (Sutton and Barto,
+    "Reinforcement Learning", 2nd edition, equation 12.18.)
+
+    The recursion is linear, so it is evaluated by doubling: after k rounds every step has absorbed
+    the :math:`2^k - 1` that follow it. Unlike TorchRL's vectorised return it drops no small term,
+    takes γλ = 0, and can be traced.
+
+    Args:
+        reward: ``[..., T, ...]``, time at ``time_dim``; the others have the same shape.
+        next_value: bootstrap value of the state that follows each step.
+        done: whether the trajectory ends with the step, for whatever reason.
+        terminated: whether the episode terminated with it, so that nothing follows.
+        gamma: discount.
+        lmbda: trace decay λ.
+        time_dim: dimension of time.
+
+    Returns:
+        ``G``, of the shape of ``reward``.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.functional import lambda_return
+        >>> end = torch.tensor([False, False, True])
+        >>> args = torch.ones(3), torch.zeros(3), end, end
+        >>> lambda_return(*args, gamma=0.5, lmbda=1.0, time_dim=0)
+        tensor([1.7500, 1.5000, 1.0000])
+    """
+    reward, next_value, done, terminated = (
+        x.movedim(time_dim, 0) for x in (reward, next_value, done, terminated)
+    )
+    steps = reward.shape[0]
+    goes_on = (~(done | terminated)).to(reward.dtype)  # first, or a float would round λ to float32
+    trace = lmbda * goes_on
+    trace = torch.cat([trace[:-1], torch.zeros_like(trace[-1:])])
+    value = reward + gamma * (~terminated).to(reward.dtype) * (1 - trace) * next_value
+    decay, reach = gamma * trace, 1
+    while reach < steps:
+        value = torch.cat([value[:-reach] + decay[:-reach] * value[reach:], value[-reach:]])
+        decay = torch.cat([decay[:-reach] * decay[reach:], torch.zeros_like(decay[-reach:])])
+        reach *= 2
+    return value.movedim(0, time_dim)
 
 
 def weighted_baseline(values: Tensor, weights: Tensor) -> Tensor:

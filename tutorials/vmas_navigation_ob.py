@@ -11,13 +11,29 @@ minutes on two CPU cores, and leaves a learning curve and a video of the team in
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("agg")  # draws to files: no screen needed
+
+import matplotlib.pyplot as plt
+import pyglet
 import torch
+from PIL import Image
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
-from torchrl.envs import RewardSum, TransformedEnv, VmasEnv
+from torchrl.envs import (
+    EnvBase,
+    ExplorationType,
+    RewardSum,
+    TransformedEnv,
+    VmasEnv,
+    set_exploration_type,
+)
 from torchrl.modules import MultiAgentMLP, NormalParamExtractor, ProbabilisticActor, TanhNormal
 from torchrl.objectives import ClipPPOLoss
 from tqdm import tqdm
@@ -42,22 +58,27 @@ RUN_DIR = Path("runs") / "vmas_navigation_ob"
 torch.manual_seed(SEED)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+
 # %% Environment
 # VMAS steps all its environments at once, as tensors. The group of agents is called "agents":
 # observations are ("agents", "observation") [envs, agents, 18], rewards ("agents", "reward").
 # With `max_steps`, VMAS reports the time limit as a termination, so that the return stops there.
-env = VmasEnv(
-    "navigation",
-    num_envs=FRAMES_PER_BATCH // MAX_STEPS,
-    max_steps=MAX_STEPS,
-    n_agents=NUM_AGENTS,
-    continuous_actions=True,
-    device=device,
-    seed=SEED,
-)
-env = TransformedEnv(
-    env, RewardSum(in_keys=[env.reward_key], out_keys=[("agents", "episode_reward")])
-)
+def make_env(num_envs: int, seed: int) -> EnvBase:
+    """Navigation, with the sum of an episode's rewards so far beside the reward."""
+    env = VmasEnv(
+        "navigation",
+        num_envs=num_envs,
+        max_steps=MAX_STEPS,
+        n_agents=NUM_AGENTS,
+        continuous_actions=True,
+        device=device,
+        seed=seed,
+    )
+    reward_sum = RewardSum(in_keys=[env.reward_key], out_keys=[("agents", "episode_reward")])
+    return TransformedEnv(env, reward_sum)
+
+
+env = make_env(FRAMES_PER_BATCH // MAX_STEPS, SEED)
 
 # %% Policy
 # Each agent sees its own observation; the agents share one network. It gives the location and
@@ -103,6 +124,7 @@ collector = Collector(
     policy,
     frames_per_batch=FRAMES_PER_BATCH,
     total_frames=FRAMES_PER_BATCH * NUM_BATCHES,
+    auto_register_policy_transforms=False,
     device=device,
 )
 buffer = ReplayBuffer(
@@ -147,4 +169,48 @@ for batch in collector:
 progress.close()
 collector.shutdown()
 seconds = time.perf_counter() - start
-print(f"trained on {FRAMES_PER_BATCH * NUM_BATCHES:,} frames in {seconds:.0f} s")
+print(f"{FRAMES_PER_BATCH * NUM_BATCHES:,} frames in {seconds:.0f} s")
+
+# %% Evaluation
+# Outside a collector, a policy acts deterministically unless told otherwise: here that is what we
+# want. The environments are new ones, with another seed.
+frames: list[Image.Image] = []
+
+
+def film(env: EnvBase, _: TensorDictBase) -> None:
+    """Keep a picture of the first environment."""
+    frames.append(Image.fromarray(env.render(mode="rgb_array")))
+
+
+def evaluate(
+    num_envs: int, callback: Callable[[EnvBase, TensorDictBase], None] | None = None
+) -> float:
+    """Mean reward of one episode of the trained team in ``num_envs`` new environments."""
+    test_env = make_env(num_envs, seed=SEED + 1)
+    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        episodes = test_env.rollout(MAX_STEPS, policy, callback=callback)
+    return episodes["next", "agents", "episode_reward"][:, -1].mean().item()
+
+
+print(f"mean episode reward of the trained team, acting greedily: {evaluate(num_envs=100):.2f}")
+
+RUN_DIR.mkdir(parents=True, exist_ok=True)
+figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
+axes.plot(range(1, len(rewards) + 1), rewards, marker="o")
+axes.set(title="VMAS navigation, MAPPO with the optimal baseline")
+axes.set(xlabel=f"batch of {FRAMES_PER_BATCH:,} frames", ylabel="mean episode reward")
+axes.grid(alpha=0.3)
+figure.savefig(RUN_DIR / "learning_curve.png", dpi=150)
+print(f"learning curve: {RUN_DIR / 'learning_curve.png'}")
+
+# VMAS draws through OpenGL; headless, without a screen, it needs the EGL library.
+pyglet.options["headless"] = True
+try:
+    evaluate(num_envs=1, callback=film)
+except ImportError as error:  # pyglet found no EGL, or no OpenGL
+    print(f"no video ({error}): on Debian or Ubuntu, apt-get install libegl1 libgl1 libglu1-mesa")
+else:
+    frames[0].save(
+        RUN_DIR / "team.gif", save_all=True, append_images=frames[1:], duration=50, loop=0
+    )
+    print(f"video of the team: {RUN_DIR / 'team.gif'}")
