@@ -449,6 +449,14 @@ def test_reward_of_a_wrong_shape_is_not_broadcast(shape):
         advantage(td)
 
 
+def test_multi_step_rewards_are_refused():
+    actor, critic = make_team()
+    td = make_batch(2, 5)
+    td["steps_to_next_obs"] = torch.ones(2, 5, 1, dtype=torch.long)
+    with pytest.raises(ValueError, match="MultiStep"):
+        make(ObAdvantage, actor, critic)(td)
+
+
 def test_value_of_a_team_is_not_broadcast():
     actor, _ = make_team()
     critic = TensorDictModule(

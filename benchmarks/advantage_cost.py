@@ -1,0 +1,190 @@
+"""What the optimal baseline costs, next to the PPO update of the same batch.
+
+Times one call of each advantage on one batch of the navigation tutorial (3 agents, 6,000 frames),
+and the update of that batch by ``ClipPPOLoss`` (30 epochs of minibatches of 400), in one process
+and in alternation, and prints medians as ratios. The peer is TorchRL's ``MultiAgentGAE`` with its
+tutorial's critic. ``python benchmarks/advantage_cost.py``; ``SMOKE=1`` for a run of seconds.
+"""
+
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import tensordict
+import torch
+import torchrl
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule
+from torchrl.modules import MultiAgentMLP, NormalParamExtractor, ProbabilisticActor, TanhNormal
+from torchrl.objectives import ClipPPOLoss
+from torchrl.objectives.value import MultiAgentGAE
+
+from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
+
+SMOKE = os.environ.get("SMOKE") == "1"
+FRAMES, STEPS, MINIBATCH, EPOCHS = (400, 100, 100, 1) if SMOKE else (6_000, 100, 400, 30)
+REPEATS = 1 if SMOKE else 7
+UPDATES_TIMED = 4 if SMOKE else 45  # minibatch updates timed; a batch takes many more
+OBSERVATION, ACTION = 18, 2
+GAMMA, LMBDA = 0.99, 0.9
+
+
+def make_networks(agents: int) -> tuple[ProbabilisticActor, JointQCritic, TensorDictModule]:
+    """Actor, joint critic, and the state-value critic of TorchRL's tutorial."""
+
+    def mlp(outputs: int, centralized: bool) -> MultiAgentMLP:
+        return MultiAgentMLP(
+            n_agent_inputs=OBSERVATION,
+            n_agent_outputs=outputs,
+            n_agents=agents,
+            centralized=centralized,
+            share_params=True,
+            depth=2,
+            num_cells=256,
+            activation_class=torch.nn.Tanh,
+        )
+
+    params = [("agents", "loc"), ("agents", "scale")]
+    actor_net = torch.nn.Sequential(mlp(2 * ACTION, centralized=False), NormalParamExtractor())
+    actor = ProbabilisticActor(
+        TensorDictModule(actor_net, [("agents", "observation")], params),
+        in_keys=params,
+        out_keys=[("agents", "action")],
+        distribution_class=TanhNormal,
+        return_log_prob=True,
+    )
+    state_value = TensorDictModule(
+        mlp(1, centralized=True), [("agents", "observation")], [("agents", "state_value")]
+    )
+    return actor, JointQCritic(agents, ACTION, OBSERVATION), state_value
+
+
+def make_batch(actor: ProbabilisticActor, agents: int, frames: int) -> TensorDict:
+    """A batch as a collector gives it, with random observations and rewards."""
+    batch = [frames // STEPS, STEPS]
+
+    def observe() -> TensorDict:
+        return TensorDict({"observation": torch.randn(*batch, agents, OBSERVATION)}, batch)
+
+    td = TensorDict({"agents": observe(), "next": {"agents": observe()}}, batch)
+    with torch.no_grad():
+        td["agents", "action"] = actor.get_dist(td.select("agents")).sample()
+        dist = actor.get_dist(td.select("agents"))
+        td["agents", "action_log_prob"] = dist.log_prob(td["agents", "action"])
+    td["next", "agents", "reward"] = torch.randn(*batch, agents, 1)
+    flag = torch.zeros(*batch, 1, dtype=torch.bool)
+    td["next", "done"], td["next", "terminated"] = flag, flag.clone()
+    return td
+
+
+def make_update(
+    actor: ProbabilisticActor, critic: JointQCritic, td: TensorDictBase
+) -> Callable[[], None]:
+    """Minibatch updates of the tutorial's loss, ``UPDATES_TIMED`` of them."""
+    loss = ClipPPOLoss(actor, critic, clip_epsilon=0.2, entropy_coeff=1e-4)
+    loss.set_keys(value=critic.out_keys[0], sample_log_prob=("agents", "action_log_prob"))
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.0)  # same work, networks unchanged
+    flat = td.reshape(-1)
+    flat["advantage"] = torch.randn_like(flat["next", "agents", "reward"])
+    flat["value_target"] = torch.randn_like(flat["advantage"])
+
+    def update() -> None:
+        for i in range(UPDATES_TIMED):
+            start = i * MINIBATCH % FRAMES
+            losses = loss(flat[start : start + MINIBATCH])
+            optimizer.zero_grad()
+            total = losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
+            optimizer.step()
+
+    return update
+
+
+def make_advantage(name: str, agents: int) -> tuple[Callable[[], object], tuple]:
+    """A call of the named advantage on a batch of its own, and what it was built from."""
+    torch.manual_seed(0)
+    actor, critic, state_value = make_networks(agents)
+    td = make_batch(actor, agents, FRAMES)
+    options = {"actor_network": actor, "value_network": critic, "gamma": GAMMA, "lmbda": LMBDA}
+    advantage = {
+        "none": lambda: MapgAdvantage(**options),
+        "COMA": lambda: ComaAdvantage(**options),
+        "OB": lambda: ObAdvantage(**options),
+        "OB, 1,000 samples": lambda: ObAdvantage(**options, rule="monte_carlo"),
+        "MultiAgentGAE": lambda: MultiAgentGAE(value_network=state_value, gamma=GAMMA, lmbda=LMBDA),
+    }[name]()
+    advantage.set_keys(reward=("agents", "reward"))
+    if name == "MultiAgentGAE":
+        advantage.set_keys(value=("agents", "state_value"))
+    return lambda: advantage(td.copy()), (actor, critic, td)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def compare_times() -> None:
+    """Median time of every advantage over that of the PPO update of the batch."""
+    names = ["none", "COMA", "OB", "MultiAgentGAE"]
+    calls = {name: make_advantage(name, agents=3) for name in names}
+    update = make_update(*calls["OB"][1])
+    per_batch = EPOCHS * (FRAMES // MINIBATCH) / UPDATES_TIMED
+    times: dict[str, list[float]] = {name: [] for name in [*names, "update"]}
+    for round_ in range(REPEATS + 1):
+        for name in names:
+            times[name].append(seconds(calls[name][0]))
+        times["update"].append(seconds(update) * per_batch)
+        if round_ == 0:  # warm-up
+            times = {name: [] for name in times}
+    slow = seconds(make_advantage("OB, 1,000 samples", agents=3)[0])
+    base = statistics.median(times["update"])
+    print(
+        f"PPO update of {FRAMES:,} frames ({EPOCHS} epochs, minibatches of {MINIBATCH}): {base:.2f} s"
+    )
+    print(f"{'advantage':20} {'seconds':>8} {'of the update':>14}   spread")
+    for name in names:
+        middle = statistics.median(times[name])
+        low, high = min(times[name]) / base, max(times[name]) / base
+        print(f"{name:20} {middle:8.3f} {middle / base:14.1%}   {low:.1%} to {high:.1%}")
+    print(f"{'OB, 1,000 samples':20} {slow:8.3f} {slow / base:14.1%}   one run")
+
+
+def compare_memory(agents: int = 64) -> None:
+    """Peak resident memory added by one call, each in a process of its own."""
+    added = {}
+    for name in ("OB", "MultiAgentGAE"):
+        command = [sys.executable, __file__, "--memory", name, str(agents)]
+        added[name] = int(subprocess.run(command, check=True, capture_output=True).stdout)
+    ratio = added["OB"] / max(added["MultiAgentGAE"], 1)  # the smoke run may add nothing
+    print(f"peak memory added with {agents} agents: OB {added['OB'] / 2**20:.0f} MiB, ", end="")
+    print(f"MultiAgentGAE {added['MultiAgentGAE'] / 2**20:.0f} MiB, ratio {ratio:.2f}")
+
+
+def added_memory(name: str, agents: int) -> int:
+    """Peak resident bytes that one call adds to what was there before it."""
+    call, _ = make_advantage(name, agents)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--memory"]:
+        print(added_memory(sys.argv[2], int(sys.argv[3])))
+        sys.exit()
+    print(
+        f"torch {torch.__version__}, torchrl {torchrl.__version__}, "
+        f"tensordict {tensordict.__version__}, {torch.get_num_threads()} threads, "
+        f"{platform.machine()}"
+    )
+    compare_times()
+    compare_memory(agents=8 if SMOKE else 64)

@@ -1,0 +1,73 @@
+"""The arrows of the house: who may import whom."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import torchrl_ob
+
+PACKAGE = Path(torchrl_ob.__file__).parent
+LAYERS = {  # each may import those on its right
+    "functional": (),
+    "cubature": (),
+    "candidates": ("functional", "cubature"),
+    "backbones": (),
+    "critics": ("backbones",),
+    "joint_advantage": ("functional", "cubature", "candidates", "critics"),
+    "advantages": ("joint_advantage",),
+    "__init__": ("critics", "advantages"),
+}
+OUTSIDE = {
+    "functional": {"torch"},
+    "cubature": {"torch"},
+    "backbones": {"torch"},
+    "candidates": {"torch", "tensordict", "torchrl"},
+    "critics": {"torch", "tensordict", "torchrl"},
+    "joint_advantage": {"torch", "tensordict", "torchrl"},
+    "advantages": set(),
+    "__init__": set(),
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_every_module_imports_only_what_its_layer_may(path):
+    for name in imports(path):
+        root, *rest = name.split(".")
+        if root == "torchrl_ob":
+            assert rest[0] in LAYERS[path.stem]
+        elif root not in sys.stdlib_module_names:
+            assert root in OUTSIDE[path.stem]
+
+
+def test_no_file_is_long():
+    for path in PACKAGE.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_library_loads_without_the_tutorials_dependencies():
+    code = (
+        "import sys\n"
+        "for name in ('vmas', 'matplotlib', 'hydra', 'wandb', 'tqdm.auto'):\n"
+        "    sys.modules[name] = None\n"
+        "import torchrl_ob\n"
+        "print(sorted(torchrl_ob.__all__))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == [
+        "['ComaAdvantage',",
+        "'JointQCritic',",
+        "'MapgAdvantage',",
+        "'ObAdvantage']",
+    ]

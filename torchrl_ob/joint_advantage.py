@@ -1,0 +1,415 @@
+"""What the advantages share: the return of the joint critic, and the reading of tensordicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from tensordict import TensorDictBase, unravel_key
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase, dispatch
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torch import distributions as D
+from torchrl.objectives.value import ValueEstimatorBase
+
+from torchrl_ob.candidates import Candidates, action_candidates, score_candidates
+from torchrl_ob.critics import candidate_values
+from torchrl_ob.cubature import ExpectationRule
+from torchrl_ob.functional import GaussianPsi, lambda_return, weighted_baseline
+
+__all__ = ["JointAdvantage"]
+
+Signal = Literal["lambda_return", "critic"]
+Bootstrap = Literal["sampled", "expected"]
+
+
+class JointAdvantage(ValueEstimatorBase):
+    r"""Base of the advantages: a return of the joint critic, less a baseline over candidates.
+
+    The value target is the λ-return of Q,
+
+    .. math::
+        G_t = r_t + \gamma (1 - d_t) \big[(1 - \lambda) Q(s_{t+1}, a') + \lambda G_{t+1}\big],
+
+    with :math:`a'` from the current policy, :math:`d_t = 1` where the episode terminated, and
+    :math:`\lambda = 0` at the last step of a trajectory that was cut by a time limit.
+
+    Args:
+        actor_network: the agents' policies, such as a :class:`~torchrl.modules.ProbabilisticActor`;
+            its distribution has batch shape ``[*B, T, n]``.
+        value_network: the critic: a :class:`JointQCritic`, or any module that reads the joint
+            action and writes ``[*B, T, n, 1]``.
+        gamma: discount.
+        lmbda: trace decay λ of the return.
+
+    Keyword Args:
+        signal: ``"lambda_return"`` for :math:`X = G - b` (the paper's code) or ``"critic"`` for
+            :math:`X = Q - b` (the paper's equations).
+        bootstrap: the next action in the return is ``"sampled"`` from the policy, or the own next
+            action is averaged over its candidates while the others' are sampled: ``"expected"``.
+        rule: how the expectation over a continuous own action is taken: ``"axis"``, ``"grid"``,
+            ``"sobol"`` or ``"monte_carlo"``. Discrete actions are enumerated.
+        num_points: size of the rule, see :func:`~torchrl_ob.candidates.action_candidates`.
+        psi: the parameters of a Gaussian in which the variance is minimised: ``"loc_scale"``,
+            ``"loc_log_scale"`` or ``"loc"``.
+        time_dim: the dimension of the input that is time; by default the one named ``"time"``, or
+            else the last.
+        device: accepted for TorchRL's losses, which pass it; everything runs on the input's device.
+
+    Keys, settable with ``set_keys``: ``advantage``, ``value_target``, ``value`` (by default the first
+    output of the critic), ``reward``, ``done``, ``terminated``, ``action`` (by default the actor's
+    output) and ``baseline`` (by default ``"baseline"`` in the action's group).
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        # TorchRL looks keys up in this class alone: those of ValueEstimatorBase stand here again
+        advantage: NestedKey = "advantage"
+        value_target: NestedKey = "value_target"
+        value: NestedKey = "state_action_value"
+        reward: NestedKey = "reward"
+        done: NestedKey = "done"
+        terminated: NestedKey = "terminated"
+        steps_to_next_obs: NestedKey = "steps_to_next_obs"
+        sample_log_prob: NestedKey = "sample_log_prob"
+        action: NestedKey = "action"
+        baseline: NestedKey = "baseline"
+
+    default_keys = _AcceptedKeys
+    _weights: ClassVar[Literal["optimal_weights", "probabilities"] | None]
+    """Which weights of the candidates make the baseline; None for no baseline."""
+
+    def __init__(
+        self,
+        *,
+        actor_network: ProbabilisticTensorDictSequential,
+        value_network: TensorDictModuleBase,
+        gamma: float,
+        lmbda: float,
+        signal: Signal = "lambda_return",
+        bootstrap: Bootstrap = "sampled",
+        rule: ExpectationRule = "axis",
+        num_points: int | None = None,
+        psi: GaussianPsi = "loc_scale",
+        time_dim: int | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(value_network=value_network, device=device)
+        for name, value, choices in (
+            ("signal", signal, Signal),
+            ("bootstrap", bootstrap, Bootstrap),
+            ("rule", rule, ExpectationRule),
+            ("psi", psi, GaussianPsi),
+        ):
+            if value not in get_args(choices):
+                raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}.")
+        # like the critic, not a submodule: the loss owns its parameters
+        self.__dict__["actor_network"] = actor_network
+        self.gamma, self.lmbda = gamma, lmbda
+        self.signal, self.bootstrap = signal, bootstrap
+        self.rule, self.num_points, self.psi = rule, num_points, psi
+        self.time_dim = time_dim
+        action_keys = actor_network.dist_sample_keys
+        if len(action_keys) != 1:
+            raise ValueError(
+                f"the actor must write one action, and writes {action_keys}. Build an actor and an "
+                "advantage for each group of agents."
+            )
+        action = unravel_key(action_keys[0])
+        group = action[:-1] if isinstance(action, tuple) else ()
+        if not getattr(value_network, "in_keys", None):
+            raise TypeError(
+                f"value_network must be a tensordict module; {type(value_network).__name__} has no "
+                "in_keys. Wrap it in a TensorDictModule."
+            )
+        self.dep_keys = {
+            "action": action,
+            "baseline": unravel_key((*group, "baseline")),
+            "value": unravel_key(value_network.out_keys[0]),
+        }
+        self.set_keys()
+
+    @classmethod
+    def for_loss(cls, loss_module: Any, **hyperparams: Any) -> JointAdvantage:
+        """Build the advantage for a loss, with its actor and critic and live parameters.
+
+        Args:
+            loss_module: a TorchRL actor-critic loss.
+            **hyperparams: the other arguments of the class.
+        """
+        for name, network in (
+            ("actor_network", "actor_network"),
+            ("value_network", "critic_network"),
+        ):
+            if name not in hyperparams:
+                module = getattr(loss_module, network)
+                params = getattr(loss_module, f"{network}_params", None)
+                if params is not None:  # the module is a stateless template: give it its parameters
+                    module = deepcopy(module)
+                    params.to_module(module, preserve_module_state=False)
+                hyperparams[name] = module
+        return cls(**hyperparams)
+
+    def set_keys(self, **kwargs: Any) -> None:
+        """Set tensordict keys; see the class for their names.
+
+        Raises:
+            ValueError: where the critic does not read the joint action.
+        """
+        super().set_keys(**kwargs)
+        action, in_keys = (
+            self.tensor_keys.action,
+            list(map(unravel_key, self.value_network.in_keys)),
+        )
+        if action not in in_keys:
+            raise ValueError(
+                f"the critic reads {in_keys} and so ignores the joint action {action!r}: it is a "
+                "state value. Use a critic of the joint action, such as JointQCritic, or TorchRL's "
+                "GAE or MultiAgentGAE with this one."
+            )
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """Keys that the advantage reads."""
+        keys, critic, actor = self.tensor_keys, self.value_network, self.actor_network
+        read = [*critic.in_keys, *actor.in_keys]
+        following = [key for key in read if key != keys.action]
+        signals = [keys.reward, keys.done, keys.terminated]
+        return list(
+            dict.fromkeys(
+                [
+                    *map(unravel_key, read),
+                    *(unravel_key(("next", k)) for k in (*following, *signals)),
+                ]
+            )
+        )
+
+    @property
+    def out_keys(self) -> list[NestedKey]:
+        """Keys that the advantage writes."""
+        return [
+            self.tensor_keys.advantage,
+            self.tensor_keys.value_target,
+            self.tensor_keys.baseline,
+        ]
+
+    @dispatch
+    def forward(
+        self,
+        tensordict: TensorDictBase,
+        *,
+        params: TensorDictBase | None = None,
+        target_params: TensorDictBase | None = None,
+    ) -> TensorDictBase:
+        """Write the advantage, the value target and the baseline, each ``[*B, T, n, 1]``.
+
+        Args:
+            tensordict: a batch of trajectories, ``[*B, T]``. Nothing else in it is changed.
+
+        Keyword Args:
+            params: parameters of the critic, where it is functional.
+            target_params: parameters of the critic for the next states; ``params`` by default.
+
+        Returns:
+            The input.
+
+        Raises:
+            KeyError: for a missing key.
+            ValueError: for a wrong shape.
+            RuntimeError: for values of the critic, or probabilities, that are not finite.
+        """
+        keys = self.tensor_keys
+        with torch.no_grad():
+            value_target = self.value_estimate(
+                tensordict, target_params=params if target_params is None else target_params
+            )
+            with self._critic_params(params):
+                inputs = self._critic_inputs(tensordict)
+                signal = self._value(inputs) if self.signal == "critic" else value_target
+                if self._weights is None:
+                    baseline = torch.zeros_like(value_target)
+                else:
+                    candidates = self._candidates(*self._policy(tensordict))
+                    weights = getattr(candidates, self._weights)
+                    baseline = self._expectation(inputs, candidates, weights)
+        tensordict.set(keys.advantage, signal - baseline)
+        tensordict.set(keys.value_target, value_target)
+        tensordict.set(keys.baseline, baseline)
+        return tensordict
+
+    def value_estimate(
+        self,
+        tensordict: TensorDictBase,
+        target_params: TensorDictBase | None = None,
+        next_value: Tensor | None = None,
+        time_dim: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """The λ-return of Q, ``[*B, T, n, 1]``.
+
+        Args:
+            tensordict: a batch of trajectories, ``[*B, T]``.
+            target_params: parameters of the critic, where it is functional.
+            next_value: Q of the next states and actions, ``[*B, T, n, 1]``, where it is known.
+            time_dim: the dimension of the input that is time.
+            **kwargs: none; here for compatibility with TorchRL's estimators.
+        """
+        if kwargs:
+            raise TypeError(f"value_estimate takes no arguments {sorted(kwargs)}.")
+        if tensordict.get(self.tensor_keys.steps_to_next_obs, None) is not None:
+            raise ValueError(
+                f"the tensordict has {self.tensor_keys.steps_to_next_obs!r}: its rewards are sums "
+                "over several steps, which the λ-return would count again. Remove MultiStep."
+            )
+        with torch.no_grad():
+            if next_value is None:
+                with self._critic_params(target_params):
+                    next_value = self._bootstrap_value(_next_of(tensordict))
+            reward, done, terminated = (
+                _per_agent(tensordict, getattr(self.tensor_keys, name), name, next_value)
+                for name in ("reward", "done", "terminated")
+            )
+            return lambda_return(
+                reward,
+                next_value,
+                done,
+                terminated,
+                gamma=self.gamma,
+                lmbda=self.lmbda,
+                time_dim=self._get_time_dim(time_dim, tensordict),
+            )
+
+    def _expectation(
+        self, inputs: TensorDictBase, candidates: Candidates, weights: Tensor
+    ) -> Tensor:
+        """``Σ_k weights_k Q(s, a^-i, a_k)`` for every agent, ``[*B, T, n, 1]``."""
+        values = candidate_values(
+            self.value_network,
+            inputs,
+            candidates.actions,
+            action_key=self.tensor_keys.action,
+            value_key=self.tensor_keys.value,
+        )
+        self._require_finite_values(values)
+        return weighted_baseline(values, weights).unsqueeze(-1)
+
+    def _bootstrap_value(self, following: TensorDictBase) -> Tensor:
+        """Q of the next states, with next actions from the current policy, ``[*B, T, n, 1]``."""
+        actor_inputs, policy = self._policy(following)
+        inputs = self._critic_inputs(following, action=policy.sample())
+        if self.bootstrap == "sampled":
+            return self._value(inputs)
+        candidates = self._candidates(actor_inputs, policy)
+        return self._expectation(inputs, candidates, candidates.probabilities)
+
+    def _policy(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, D.Distribution]:
+        """The agents' policies, and the inputs of the actor they came from."""
+        inputs = _select(tensordict, self.actor_network.in_keys, "the actor")
+        return inputs, self.actor_network.get_dist(inputs)
+
+    def _candidates(self, inputs: TensorDictBase, policy: D.Distribution) -> Candidates:
+        actor = self.actor_network
+        candidates = action_candidates(
+            policy, rule=self.rule, num_points=self.num_points, psi=self.psi
+        )
+        if candidates is None:
+            candidates = score_candidates(
+                policy,
+                actor.get_dist_params(inputs),
+                actor.build_dist_from_params,
+                actor.dist_params_keys,
+                num_points=self.num_points,
+            )
+        torch._assert_async(
+            candidates.optimal_weights.isfinite().all(),
+            "the policy's probabilities are not finite: a parameter of the actor or an observation "
+            "is NaN, or an agent has no available action in its mask.",
+        )
+        return candidates
+
+    def _critic_params(self, params: TensorDictBase | None) -> AbstractContextManager[Any]:
+        if params is None:
+            return nullcontext()
+        return params.to_module(self.value_network, preserve_module_state=False)
+
+    def _critic_inputs(
+        self, tensordict: TensorDictBase, action: Tensor | None = None
+    ) -> TensorDictBase:
+        keys = [unravel_key(key) for key in self.value_network.in_keys]
+        if action is None:
+            return _select(tensordict, keys, "the critic")
+        states = [key for key in keys if key != self.tensor_keys.action]
+        inputs = _select(tensordict, states, "the critic")
+        return inputs.set(self.tensor_keys.action, action)
+
+    def _value(self, inputs: TensorDictBase) -> Tensor:
+        """Q of the joint action, ``[*B, T, n, 1]``."""
+        key, action = self.tensor_keys.value, inputs.get(self.tensor_keys.action)
+        value = self.value_network(inputs.copy()).get(key)
+        num_agents = action.shape[inputs.ndim] if action.ndim > inputs.ndim else None
+        if num_agents is None or value.shape != (*inputs.batch_size, num_agents, 1):
+            raise ValueError(
+                f"the critic must write a value for every agent under {key!r}: the action "
+                f"{self.tensor_keys.action!r} has shape {list(action.shape)} and the batch size is "
+                f"{list(inputs.batch_size)}, so the value must have shape [*batch, n, 1]; it has "
+                f"{list(value.shape)}. Expand the value of a team over its agents in the critic."
+            )
+        self._require_finite_values(value)
+        return value
+
+    def _require_finite_values(self, value: Tensor) -> None:
+        torch._assert_async(
+            value.isfinite().all(),
+            f"the critic's output {self.tensor_keys.value!r} is not finite. Check its inputs "
+            f"{list(self.value_network.in_keys)} for NaN, the learning rate and the gradient norm.",
+        )
+
+
+def _select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -> TensorDictBase:
+    """The entries that a network reads, in a new tensordict."""
+    missing = [key for key in keys if tensordict.get(key, None) is None]
+    if missing:
+        raise KeyError(
+            f"{reader} reads {missing}, which the tensordict lacks; it has "
+            f"{_entries(tensordict)}. Build the advantage with the networks that collected the "
+            "batch, or rename with set_keys."
+        )
+    return tensordict.select(*keys)
+
+
+def _next_of(tensordict: TensorDictBase) -> TensorDictBase:
+    following = tensordict.get("next", None)
+    if following is None:
+        raise KeyError(
+            f"the tensordict has no entry 'next', only {_entries(tensordict)}. The advantage needs "
+            "a batch of transitions as TorchRL's collectors and env.rollout give."
+        )
+    return following
+
+
+def _per_agent(tensordict: TensorDictBase, key: NestedKey, name: str, next_value: Tensor) -> Tensor:
+    """A signal of every agent, ``[*B, T, n, 1]``; that of a team, ``[*B, T, 1]``, is expanded."""
+    key, following = unravel_key(("next", key)), tensordict.get("next")
+    signal = tensordict.get(key, None)
+    if signal is None:
+        raise KeyError(
+            f"the {name} {key!r} is missing from the tensordict, whose 'next' has "
+            f"{_entries(following)}. Name it with set_keys({name}=...), on the loss where the "
+            "advantage belongs to one."
+        )
+    if signal.shape == next_value.shape:
+        return signal
+    if signal.shape == (*tensordict.batch_size, 1):
+        return signal.unsqueeze(-2).expand_as(next_value)
+    raise ValueError(
+        f"the {name} {key!r} has shape {list(signal.shape)}; expected {list(next_value.shape)}, one "
+        f"for each agent, or {[*tensordict.batch_size, 1]}, one for the team."
+    )
+
+
+def _entries(tensordict: TensorDictBase) -> list[NestedKey]:
+    return list(tensordict.keys(include_nested=True, leaves_only=True))
