@@ -211,8 +211,10 @@ class JointQCritic(TensorDictModuleBase):
         num_candidates = actions.shape[len(batch) + 1] if actions.ndim > len(batch) + 1 else 0
         _check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
         own = self.encode_action(actions.reshape(batch.numel(), n, num_candidates, *event))
-        bytes_per_state = n * num_candidates * self.hidden_dim * own.element_size()
-        chunk = max(1, self.chunk_bytes // max(bytes_per_state, 1))
+        widest = num_candidates * self.hidden_dim  # of an agent's activations
+        if self.all_actions_at_once:
+            widest = max(self.hidden_dim, num_candidates * self.action_dim)
+        chunk = max(1, self.chunk_bytes // max(n * widest * own.element_size(), 1))
         inputs = (x.split(chunk) for x in (*self._inputs(tensordict), own))
         values = torch.cat([self._evaluate(*x) for x in zip(*inputs, strict=True)])
         return values.reshape(*batch, n, num_candidates)
