@@ -285,6 +285,16 @@ def test_every_key_can_be_renamed(module):
     assert set(advantage.in_keys) <= set(out.keys(True))
 
 
+@pytest.mark.parametrize("module", [ObAdvantage, ComaAdvantage])
+def test_chunks_do_not_change_the_numbers(module):
+    actor, critic = make_team()
+    td = make_batch(7, 5)
+    whole = make(module, actor, critic, signal="critic")(td.clone())
+    chunked = make(module, actor, critic, signal="critic", chunk_size=1)(td)
+    for key in ("advantage", ("agents", "baseline")):
+        torch.testing.assert_close(chunked[key], whole[key])
+
+
 def test_team_reward_is_every_agents_reward():
     actor, critic = make_team()
     td = make_batch(2, 5)
@@ -426,7 +436,7 @@ def test_unknown_options_are_named_with_their_choices(option):
         (("next", "done"), r"done .* missing"),
         (("next", "terminated"), r"terminated .* missing"),
         (("agents", "action"), r"the critic reads .*action"),
-        (("agents", "observation"), r"the critic reads .*observation"),
+        (("agents", "observation"), r"reads .*observation"),
         (("next", "agents", "observation"), r"the actor reads .*observation"),
         ("next", r"no entry 'next'"),
     ],

@@ -183,7 +183,10 @@ def test_value_norm_is_shared_by_critic_and_loss():
     assert (value - target).abs().mean() < 0.2 * target.mean()  # learnt on the scale of returns
 
 
-@pytest.mark.filterwarnings("ignore:PPOTrainer is an experimental")
+@pytest.mark.filterwarnings(
+    "ignore:PPOTrainer is an experimental",
+    "ignore:The .* hook stage will be replaced:FutureWarning",
+)
 @pytest.mark.parametrize("module", MODULES)
 def test_trainer_takes_the_advantage_as_its_gae(module):
     env, actor, critic, loss = make_pipeline(ClipPPOLoss)

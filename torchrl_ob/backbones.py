@@ -10,11 +10,23 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AgentLinear", "ConcatBackbone", "PooledBackbone"]
+__all__ = ["AgentLinear", "ConcatBackbone", "PooledBackbone", "Sizes"]
+
+
+class Sizes(NamedTuple):
+    """Number of agents, and widths of what the network reads and writes for each."""
+
+    num_agents: int
+    observation_dim: int
+    state_dim: int
+    action_dim: int
+    hidden_dim: int
+    out_dim: int
 
 
 class AgentLinear(nn.Module):
@@ -31,22 +43,25 @@ class AgentLinear(nn.Module):
         *,
         num_agents: int,
         share_params: bool,
+        bias: bool = True,
         identity: bool = False,
     ) -> None:
         super().__init__()
         bound = 1 / math.sqrt(max(in_dim, 1))
         sets = 1 if share_params else num_agents
-        biases = num_agents if identity else sets
         self.weight = nn.Parameter(torch.empty(sets, out_dim, in_dim).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(biases, 1, out_dim).uniform_(-bound, bound))
+        biases = torch.empty(num_agents if identity else sets, 1, out_dim).uniform_(-bound, bound)
+        self.bias = nn.Parameter(biases) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply each agent's layer, ``[B, n, K, in]`` to ``[B, n, K, out]``."""
         if self.weight.shape[0] > 1:
-            return torch.einsum("bnki,noi->bnko", x, self.weight) + self.bias
-        if self.bias.shape[0] > 1:
-            return nn.functional.linear(x, self.weight[0]) + self.bias
-        return nn.functional.linear(x, self.weight[0], self.bias[0, 0])
+            x = torch.einsum("bnki,noi->bnko", x, self.weight)
+        elif self.bias is not None and self.bias.shape[0] == 1:
+            return nn.functional.linear(x, self.weight[0], self.bias[0, 0])
+        else:
+            x = nn.functional.linear(x, self.weight[0])
+        return x if self.bias is None else x + self.bias
 
 
 class PooledBackbone(nn.Module):
@@ -61,34 +76,32 @@ class PooledBackbone(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        num_agents: int,
-        observation_dim: int,
-        state_dim: int,
-        action_dim: int,
-        hidden_dim: int,
-        out_dim: int,
-        share_params: bool,
-        activation: type[nn.Module],
+        self, sizes: Sizes, *, share_params: bool = True, activation: type[nn.Module] = nn.Tanh
     ) -> None:
         super().__init__()
-        linear = partial(AgentLinear, num_agents=num_agents, share_params=share_params)
-        self.observation = linear(observation_dim, hidden_dim, identity=True)
-        self.action = linear(action_dim, hidden_dim)
-        self.embedding = nn.Sequential(activation(), linear(hidden_dim, hidden_dim), activation())
-        self.own = linear(hidden_dim, hidden_dim)
-        self.others = linear(hidden_dim, hidden_dim)
-        self.state = linear(state_dim, hidden_dim)
-        self.tail = nn.Sequential(activation(), linear(hidden_dim, out_dim))
+        linear = partial(AgentLinear, num_agents=sizes.num_agents, share_params=share_params)
+        self.observation = linear(sizes.observation_dim, sizes.hidden_dim, identity=True)
+        self.action = linear(sizes.action_dim, sizes.hidden_dim, bias=False)
+        self.embedding = nn.Sequential(
+            activation(), linear(sizes.hidden_dim, sizes.hidden_dim), activation()
+        )
+        self.own = linear(sizes.hidden_dim, sizes.hidden_dim)
+        self.others = linear(sizes.hidden_dim, sizes.hidden_dim, bias=False)
+        self.state = linear(sizes.state_dim, sizes.hidden_dim, bias=False)
+        self.tail = nn.Sequential(activation(), linear(sizes.hidden_dim, sizes.out_dim))
 
-    def forward(self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor) -> Tensor:
-        """Values of the own actions, with the others' actions held at the joint action."""
+    def forward(
+        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None = None
+    ) -> Tensor:
+        """Values of the own actions, or of the joint action itself where none are given."""
         observed = self.observation(observation.unsqueeze(-2))
         taken = self.embedding(observed + self.action(action.unsqueeze(-2)))
         others = (taken.sum(1, keepdim=True) - taken) / max(action.shape[1] - 1, 1)
-        context = self.others(others) + self.state(state[:, None, None])
-        return self.tail(context + self.own(self.embedding(observed + self.action(own))))
+        context = self.others(others)
+        if state.shape[-1]:
+            context = context + self.state(state[:, None, None])
+        mine = taken if own is None else self.embedding(observed + self.action(own))
+        return self.tail(context + self.own(mine))
 
 
 class ConcatBackbone(nn.Module):
@@ -99,35 +112,28 @@ class ConcatBackbone(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        num_agents: int,
-        observation_dim: int,
-        state_dim: int,
-        action_dim: int,
-        hidden_dim: int,
-        out_dim: int,
-        share_params: bool,
-        activation: type[nn.Module],
+        self, sizes: Sizes, *, share_params: bool = True, activation: type[nn.Module] = nn.Tanh
     ) -> None:
         super().__init__()
-        linear = partial(AgentLinear, num_agents=num_agents, share_params=share_params)
-        inputs = num_agents * (observation_dim + action_dim) + state_dim
-        self.context = linear(inputs, hidden_dim, identity=True)
-        self.own = linear(action_dim, hidden_dim)
+        linear = partial(AgentLinear, num_agents=sizes.num_agents, share_params=share_params)
+        inputs = sizes.num_agents * (sizes.observation_dim + sizes.action_dim) + sizes.state_dim
+        self.context = linear(inputs, sizes.hidden_dim, identity=True)
+        self.own = linear(sizes.action_dim, sizes.hidden_dim, bias=False)
         self.tail = nn.Sequential(
             activation(),
-            linear(hidden_dim, hidden_dim),
+            linear(sizes.hidden_dim, sizes.hidden_dim),
             activation(),
-            linear(hidden_dim, out_dim),
+            linear(sizes.hidden_dim, sizes.out_dim),
         )
 
-    def forward(self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor) -> Tensor:
-        """Values of the own actions, with the others' actions held at the joint action."""
+    def forward(
+        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None = None
+    ) -> Tensor:
+        """Values of the own actions, or of the joint action itself where none are given."""
         n = action.shape[1]
         others = ~torch.eye(n, dtype=torch.bool, device=action.device).unsqueeze(-1)
         others_action = (action.unsqueeze(1) * others).flatten(-2)  # [B, n, n * a]
         shared = torch.cat([observation.flatten(1), state], -1)
         shared = shared.unsqueeze(1).expand(-1, n, -1)
         context = self.context(torch.cat([shared, others_action], -1).unsqueeze(-2))
-        return self.tail(context + self.own(own))
+        return self.tail(context + self.own(action.unsqueeze(-2) if own is None else own))

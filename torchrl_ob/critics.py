@@ -13,7 +13,7 @@ from torchrl.data import Categorical, MultiCategorical, OneHot, TensorSpec
 from torchrl.envs import EnvBase
 from torchrl.modules import ValueNorm
 
-from torchrl_ob.backbones import ConcatBackbone, PooledBackbone
+from torchrl_ob.backbones import ConcatBackbone, PooledBackbone, Sizes
 
 __all__ = ["JointQCritic", "candidate_values"]
 
@@ -57,8 +57,8 @@ class JointQCritic(TensorDictModuleBase):
         action_key: where the joint action is.
         out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_action_value"``
             in the group of the action.
-        chunk_bytes: memory that the activations of one layer may take while candidates are
-            evaluated; the batch is processed in chunks of that size.
+        chunk_bytes: memory that the activations of one layer may take; the batch is processed in
+            chunks of that size. The default suits the caches of a CPU.
 
     Example:
         >>> import torch
@@ -91,7 +91,7 @@ class JointQCritic(TensorDictModuleBase):
         state_key: NestedKey = "state",
         action_key: NestedKey = ("agents", "action"),
         out_key: NestedKey | None = None,
-        chunk_bytes: int = 2**24,
+        chunk_bytes: int = 2**22,
     ) -> None:
         super().__init__()
         if not observation_dim and not state_dim:
@@ -122,15 +122,16 @@ class JointQCritic(TensorDictModuleBase):
         ]
         # a network with one output for every own action must not read the own action
         self.all_actions_at_once = action_encoding in ("categorical", "one_hot")
-        self.backbone: Any = backbones[backbone](
+        sizes = Sizes(
             num_agents=num_agents,
             observation_dim=observation_dim or 0,
             state_dim=state_dim or 0,
             action_dim=action_dim,
             hidden_dim=hidden_dim,
             out_dim=action_dim if self.all_actions_at_once else 1,
-            share_params=share_params,
-            activation=activation,
+        )
+        self.backbone: Any = backbones[backbone](
+            sizes, share_params=share_params, activation=activation
         )
         self.hidden_dim, self.chunk_bytes = hidden_dim, chunk_bytes
         self.value_norm = value_norm
@@ -193,7 +194,8 @@ class JointQCritic(TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write Q of the joint action, ``[*B, n, 1]``, under ``out_keys[0]``."""
         inputs = self._inputs(tensordict)
-        values = self._evaluate(*inputs, inputs[-1].unsqueeze(-2))
+        chunks = zip(*self._split(1, *inputs), strict=True)
+        values = torch.cat([self._evaluate(o, s, a) for o, s, a in chunks])
         tensordict.set(self.out_keys[0], values.reshape(*tensordict.batch_size, *values.shape[1:]))
         return tensordict
 
@@ -210,13 +212,11 @@ class JointQCritic(TensorDictModuleBase):
         batch, (n, *event) = tensordict.batch_size, self.action_shape
         num_candidates = actions.shape[len(batch) + 1] if actions.ndim > len(batch) + 1 else 0
         _check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
-        own = self.encode_action(actions.reshape(batch.numel(), n, num_candidates, *event))
-        widest = num_candidates * self.hidden_dim  # of an agent's activations
-        if self.all_actions_at_once:
-            widest = max(self.hidden_dim, num_candidates * self.action_dim)
-        chunk = max(1, self.chunk_bytes // max(n * widest * own.element_size(), 1))
-        inputs = (x.split(chunk) for x in (*self._inputs(tensordict), own))
-        values = torch.cat([self._evaluate(*x) for x in zip(*inputs, strict=True)])
+        own = actions.reshape(batch.numel(), n, num_candidates, *event)
+        chunks = zip(*self._split(num_candidates, *self._inputs(tensordict), own), strict=True)
+        values = torch.cat(
+            [self._evaluate(o, s, a, self.encode_action(c)) for o, s, a, c in chunks]
+        )
         return values.reshape(*batch, n, num_candidates)
 
     def encode_action(self, action: Tensor) -> Tensor:
@@ -229,16 +229,28 @@ class JointQCritic(TensorDictModuleBase):
             return torch.cat([_one_hot(choice, n) for choice, n in factors], -1).to(dtype)
         return action.to(dtype)
 
-    def _evaluate(self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor) -> Tensor:
-        """Values ``[N, n, K]`` of encoded own actions ``[N, n, K, a]``."""
+    def _evaluate(
+        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None = None
+    ) -> Tensor:
+        """Values ``[N, n, K]`` of encoded own actions ``[N, n, K, a]``; those taken by default."""
         if self.all_actions_at_once:
-            every = self.backbone(observation, state, action, torch.zeros_like(own[..., :1, :]))
-            values = (every * own).sum(-1)
+            blank = torch.zeros_like(action).unsqueeze(-2)
+            every = self.backbone(observation, state, action, blank)
+            values = (every * (action.unsqueeze(-2) if own is None else own)).sum(-1)
         else:
             values = self.backbone(observation, state, action, own).squeeze(-1)
         if self.value_norm is not None:
             values = self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
         return values
+
+    def _split(self, num_candidates: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+        """Tensors in chunks of states whose activations take ``chunk_bytes`` in each layer."""
+        widest = num_candidates * self.hidden_dim  # of an agent's activations
+        if self.all_actions_at_once:
+            widest = max(self.hidden_dim, num_candidates * self.action_dim)
+        bytes_per_state = self.action_shape[0] * widest * tensors[0].element_size()
+        size = max(1, self.chunk_bytes // max(bytes_per_state, 1))
+        return [tensor.split(size) for tensor in tensors]
 
     def _inputs(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
         """Observation ``[N, n, o]``, state ``[N, s]`` and encoded joint action ``[N, n, a]``."""

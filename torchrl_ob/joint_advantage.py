@@ -56,6 +56,8 @@ class JointAdvantage(ValueEstimatorBase):
         num_points: size of the rule, see :func:`~torchrl_ob.candidates.action_candidates`.
         psi: the parameters of a Gaussian in which the variance is minimised: ``"loc_scale"``,
             ``"loc_log_scale"`` or ``"loc"``.
+        chunk_size: how many steps, times agents, are processed at a time; whole trajectories are
+            kept together. Raise it on a GPU.
         time_dim: the dimension of the input that is time; by default the one named ``"time"``, or
             else the last.
         device: accepted for TorchRL's losses, which pass it; everything runs on the input's device.
@@ -95,6 +97,7 @@ class JointAdvantage(ValueEstimatorBase):
         rule: ExpectationRule = "axis",
         num_points: int | None = None,
         psi: GaussianPsi = "loc_scale",
+        chunk_size: int = 2**14,
         time_dim: int | None = None,
         device: torch.device | None = None,
     ) -> None:
@@ -112,7 +115,7 @@ class JointAdvantage(ValueEstimatorBase):
         self.gamma, self.lmbda = gamma, lmbda
         self.signal, self.bootstrap = signal, bootstrap
         self.rule, self.num_points, self.psi = rule, num_points, psi
-        self.time_dim = time_dim
+        self.chunk_size, self.time_dim = chunk_size, time_dim
         action_keys = actor_network.dist_sample_keys
         if len(action_keys) != 1:
             raise ValueError(
@@ -228,14 +231,12 @@ class JointAdvantage(ValueEstimatorBase):
                 tensordict, target_params=params if target_params is None else target_params
             )
             with self._critic_params(params):
-                inputs = self._critic_inputs(tensordict)
-                signal = self._value(inputs) if self.signal == "critic" else value_target
-                if self._weights is None:
-                    baseline = torch.zeros_like(value_target)
-                else:
-                    candidates = self._candidates(*self._policy(tensordict))
-                    weights = getattr(candidates, self._weights)
-                    baseline = self._expectation(inputs, candidates, weights)
+                signal, baseline = value_target, torch.zeros_like(value_target)
+                chunks = tensordict.split(self._trajectories_per_chunk(tensordict))
+                if self.signal == "critic":
+                    signal = torch.cat([self._taken_value(chunk) for chunk in chunks])
+                if self._weights is not None:
+                    baseline = torch.cat([self._baseline(chunk) for chunk in chunks])
         tensordict.set(keys.advantage, signal - baseline)
         tensordict.set(keys.value_target, value_target)
         tensordict.set(keys.baseline, baseline)
@@ -268,7 +269,8 @@ class JointAdvantage(ValueEstimatorBase):
         with torch.no_grad():
             if next_value is None:
                 with self._critic_params(target_params):
-                    next_value = self._bootstrap_value(_next_of(tensordict))
+                    chunks = _next_of(tensordict).split(self._trajectories_per_chunk(tensordict))
+                    next_value = torch.cat([self._bootstrap_value(chunk) for chunk in chunks])
             reward, done, terminated = (
                 _per_agent(tensordict, getattr(self.tensor_keys, name), name, next_value)
                 for name in ("reward", "done", "terminated")
@@ -282,6 +284,26 @@ class JointAdvantage(ValueEstimatorBase):
                 lmbda=self.lmbda,
                 time_dim=self._get_time_dim(time_dim, tensordict),
             )
+
+    def _trajectories_per_chunk(self, tensordict: TensorDictBase) -> int:
+        """How many entries of the first dimension hold ``chunk_size`` steps of one agent."""
+        action = _select(tensordict, [self.tensor_keys.action], "the critic").get(
+            self.tensor_keys.action
+        )
+        if tensordict.ndim < 2 or self._get_time_dim(None, tensordict) == 0:
+            return max(1, len(tensordict))  # a single trajectory is not cut
+        steps = action.shape[1 : tensordict.ndim + 1].numel()
+        return max(1, self.chunk_size // max(1, steps))
+
+    def _taken_value(self, tensordict: TensorDictBase) -> Tensor:
+        """Q of the joint action that was taken, ``[*B, T, n, 1]``."""
+        return self._value(self._critic_inputs(tensordict))
+
+    def _baseline(self, tensordict: TensorDictBase) -> Tensor:
+        """The baseline of every agent, ``[*B, T, n, 1]``."""
+        candidates = self._candidates(*self._policy(tensordict))
+        weights = getattr(candidates, str(self._weights))
+        return self._expectation(self._critic_inputs(tensordict), candidates, weights)
 
     def _expectation(
         self, inputs: TensorDictBase, candidates: Candidates, weights: Tensor
