@@ -16,7 +16,8 @@ LAYERS = {  # each may import those on its right
     "candidates": ("functional", "cubature"),
     "backbones": (),
     "critics": ("backbones",),
-    "joint_advantage": ("functional", "cubature", "candidates", "critics"),
+    "reading": (),
+    "joint_advantage": ("functional", "cubature", "candidates", "critics", "reading"),
     "advantages": ("joint_advantage",),
     "__init__": ("critics", "advantages"),
 }
@@ -26,6 +27,7 @@ OUTSIDE = {
     "backbones": {"torch"},
     "candidates": {"torch", "tensordict", "torchrl"},
     "critics": {"torch", "tensordict", "torchrl"},
+    "reading": {"torch", "tensordict"},
     "joint_advantage": {"torch", "tensordict", "torchrl"},
     "advantages": set(),
     "__init__": set(),

@@ -1,8 +1,7 @@
-"""What the advantages share: the return of the joint critic, and the reading of tensordicts."""
+"""What the advantages share: the return of the joint critic, less a baseline over candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torchrl_ob.candidates import Candidates, action_candidates, score_candidate
 from torchrl_ob.critics import candidate_values
 from torchrl_ob.cubature import ExpectationRule
 from torchrl_ob.functional import GaussianPsi, lambda_return, weighted_baseline
+from torchrl_ob.reading import next_of, per_agent, select
 
 __all__ = ["JointAdvantage"]
 
@@ -269,10 +269,10 @@ class JointAdvantage(ValueEstimatorBase):
         with torch.no_grad():
             if next_value is None:
                 with self._critic_params(target_params):
-                    chunks = _next_of(tensordict).split(self._trajectories_per_chunk(tensordict))
+                    chunks = next_of(tensordict).split(self._trajectories_per_chunk(tensordict))
                     next_value = torch.cat([self._bootstrap_value(chunk) for chunk in chunks])
             reward, done, terminated = (
-                _per_agent(tensordict, getattr(self.tensor_keys, name), name, next_value)
+                per_agent(tensordict, getattr(self.tensor_keys, name), name, next_value)
                 for name in ("reward", "done", "terminated")
             )
             return lambda_return(
@@ -287,7 +287,7 @@ class JointAdvantage(ValueEstimatorBase):
 
     def _trajectories_per_chunk(self, tensordict: TensorDictBase) -> int:
         """How many entries of the first dimension hold ``chunk_size`` steps of one agent."""
-        action = _select(tensordict, [self.tensor_keys.action], "the critic").get(
+        action = select(tensordict, [self.tensor_keys.action], "the critic").get(
             self.tensor_keys.action
         )
         if tensordict.ndim < 2 or self._get_time_dim(None, tensordict) == 0:
@@ -330,7 +330,7 @@ class JointAdvantage(ValueEstimatorBase):
 
     def _policy(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, D.Distribution]:
         """The agents' policies, and the inputs of the actor they came from."""
-        inputs = _select(tensordict, self.actor_network.in_keys, "the actor")
+        inputs = select(tensordict, self.actor_network.in_keys, "the actor")
         return inputs, self.actor_network.get_dist(inputs)
 
     def _candidates(self, inputs: TensorDictBase, policy: D.Distribution) -> Candidates:
@@ -363,9 +363,9 @@ class JointAdvantage(ValueEstimatorBase):
     ) -> TensorDictBase:
         keys = [unravel_key(key) for key in self.value_network.in_keys]
         if action is None:
-            return _select(tensordict, keys, "the critic")
+            return select(tensordict, keys, "the critic")
         states = [key for key in keys if key != self.tensor_keys.action]
-        inputs = _select(tensordict, states, "the critic")
+        inputs = select(tensordict, states, "the critic")
         return inputs.set(self.tensor_keys.action, action)
 
     def _value(self, inputs: TensorDictBase) -> Tensor:
@@ -389,49 +389,3 @@ class JointAdvantage(ValueEstimatorBase):
             f"the critic's output {self.tensor_keys.value!r} is not finite. Check its inputs "
             f"{list(self.value_network.in_keys)} for NaN, the learning rate and the gradient norm.",
         )
-
-
-def _select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -> TensorDictBase:
-    """The entries that a network reads, in a new tensordict."""
-    missing = [key for key in keys if tensordict.get(key, None) is None]
-    if missing:
-        raise KeyError(
-            f"{reader} reads {missing}, which the tensordict lacks; it has "
-            f"{_entries(tensordict)}. Build the advantage with the networks that collected the "
-            "batch, or rename with set_keys."
-        )
-    return tensordict.select(*keys)
-
-
-def _next_of(tensordict: TensorDictBase) -> TensorDictBase:
-    following = tensordict.get("next", None)
-    if following is None:
-        raise KeyError(
-            f"the tensordict has no entry 'next', only {_entries(tensordict)}. The advantage needs "
-            "a batch of transitions as TorchRL's collectors and env.rollout give."
-        )
-    return following
-
-
-def _per_agent(tensordict: TensorDictBase, key: NestedKey, name: str, next_value: Tensor) -> Tensor:
-    """A signal of every agent, ``[*B, T, n, 1]``; that of a team, ``[*B, T, 1]``, is expanded."""
-    key, following = unravel_key(("next", key)), tensordict.get("next")
-    signal = tensordict.get(key, None)
-    if signal is None:
-        raise KeyError(
-            f"the {name} {key!r} is missing from the tensordict, whose 'next' has "
-            f"{_entries(following)}. Name it with set_keys({name}=...), on the loss where the "
-            "advantage belongs to one."
-        )
-    if signal.shape == next_value.shape:
-        return signal
-    if signal.shape == (*tensordict.batch_size, 1):
-        return signal.unsqueeze(-2).expand_as(next_value)
-    raise ValueError(
-        f"the {name} {key!r} has shape {list(signal.shape)}; expected {list(next_value.shape)}, one "
-        f"for each agent, or {[*tensordict.batch_size, 1]}, one for the team."
-    )
-
-
-def _entries(tensordict: TensorDictBase) -> list[NestedKey]:
-    return list(tensordict.keys(include_nested=True, leaves_only=True))

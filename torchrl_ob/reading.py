@@ -1,0 +1,58 @@
+"""Reading tensordicts: what is missing or of a wrong shape is said with its key and its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tensordict import TensorDictBase, unravel_key
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+__all__ = ["next_of", "per_agent", "select"]
+
+
+def select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -> TensorDictBase:
+    """The entries that a network reads, in a new tensordict."""
+    missing = [key for key in keys if tensordict.get(key, None) is None]
+    if missing:
+        raise KeyError(
+            f"{reader} reads {missing}, which the tensordict lacks; it has "
+            f"{_entries(tensordict)}. Build the advantage with the networks that collected the "
+            "batch, or rename with set_keys."
+        )
+    return tensordict.select(*keys)
+
+
+def next_of(tensordict: TensorDictBase) -> TensorDictBase:
+    """The transitions' next states."""
+    following = tensordict.get("next", None)
+    if following is None:
+        raise KeyError(
+            f"the tensordict has no entry 'next', only {_entries(tensordict)}. The advantage needs "
+            "a batch of transitions as TorchRL's collectors and env.rollout give."
+        )
+    return following
+
+
+def per_agent(tensordict: TensorDictBase, key: NestedKey, name: str, next_value: Tensor) -> Tensor:
+    """A signal of every agent, ``[*B, T, n, 1]``; that of a team, ``[*B, T, 1]``, is expanded."""
+    key, following = unravel_key(("next", key)), tensordict.get("next")
+    signal = tensordict.get(key, None)
+    if signal is None:
+        raise KeyError(
+            f"the {name} {key!r} is missing from the tensordict, whose 'next' has "
+            f"{_entries(following)}. Name it with set_keys({name}=...), on the loss where the "
+            "advantage belongs to one."
+        )
+    if signal.shape == next_value.shape:
+        return signal
+    if signal.shape == (*tensordict.batch_size, 1):
+        return signal.unsqueeze(-2).expand_as(next_value)
+    raise ValueError(
+        f"the {name} {key!r} has shape {list(signal.shape)}; expected {list(next_value.shape)}, one "
+        f"for each agent, or {[*tensordict.batch_size, 1]}, one for the team."
+    )
+
+
+def _entries(tensordict: TensorDictBase) -> list[NestedKey]:
+    return list(tensordict.keys(include_nested=True, leaves_only=True))
