@@ -139,16 +139,28 @@ def test_agents_are_told_apart():
         assert value.unique().numel() == N
 
 
+@pytest.mark.parametrize("agent", range(N))
 @pytest.mark.parametrize("share_params", [True, False])
-def test_own_parameters_only_where_they_are_not_shared(share_params):
+def test_own_parameters_only_where_they_are_not_shared(share_params, agent):
     critic = JointQCritic(N, 2, OBS, share_params=share_params, hidden_dim=8)
     value = critic(random_inputs("continuous", 5))["agents", "state_action_value"]
-    value[:, 0].sum().backward()
-    grad = critic.backbone.own.weight.grad
-    assert len(grad) == (1 if share_params else N)
-    if not share_params:
-        assert grad[0].abs().sum() > 0
-        assert grad[1:].abs().sum() == 0
+    value[:, agent].sum().backward()
+    used = critic.backbone.own.weight.grad.abs().sum((1, 2)) > 0
+    assert used.tolist() == ([True] if share_params else [i == agent for i in range(N)])
+
+
+@pytest.mark.parametrize("backbone", ["pooled", "concat"])
+@pytest.mark.parametrize("share_params", [True, False])
+@pytest.mark.parametrize("key", ["state", ("agents", "observation"), ("agents", "action")])
+def test_every_value_moves_with_everything_that_is_read(backbone, share_params, key):
+    critic = JointQCritic(N, 2, OBS, S, backbone=backbone, share_params=share_params)
+    td = random_inputs("continuous", 1)
+    before = critic(td.clone())["agents", "state_action_value"]
+    for index in range(N if isinstance(key, tuple) else 1):  # an agent's entry, or the state
+        other = td.clone()
+        other[key][:, index] += 1
+        moved = critic(other)["agents", "state_action_value"] - before
+        assert (moved.abs() > 1e-5).all()
 
 
 def test_chunks_do_not_change_the_values():

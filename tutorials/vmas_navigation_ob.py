@@ -43,7 +43,7 @@ from torchrl_ob import JointQCritic, ObAdvantage
 # %% Sizes
 # SMOKE=1 runs the same script in seconds, with sizes too small to learn anything.
 SMOKE = os.environ.get("SMOKE") == "1"
-SEED = 0
+SEED = int(os.environ.get("SEED", "0"))
 NUM_AGENTS = 3
 MAX_STEPS = 100  # length of an episode
 FRAMES_PER_BATCH = 400 if SMOKE else 6_000  # one frame is one step of the whole team
@@ -170,6 +170,7 @@ progress.close()
 collector.shutdown()
 seconds = time.perf_counter() - start
 print(f"{FRAMES_PER_BATCH * NUM_BATCHES:,} frames in {seconds:.0f} s")
+print("mean episode reward of each batch:", *(f"{reward:.2f}" for reward in rewards))
 
 # %% Evaluation
 # Outside a collector, a policy acts deterministically unless told otherwise; we look at both ways.
