@@ -27,9 +27,11 @@ from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
 from torchrl.envs import (
+    Compose,
     EnvBase,
     ExplorationType,
     RewardSum,
+    StepCounter,
     TransformedEnv,
     VmasEnv,
     set_exploration_type,
@@ -62,20 +64,21 @@ device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # %% Environment
 # VMAS steps all its environments at once, as tensors. The group of agents is called "agents":
 # observations are ("agents", "observation") [envs, agents, 18], rewards ("agents", "reward").
-# With `max_steps`, VMAS reports the time limit as a termination, so that the return stops there.
+# The episode ends for good ("terminated") when every agent is on its goal. StepCounter cuts it
+# after MAX_STEPS ("truncated"): then the return goes on with what the critic expects beyond.
 def make_env(num_envs: int, seed: int) -> EnvBase:
     """Navigation, with the sum of an episode's rewards so far beside the reward."""
     env = VmasEnv(
         "navigation",
         num_envs=num_envs,
-        max_steps=MAX_STEPS,
+        max_steps=None,
         n_agents=NUM_AGENTS,
         continuous_actions=True,
         device=device,
         seed=seed,
     )
     reward_sum = RewardSum(in_keys=[env.reward_key], out_keys=[("agents", "episode_reward")])
-    return TransformedEnv(env, reward_sum)
+    return TransformedEnv(env, Compose(StepCounter(max_steps=MAX_STEPS), reward_sum))
 
 
 env = make_env(FRAMES_PER_BATCH // MAX_STEPS, SEED)
@@ -144,9 +147,16 @@ loss.make_value_estimator(advantage)
 loss.set_keys(value=critic.out_keys[0], reward=env.reward_key)  # the advantage takes these over
 optimizer = torch.optim.Adam(loss.parameters(), lr=LEARNING_RATE)
 
+
 # %% Training loop
 # The advantage is computed once for each batch, while time is still a dimension of it; the
 # minibatches are drawn from the batch flattened.
+def mean_episode_reward(batch: TensorDictBase) -> float:
+    """Mean, over agents and the episodes that end in the batch, of the sum of rewards."""
+    done = batch["next", "done"].squeeze(-1)
+    return batch["next", "agents", "episode_reward"][done].mean().item()
+
+
 rewards: list[float] = []
 start = time.perf_counter()
 progress = tqdm(total=NUM_BATCHES, unit="batch")
@@ -162,8 +172,7 @@ for batch in collector:
             torch.nn.utils.clip_grad_norm_(loss.parameters(), MAX_GRAD_NORM)
             optimizer.step()
     collector.update_policy_weights_()
-    done = batch["next", "done"].squeeze(-1)
-    rewards.append(batch["next", "agents", "episode_reward"][done].mean().item())
+    rewards.append(mean_episode_reward(batch))
     progress.set_postfix(episode_reward=f"{rewards[-1]:.2f}")
     progress.update()
 progress.close()
@@ -188,11 +197,11 @@ def evaluate(
     num_envs: int = 100,
     callback: Callable[[EnvBase, TensorDictBase], None] | None = None,
 ) -> float:
-    """Mean reward of one episode of the trained team in new environments."""
+    """Mean reward of the episodes that the trained team ends in ``MAX_STEPS`` steps."""
     test_env = make_env(num_envs, seed=SEED + 1)
     with torch.no_grad(), set_exploration_type(exploration):
-        episodes = test_env.rollout(MAX_STEPS, policy, callback=callback)
-    return episodes["next", "agents", "episode_reward"][:, -1].mean().item()
+        batch = test_env.rollout(MAX_STEPS, policy, callback, break_when_any_done=False)
+    return mean_episode_reward(batch)
 
 
 for kind in (ExplorationType.RANDOM, ExplorationType.DETERMINISTIC):
