@@ -459,6 +459,23 @@ def test_reward_of_a_wrong_shape_is_not_broadcast(shape):
         advantage(td)
 
 
+def test_policies_without_an_event_dimension_are_refused():
+    _, critic = make_team()
+    actor = make_actor("laplace", [torch.zeros(N, 2), torch.ones(N, 2)])
+    actor.module[-1].distribution_class = torch.distributions.Laplace
+    with pytest.raises(ValueError, match=r"Laplace of batch shape \[2, 5, 3, 2\].*Independent"):
+        make(ObAdvantage, actor, critic)(make_batch(2, 5))
+
+
+def test_unknown_distributions_go_through_autograd():
+    torch.manual_seed(0)
+    actor = make_actor("laplace", [torch.zeros(N, 2), torch.ones(N, 2)])
+    _, critic = make_team()
+    out = make(ObAdvantage, actor, critic, num_points=20)(make_batch(2, 5))
+    assert out["advantage"].isfinite().all()
+    assert all(p.grad is None for p in actor.parameters())
+
+
 def test_multi_step_rewards_are_refused():
     actor, critic = make_team()
     td = make_batch(2, 5)

@@ -346,6 +346,12 @@ class JointAdvantage(ValueEstimatorBase):
                 actor.dist_params_keys,
                 num_points=self.num_points,
             )
+        if candidates.probabilities.ndim != inputs.ndim + 2:
+            raise ValueError(
+                f"the policy is a {type(policy).__name__} of batch shape {list(policy.batch_shape)}; "
+                f"expected {[*inputs.batch_size, 'n']}, one distribution for each agent. Wrap it in "
+                "torch.distributions.Independent so that an action is a single event."
+            )
         torch._assert_async(
             candidates.optimal_weights.isfinite().all(),
             "the policy's probabilities are not finite: a parameter of the actor or an observation "
