@@ -52,7 +52,7 @@ FRAMES_PER_BATCH = 400 if SMOKE else 6_000  # one frame is one step of the whole
 NUM_BATCHES = 2 if SMOKE else 12
 NUM_EPOCHS = 2 if SMOKE else 30  # passes over each batch
 MINIBATCH_SIZE = 100 if SMOKE else 400
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 1e-3  # falls to zero over the run
 MAX_GRAD_NORM = 1.0
 GAMMA, LMBDA = 0.99, 0.9  # discount, and decay of the return's trace
 RUN_DIR = Path("runs") / "vmas_navigation_ob"
@@ -141,11 +141,22 @@ buffer = ReplayBuffer(
 # `ObAdvantage` for `ComaAdvantage` or `MapgAdvantage`, with the same arguments, to compare. With
 # a state-value critic in place of Q, the same line would read
 #     advantage = MultiAgentGAE(value_network=critic, gamma=GAMMA, lmbda=LMBDA)
-loss = ClipPPOLoss(policy, critic, clip_epsilon=0.2, entropy_coeff=1e-4)
+#
+# Standardising the advantage, each agent's apart, makes the size of a step independent of the scale
+# of rewards. It subtracts a mean, which is one more baseline: leave it out to compare estimators.
+loss = ClipPPOLoss(
+    policy,
+    critic,
+    clip_epsilon=0.2,
+    entropy_coeff=1e-4,
+    normalize_advantage=True,
+    normalize_advantage_exclude_dims=(-2,),
+)
 advantage = ObAdvantage(actor_network=policy, value_network=critic, gamma=GAMMA, lmbda=LMBDA)
 loss.make_value_estimator(advantage)
 loss.set_keys(value=critic.out_keys[0], reward=env.reward_key)  # the advantage takes these over
 optimizer = torch.optim.Adam(loss.parameters(), lr=LEARNING_RATE)
+scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=NUM_BATCHES)
 
 
 # %% Training loop
@@ -171,6 +182,7 @@ for batch in collector:
             total.backward()
             torch.nn.utils.clip_grad_norm_(loss.parameters(), MAX_GRAD_NORM)
             optimizer.step()
+    scheduler.step()
     collector.update_policy_weights_()
     rewards.append(mean_episode_reward(batch))
     progress.set_postfix(episode_reward=f"{rewards[-1]:.2f}")
