@@ -137,13 +137,9 @@ buffer = ReplayBuffer(
 )
 
 # %% Loss and advantage
-# TorchRL's own PPO loss, untouched. The next line is all that the optimal baseline takes: swap
-# `ObAdvantage` for `ComaAdvantage` or `MapgAdvantage`, with the same arguments, to compare. With
-# a state-value critic in place of Q, the same line would read
-#     advantage = MultiAgentGAE(value_network=critic, gamma=GAMMA, lmbda=LMBDA)
-#
-# Standardising the advantage, each agent's apart, makes the size of a step independent of the scale
-# of rewards. It subtracts a mean, which is one more baseline: leave it out to compare estimators.
+# TorchRL's own PPO loss, untouched. Standardising the advantage, each agent's apart, makes the size
+# of a step independent of the scale of rewards. It subtracts a mean, which is one more baseline:
+# leave it out to compare estimators.
 loss = ClipPPOLoss(
     policy,
     critic,
@@ -152,6 +148,10 @@ loss = ClipPPOLoss(
     normalize_advantage=True,
     normalize_advantage_exclude_dims=(-2,),
 )
+# This line is all that the optimal baseline takes. Swap `ObAdvantage` for `ComaAdvantage` or
+# `MapgAdvantage`, with the same arguments, to compare. For TorchRL's own GAE, make `critic` a state
+# value, a TensorDictModule from observations to ("agents", "state_value"), and write
+#     advantage = MultiAgentGAE(value_network=critic, gamma=GAMMA, lmbda=LMBDA)
 advantage = ObAdvantage(actor_network=policy, value_network=critic, gamma=GAMMA, lmbda=LMBDA)
 loss.make_value_estimator(advantage)
 loss.set_keys(value=critic.out_keys[0], reward=env.reward_key)  # the advantage takes these over
