@@ -422,6 +422,19 @@ def test_module_without_keys_is_refused():
         ObAdvantage(actor_network=actor, value_network=torch.nn.Linear(1, 1), gamma=0.9, lmbda=0.9)
 
 
+def test_actor_without_a_distribution_is_refused():
+    _, critic = make_team()
+    with pytest.raises(TypeError, match="ProbabilisticActor"):
+        make(ObAdvantage, torch.nn.Linear(1, 1), critic)
+
+
+@pytest.mark.parametrize("option", [{"gamma": 99}, {"lmbda": -0.1}, {"chunk_size": 0}])
+def test_numbers_out_of_range_are_refused(option):
+    actor, critic = make_team()
+    with pytest.raises(ValueError, match=f"{next(iter(option))} must be"):
+        make(ObAdvantage, actor, critic, **option)
+
+
 @pytest.mark.parametrize("option", ["signal", "bootstrap", "rule", "psi"])
 def test_unknown_options_are_named_with_their_choices(option):
     actor, critic = make_team()
@@ -493,15 +506,28 @@ def test_value_of_a_team_is_not_broadcast():
         make(ObAdvantage, actor, critic)(make_batch(2, 5))
 
 
-@pytest.mark.parametrize("where", ["observation", "next"])
-def test_values_that_are_not_finite_stop_the_run(where):
-    actor = make_actor("independent_normal", [torch.zeros(N, 2), torch.ones(N, 2)])
-    _, critic = make_team()
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (("agents", "observation"), r"actor's input .*observation.* is not finite"),
+        (("next", "agents", "observation"), r"actor's input .*observation.* is not finite"),
+        (("next", "agents", "reward"), r"return is not finite: the reward .*reward.* has NaN"),
+    ],
+)
+def test_inputs_that_are_not_finite_stop_the_run(key, message):
+    actor, critic = make_team()
     td = make_batch(2, 5)
-    at = ("agents", "observation") if where == "observation" else ("next", "agents", "observation")
-    td[at][0, 0, 0, 0] = math.nan
-    with pytest.raises(RuntimeError, match=r"critic's output .* is not finite"):
+    td[key][0, 0, 0, 0] = math.nan
+    with pytest.raises(RuntimeError, match=message):
         make(ObAdvantage, actor, critic)(td)
+
+
+def test_values_that_are_not_finite_stop_the_run():
+    actor, critic = make_team()
+    with torch.no_grad():
+        critic.backbone.own.weight.fill_(math.inf)
+    with pytest.raises(RuntimeError, match=r"critic's output .* is not finite"):
+        make(ObAdvantage, actor, critic)(make_batch(2, 5))
 
 
 def test_agent_without_any_action_is_a_clear_error():

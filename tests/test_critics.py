@@ -226,6 +226,9 @@ def test_sizes_come_from_the_environment(continuous, categorical, encoding, acti
         ({}, "reads nothing"),
         ({"observation_dim": OBS, "backbone": "gnn"}, "'gnn'"),
         ({"observation_dim": OBS, "action_encoding": "multi_categorical"}, "nvec"),
+        ({"observation_dim": OBS, "action_encoding": "onehot"}, "action_encoding .* 'onehot'"),
+        ({"observation_dim": OBS, "value_norm": True}, "ValueNorm of shape 1"),
+        ({"observation_dim": OBS, "value_norm": PopArtValueNorm(shape=(3, 1))}, "of shape 1"),
     ],
 )
 def test_impossible_critics_are_refused(arguments, message):

@@ -128,6 +128,30 @@ def test_for_loss_is_the_instance_with_live_parameters(module, loss_class):
     assert not torch.equal(outputs[0], outputs[2])
 
 
+def test_for_loss_takes_the_keys_set_so_far():
+    env, actor, critic, loss = make_pipeline(ClipPPOLoss)
+    loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, advantage=("agents", "adv"))
+    advantage = ObAdvantage.for_loss(loss, gamma=0.99, lmbda=0.9)
+    td = advantage(collect(env, actor))
+    assert td["agents", "adv"].shape == (4, 10, 3, 1)
+    loss.make_value_estimator(advantage)
+    assert loss(td.reshape(-1))["loss_objective"].isfinite()
+
+
+def test_for_loss_without_a_loss_is_a_clear_error():
+    with pytest.raises(TypeError, match="Linear has no actor_network"):
+        ObAdvantage.for_loss(torch.nn.Linear(1, 1), gamma=0.99, lmbda=0.9)
+
+
+def test_keys_set_before_the_advantage_was_attached_are_explained():
+    env, actor, critic, loss = make_pipeline(ClipPPOLoss)
+    loss.set_keys(value=critic.out_keys[0], reward=env.reward_key)
+    advantage = ObAdvantage(actor_network=actor, value_network=critic, gamma=0.99, lmbda=0.9)
+    loss.make_value_estimator(advantage)
+    with pytest.raises(KeyError, match=r"after loss\.make_value_estimator"):
+        advantage(collect(env, actor))
+
+
 def test_make_value_estimator_from_the_class():
     env, actor, critic, loss = make_pipeline(ClipPPOLoss)
     loss.make_value_estimator(

@@ -19,10 +19,46 @@ class ObAdvantage(JointAdvantage):
         b^{*,i}(s, a^{-i}) = \frac{E_{a^i \sim \pi^i}[Q^i(s, a)\,w(a^i)]}{E_{a^i \sim \pi^i}[w(a^i)]},
         \qquad w(a^i) = \|\nabla_{\psi^i} \log \pi^i(a^i | \psi^i)\|^2
 
-    where :math:`\psi^i` are the parameters of agent i's distribution: the variance minimised is that
-    of the gradient in :math:`\psi^i`. (arXiv:2108.08612, theorem 3 and the surrogate of section 4.)
+    with :math:`G` the λ-return of Q,
 
-    Arguments, options and keys are those of :class:`~torchrl_ob.joint_advantage.JointAdvantage`.
+    .. math::
+        G_t = r_t + \gamma (1 - d_t) \big[(1 - \lambda) Q(s_{t+1}, a') + \lambda G_{t+1}\big],
+
+    :math:`a'` from the current policy, :math:`d_t = 1` where the episode terminated and
+    :math:`\lambda = 0` at the last step of a trajectory that was cut by a time limit, and
+    where :math:`\psi^i` are the parameters of agent i's distribution: the variance minimised is that
+    of the gradient in :math:`\psi^i`. (arXiv:2108.08612, section 4: the surrogate.)
+
+    Args:
+        actor_network: the agents' policies, such as a :class:`~torchrl.modules.ProbabilisticActor`;
+            its distribution has batch shape ``[*B, T, n]``.
+        value_network: the critic: a :class:`~torchrl_ob.JointQCritic`, or any module that reads the joint
+            action and writes ``[*B, T, n, 1]``.
+        gamma: discount.
+        lmbda: trace decay λ of the return.
+
+    Keyword Args:
+        signal: ``"lambda_return"`` for :math:`X = G - b` (the paper's code) or ``"critic"`` for
+            :math:`X = Q - b` (the paper's equations).
+        bootstrap: the next action in the return is ``"sampled"`` from the policy, or the own next
+            action is averaged over its candidates while the others' are sampled: ``"expected"``.
+        rule: how the expectation over a continuous own action is taken: ``"axis"``, ``"grid"``,
+            ``"sobol"`` or ``"monte_carlo"``. Discrete actions are enumerated whatever it is.
+        num_points: size of the rule: nodes on each axis (``"axis"``, ``"grid"``; 5 by default), or
+            points in all (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
+        psi: for Gaussians, the parameters in which the variance is minimised: ``"loc_scale"``,
+            ``"loc_log_scale"`` or ``"loc"``.
+        chunk_size: how many steps, times agents, are processed at a time; whole trajectories are
+            kept together. Raise it on a GPU.
+        time_dim: the dimension of the input that is time; by default the one named ``"time"``, or
+            else the last.
+        device: accepted for TorchRL's losses, which pass it; everything runs on the input's device.
+
+    Keys, settable with ``set_keys``: ``advantage``, ``value_target``, ``value`` (by default the first
+    output of the critic), ``reward``, ``done``, ``terminated``, ``action`` (by default the actor's
+    output) and ``baseline`` (by default ``"baseline"`` in the action's group). A loss hands its own
+    keys to the advantage when ``loss.set_keys`` is called *after* ``loss.make_value_estimator``;
+    ``baseline`` and ``action`` are set on the advantage itself.
 
     Example:
         >>> import torch
@@ -68,8 +104,7 @@ class ComaAdvantage(JointAdvantage):
 
     (Foerster et al., "Counterfactual Multi-Agent Policy Gradients", AAAI 2018, equation 4.)
 
-    Arguments, options and keys are those of :class:`~torchrl_ob.joint_advantage.JointAdvantage`; see
-    :class:`ObAdvantage` for an example.
+    Arguments, options and keys are those of :class:`~torchrl_ob.ObAdvantage`, which has an example.
     """
 
     _weights = "probabilities"
@@ -78,9 +113,9 @@ class ComaAdvantage(JointAdvantage):
 class MapgAdvantage(JointAdvantage):
     r"""No baseline: :math:`X^i = G^i`, the plain multi-agent policy gradient, to compare with.
 
-    (arXiv:2108.08612, equation 2.) Arguments, options and keys are those of
-    :class:`~torchrl_ob.joint_advantage.JointAdvantage`; the baseline is written as zeros. See
-    :class:`ObAdvantage` for an example.
+    (arXiv:2108.08612, section 2.) Arguments, options and keys are those of
+    :class:`~torchrl_ob.ObAdvantage`, which has an example; the
+    baseline is written as zeros.
     """
 
     _weights = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from tensordict import TensorDictBase, unravel_key
@@ -49,8 +49,8 @@ class JointQCritic(TensorDictModuleBase):
             for, or from a network for each agent.
         activation: activation function.
         value_norm: a TorchRL :class:`~torchrl.modules.ValueNorm`. The network then works in
-            normalised values and the output is denormalised; pass the same instance to
-            :class:`~torchrl.objectives.multiagent.MAPPOLoss`, which updates its statistics.
+            normalised values and the output is denormalised. Of shape 1; pass the same instance to
+            :class:`~torchrl.objectives.multiagent.MAPPOLoss`, which alone updates its statistics.
             Needed where returns are far from unit scale.
         observation_key: where the observations are, ``[*B, n, observation_dim]``.
         state_key: where the global state is, ``[*B, state_dim]``.
@@ -96,6 +96,15 @@ class JointQCritic(TensorDictModuleBase):
         super().__init__()
         if not observation_dim and not state_dim:
             raise ValueError("the critic reads nothing: give observation_dim, state_dim or both.")
+        if action_encoding not in get_args(ActionEncoding):
+            raise ValueError(
+                f"action_encoding must be one of {get_args(ActionEncoding)}, got {action_encoding!r}."
+            )
+        if value_norm is not None and getattr(value_norm, "shape", None) != (1,):
+            raise ValueError(
+                "value_norm must be a TorchRL ValueNorm of shape 1, such as "
+                f"PopArtValueNorm(shape=1), got {value_norm!r}."
+            )
         if action_encoding == "multi_categorical" and sum(nvec or ()) != action_dim:
             raise ValueError(
                 "a multi_categorical critic needs nvec, the number of choices of each factor, "
@@ -346,8 +355,8 @@ def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     if value.shape != shape:
         raise ValueError(
             f"{name} must have shape {list(shape)}, batch size included, and has "
-            f"{list(value.shape)}. Check the sizes the critic was built with, and the batch size "
-            "of the tensordict."
+            f"{list(value.shape)}. Check the sizes and the action_encoding the critic was built "
+            "with, and the batch size of the tensordict."
         )
 
 

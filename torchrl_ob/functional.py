@@ -72,7 +72,7 @@ def categorical_optimal_weights(log_probs: Tensor) -> Tensor:
              = \frac{\pi(a)\,(1 + \|\pi\|^2 - 2\pi(a))}{1 - \|\pi\|^2}
 
     With a single available action every baseline is optimal and ``x`` is that action's indicator.
-    (arXiv:2108.08612, section 4 and appendix B.)
+    (arXiv:2108.08612, section 4 and appendix.)
 
     Args:
         log_probs: normalised log-probabilities, ``[..., A]``; ``-inf`` for unavailable actions.
@@ -105,7 +105,7 @@ def normal_score_weights(z: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale
         w_d = \frac{z_d^2}{\sigma_d^2}
 
     for ψ = (loc, scale), (loc, log scale) and loc alone; :math:`w = \sum_d w_d`. A tanh or affine
-    change of variable leaves the score unchanged. (arXiv:2108.08612, appendix B.)
+    change of variable leaves the score unchanged. (arXiv:2108.08612, section 4 and appendix.)
 
     Args:
         z: standardised samples, ``[..., d]``.

@@ -19,7 +19,13 @@ from torchrl_ob.candidates import Candidates, action_candidates, score_candidate
 from torchrl_ob.critics import candidate_values
 from torchrl_ob.cubature import ExpectationRule
 from torchrl_ob.functional import GaussianPsi, lambda_return, weighted_baseline
-from torchrl_ob.reading import next_of, per_agent, select
+from torchrl_ob.reading import (
+    next_of,
+    per_agent,
+    require_finite,
+    require_value_per_agent,
+    select,
+)
 
 __all__ = ["JointAdvantage"]
 
@@ -38,33 +44,7 @@ class JointAdvantage(ValueEstimatorBase):
     with :math:`a'` from the current policy, :math:`d_t = 1` where the episode terminated, and
     :math:`\lambda = 0` at the last step of a trajectory that was cut by a time limit.
 
-    Args:
-        actor_network: the agents' policies, such as a :class:`~torchrl.modules.ProbabilisticActor`;
-            its distribution has batch shape ``[*B, T, n]``.
-        value_network: the critic: a :class:`JointQCritic`, or any module that reads the joint
-            action and writes ``[*B, T, n, 1]``.
-        gamma: discount.
-        lmbda: trace decay λ of the return.
-
-    Keyword Args:
-        signal: ``"lambda_return"`` for :math:`X = G - b` (the paper's code) or ``"critic"`` for
-            :math:`X = Q - b` (the paper's equations).
-        bootstrap: the next action in the return is ``"sampled"`` from the policy, or the own next
-            action is averaged over its candidates while the others' are sampled: ``"expected"``.
-        rule: how the expectation over a continuous own action is taken: ``"axis"``, ``"grid"``,
-            ``"sobol"`` or ``"monte_carlo"``. Discrete actions are enumerated.
-        num_points: size of the rule, see :func:`~torchrl_ob.candidates.action_candidates`.
-        psi: the parameters of a Gaussian in which the variance is minimised: ``"loc_scale"``,
-            ``"loc_log_scale"`` or ``"loc"``.
-        chunk_size: how many steps, times agents, are processed at a time; whole trajectories are
-            kept together. Raise it on a GPU.
-        time_dim: the dimension of the input that is time; by default the one named ``"time"``, or
-            else the last.
-        device: accepted for TorchRL's losses, which pass it; everything runs on the input's device.
-
-    Keys, settable with ``set_keys``: ``advantage``, ``value_target``, ``value`` (by default the first
-    output of the critic), ``reward``, ``done``, ``terminated``, ``action`` (by default the actor's
-    output) and ``baseline`` (by default ``"baseline"`` in the action's group).
+    Arguments, options and keys are described in :class:`~torchrl_ob.ObAdvantage`.
     """
 
     @dataclass
@@ -101,6 +81,7 @@ class JointAdvantage(ValueEstimatorBase):
         time_dim: int | None = None,
         device: torch.device | None = None,
     ) -> None:
+        """See the class for the arguments."""
         super().__init__(value_network=value_network, device=device)
         for name, value, choices in (
             ("signal", signal, Signal),
@@ -110,13 +91,23 @@ class JointAdvantage(ValueEstimatorBase):
         ):
             if value not in get_args(choices):
                 raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}.")
+        for name, decay in (("gamma", gamma), ("lmbda", lmbda)):
+            if not 0 <= decay <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {decay}.")
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size must be 1 or more, got {chunk_size}.")
         # like the critic, not a submodule: the loss owns its parameters
         self.__dict__["actor_network"] = actor_network
         self.gamma, self.lmbda = gamma, lmbda
         self.signal, self.bootstrap = signal, bootstrap
         self.rule, self.num_points, self.psi = rule, num_points, psi
         self.chunk_size, self.time_dim = chunk_size, time_dim
-        action_keys = actor_network.dist_sample_keys
+        action_keys = getattr(actor_network, "dist_sample_keys", None)
+        if action_keys is None:
+            raise TypeError(
+                "actor_network must be a probabilistic tensordict module, such as TorchRL's "
+                f"ProbabilisticActor: {type(actor_network).__name__} has no distribution."
+            )
         if len(action_keys) != 1:
             raise ValueError(
                 f"the actor must write one action, and writes {action_keys}. Build an actor and an "
@@ -138,24 +129,46 @@ class JointAdvantage(ValueEstimatorBase):
 
     @classmethod
     def for_loss(cls, loss_module: Any, **hyperparams: Any) -> JointAdvantage:
-        """Build the advantage for a loss, with its actor and critic and live parameters.
+        """Build the advantage for a loss: with its actor, its critic and the keys set so far.
+
+        The networks are TorchRL's stateless templates with the loss's parameters, so that they
+        follow its training.
 
         Args:
             loss_module: a TorchRL actor-critic loss.
             **hyperparams: the other arguments of the class.
+
+        Returns:
+            The advantage. Hand it to ``loss_module.make_value_estimator`` to attach it.
+
+        Raises:
+            TypeError: where the loss has no actor or no critic.
         """
-        for name, network in (
+        for argument, name in (
             ("actor_network", "actor_network"),
             ("value_network", "critic_network"),
         ):
-            if name not in hyperparams:
-                module = getattr(loss_module, network)
-                params = getattr(loss_module, f"{network}_params", None)
-                if params is not None:  # the module is a stateless template: give it its parameters
-                    module = deepcopy(module)
-                    params.to_module(module, preserve_module_state=False)
-                hyperparams[name] = module
-        return cls(**hyperparams)
+            if argument in hyperparams:
+                continue
+            module = getattr(loss_module, name, None)
+            if module is None:
+                raise TypeError(
+                    f"{type(loss_module).__name__} has no {name}: pass a TorchRL actor-critic loss "
+                    f"that was built with one, or {argument}=...."
+                )
+            params = getattr(loss_module, f"{name}_params", None)
+            if params is not None:
+                module = deepcopy(module)
+                params.to_module(module, preserve_module_state=False)
+            hyperparams[argument] = module
+        advantage = cls(**hyperparams)
+        names = ("advantage", "value_target", "reward", "done", "terminated")
+        keys = {name: getattr(loss_module.tensor_keys, name) for name in names}
+        value = unravel_key(loss_module.tensor_keys.value)
+        if value in advantage.value_network.out_keys:  # else the loss still has TorchRL's default
+            keys["value"] = value
+        advantage.set_keys(**keys)
+        return advantage
 
     def set_keys(self, **kwargs: Any) -> None:
         """Set tensordict keys; see the class for their names.
@@ -211,7 +224,8 @@ class JointAdvantage(ValueEstimatorBase):
         """Write the advantage, the value target and the baseline, each ``[*B, T, n, 1]``.
 
         Args:
-            tensordict: a batch of trajectories, ``[*B, T]``. Nothing else in it is changed.
+            tensordict: a batch of trajectories, ``[*B, T]``; nothing else in it is changed. Call
+                this before flattening it into minibatches: a batch ``[N]`` is one trajectory.
 
         Keyword Args:
             params: parameters of the critic, where it is functional.
@@ -223,7 +237,8 @@ class JointAdvantage(ValueEstimatorBase):
         Raises:
             KeyError: for a missing key.
             ValueError: for a wrong shape.
-            RuntimeError: for values of the critic, or probabilities, that are not finite.
+            RuntimeError: for observations, rewards, probabilities or values of the critic that
+                are not finite.
         """
         keys = self.tensor_keys
         with torch.no_grad():
@@ -275,7 +290,7 @@ class JointAdvantage(ValueEstimatorBase):
                 per_agent(tensordict, getattr(self.tensor_keys, name), name, next_value)
                 for name in ("reward", "done", "terminated")
             )
-            return lambda_return(
+            target = lambda_return(
                 reward,
                 next_value,
                 done,
@@ -284,6 +299,10 @@ class JointAdvantage(ValueEstimatorBase):
                 lmbda=self.lmbda,
                 time_dim=self._get_time_dim(time_dim, tensordict),
             )
+            require_finite(
+                target, f"the return is not finite: the reward {self.tensor_keys.reward!r} has NaN."
+            )
+            return target
 
     def _trajectories_per_chunk(self, tensordict: TensorDictBase) -> int:
         """How many entries of the first dimension hold ``chunk_size`` steps of one agent."""
@@ -331,6 +350,8 @@ class JointAdvantage(ValueEstimatorBase):
     def _policy(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, D.Distribution]:
         """The agents' policies, and the inputs of the actor they came from."""
         inputs = select(tensordict, self.actor_network.in_keys, "the actor")
+        for key in self.actor_network.in_keys:
+            require_finite(inputs.get(key), f"the actor's input {key!r} is not finite.")
         return inputs, self.actor_network.get_dist(inputs)
 
     def _candidates(self, inputs: TensorDictBase, policy: D.Distribution) -> Candidates:
@@ -352,8 +373,8 @@ class JointAdvantage(ValueEstimatorBase):
                 f"expected {[*inputs.batch_size, 'n']}, one distribution for each agent. Wrap it in "
                 "torch.distributions.Independent so that an action is a single event."
             )
-        torch._assert_async(
-            candidates.optimal_weights.isfinite().all(),
+        require_finite(
+            candidates.optimal_weights,
             "the policy's probabilities are not finite: a parameter of the actor or an observation "
             "is NaN, or an agent has no available action in its mask.",
         )
@@ -376,22 +397,14 @@ class JointAdvantage(ValueEstimatorBase):
 
     def _value(self, inputs: TensorDictBase) -> Tensor:
         """Q of the joint action, ``[*B, T, n, 1]``."""
-        key, action = self.tensor_keys.value, inputs.get(self.tensor_keys.action)
-        value = self.value_network(inputs.copy()).get(key)
-        num_agents = action.shape[inputs.ndim] if action.ndim > inputs.ndim else None
-        if num_agents is None or value.shape != (*inputs.batch_size, num_agents, 1):
-            raise ValueError(
-                f"the critic must write a value for every agent under {key!r}: the action "
-                f"{self.tensor_keys.action!r} has shape {list(action.shape)} and the batch size is "
-                f"{list(inputs.batch_size)}, so the value must have shape [*batch, n, 1]; it has "
-                f"{list(value.shape)}. Expand the value of a team over its agents in the critic."
-            )
+        value = self.value_network(inputs.copy()).get(self.tensor_keys.value)
+        require_value_per_agent(value, self.tensor_keys.value, inputs, self.tensor_keys.action)
         self._require_finite_values(value)
         return value
 
     def _require_finite_values(self, value: Tensor) -> None:
-        torch._assert_async(
-            value.isfinite().all(),
+        require_finite(
+            value,
             f"the critic's output {self.tensor_keys.value!r} is not finite. Check its inputs "
             f"{list(self.value_network.in_keys)} for NaN, the learning rate and the gradient norm.",
         )

@@ -1,14 +1,15 @@
-"""Reading tensordicts: what is missing or of a wrong shape is said with its key and its remedy."""
+"""Reading tensordicts: what is missing, misshapen or not finite is said with key and remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from tensordict import TensorDictBase, unravel_key
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-__all__ = ["next_of", "per_agent", "select"]
+__all__ = ["next_of", "per_agent", "require_finite", "require_value_per_agent", "select"]
 
 
 def select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -> TensorDictBase:
@@ -41,8 +42,8 @@ def per_agent(tensordict: TensorDictBase, key: NestedKey, name: str, next_value:
     if signal is None:
         raise KeyError(
             f"the {name} {key!r} is missing from the tensordict, whose 'next' has "
-            f"{_entries(following)}. Name it with set_keys({name}=...), on the loss where the "
-            "advantage belongs to one."
+            f"{_entries(following)}. Name it with set_keys({name}=...): on the advantage, or on "
+            "the loss after loss.make_value_estimator(advantage), which forwards no key set before."
         )
     if signal.shape == next_value.shape:
         return signal
@@ -52,6 +53,26 @@ def per_agent(tensordict: TensorDictBase, key: NestedKey, name: str, next_value:
         f"the {name} {key!r} has shape {list(signal.shape)}; expected {list(next_value.shape)}, one "
         f"for each agent, or {[*tensordict.batch_size, 1]}, one for the team."
     )
+
+
+def require_value_per_agent(
+    value: Tensor, key: NestedKey, inputs: TensorDictBase, action_key: NestedKey
+) -> None:
+    """Refuse a critic's output other than ``[*B, n, 1]``, n being the action's."""
+    batch, action = inputs.batch_size, inputs.get(action_key)
+    if action.ndim > len(batch) and value.shape == (*batch, action.shape[len(batch)], 1):
+        return
+    raise ValueError(
+        f"the critic must write a value for every agent under {key!r}: the action {action_key!r} has "
+        f"shape {list(action.shape)} and the batch size is {list(batch)}, so the value must have "
+        f"shape [*batch, n, 1]; it has {list(value.shape)}. Expand the value of a team over its "
+        "agents in the critic."
+    )
+
+
+def require_finite(value: Tensor, message: str) -> None:
+    """Stop with the message where a value is not finite, without reading it back to the host."""
+    torch._assert_async(value.isfinite().all(), message)
 
 
 def _entries(tensordict: TensorDictBase) -> list[NestedKey]:

@@ -5,7 +5,7 @@ Three agents in a square each have to reach their own goal without bumping into 
 advantage subtracts the optimal baseline, so that no agent's gradient carries the noise of what the
 *other* agents happened to do.
 
-Run it with ``make tutorial``, or ``python tutorials/vmas_navigation_ob.py``. It takes two to three
+Run it with ``make tutorial``, or ``python tutorials/vmas_navigation_ob.py``. It takes about two
 minutes on two CPU cores, and leaves a learning curve and a video of the team in ``runs/``.
 """
 
@@ -153,8 +153,8 @@ loss = ClipPPOLoss(
 # value, a TensorDictModule from observations to ("agents", "state_value"), and write
 #     advantage = MultiAgentGAE(value_network=critic, gamma=GAMMA, lmbda=LMBDA)
 advantage = ObAdvantage(actor_network=policy, value_network=critic, gamma=GAMMA, lmbda=LMBDA)
-loss.make_value_estimator(advantage)
-loss.set_keys(value=critic.out_keys[0], reward=env.reward_key)  # the advantage takes these over
+loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
+loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, action=env.action_key)
 optimizer = torch.optim.Adam(loss.parameters(), lr=LEARNING_RATE)
 scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=NUM_BATCHES)
 
