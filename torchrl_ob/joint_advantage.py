@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -19,6 +18,7 @@ from torchrl_ob.candidates import Candidates, action_candidates, score_candidate
 from torchrl_ob.critics import candidate_values
 from torchrl_ob.cubature import ExpectationRule
 from torchrl_ob.functional import GaussianPsi, lambda_return, weighted_baseline
+from torchrl_ob.loss_networks import live_network
 from torchrl_ob.reading import (
     next_of,
     per_agent,
@@ -148,19 +148,8 @@ class JointAdvantage(ValueEstimatorBase):
             ("actor_network", "actor_network"),
             ("value_network", "critic_network"),
         ):
-            if argument in hyperparams:
-                continue
-            module = getattr(loss_module, name, None)
-            if module is None:
-                raise TypeError(
-                    f"{type(loss_module).__name__} has no {name}: pass a TorchRL actor-critic loss "
-                    f"that was built with one, or {argument}=...."
-                )
-            params = getattr(loss_module, f"{name}_params", None)
-            if params is not None:
-                module = deepcopy(module)
-                params.to_module(module, preserve_module_state=False)
-            hyperparams[argument] = module
+            if argument not in hyperparams:
+                hyperparams[argument] = live_network(loss_module, name)
         advantage = cls(**hyperparams)
         names = ("advantage", "value_target", "reward", "done", "terminated")
         keys = {name: getattr(loss_module.tensor_keys, name) for name in names}
