@@ -99,7 +99,7 @@ KINDS = [*DISCRETE, "independent_normal", "tanh_normal", "truncated_normal"]
 @pytest.mark.parametrize(
     ("kind", "num_agents"),
     # a dense grid of more than two continuous actions is too large; the discrete kinds cover them
-    [(kind, n) for kind in KINDS for n in ((1, 2) if kind in CONTINUOUS else (1, 2, 3, 4, 6))],
+    [(kind, n) for kind in KINDS for n in ((1, 2) if kind in CONTINUOUS else (1, 2, 3, 4, 5, 6))],
 )
 def test_every_baseline_keeps_the_mean_and_ob_has_the_least_variance(kind, num_agents):
     setup = enumerate_discrete if kind in DISCRETE else enumerate_continuous
