@@ -166,10 +166,8 @@ class JointAdvantage(ValueEstimatorBase):
             ValueError: where the critic does not read the joint action.
         """
         super().set_keys(**kwargs)
-        action, in_keys = (
-            self.tensor_keys.action,
-            list(map(unravel_key, self.value_network.in_keys)),
-        )
+        action = self.tensor_keys.action
+        in_keys = [unravel_key(key) for key in self.value_network.in_keys]
         if action not in in_keys:
             raise ValueError(
                 f"the critic reads {in_keys} and so ignores the joint action {action!r}: it is a "
