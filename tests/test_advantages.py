@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.envs.utils import exploration_type
-from torchrl.modules import ProbabilisticActor, TanhNormal
+from torchrl.modules import Delta, ProbabilisticActor, TanhNormal
 
 from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
 from torchrl_ob.candidates import action_candidates
@@ -541,8 +541,6 @@ def test_agent_without_any_action_is_a_clear_error():
 
 
 def test_deterministic_policy_is_refused():
-    from torchrl.modules import Delta
-
     net = TensorDictModule(
         torch.nn.Linear(OBS, 2), [("agents", "observation")], [("agents", "param")]
     )

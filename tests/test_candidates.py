@@ -235,6 +235,12 @@ def test_sparse_masks_are_refused():
         action_candidates(dist)
 
 
+@pytest.mark.parametrize("rule", ["axis", "grid", "sobol", "monte_carlo"])
+def test_rules_without_points_are_refused(rule):
+    with pytest.raises(ValueError, match="num_points must be 1 or more"):
+        action_candidates(IndependentNormal(torch.zeros(1), torch.ones(1)), rule=rule, num_points=0)
+
+
 def test_unknown_rule_is_named():
     with pytest.raises(ValueError, match="'simpson'"):
         action_candidates(IndependentNormal(torch.zeros(1), torch.ones(1)), rule="simpson")

@@ -15,7 +15,7 @@ LAYERS = {  # each may import those on its right
     "cubature": (),
     "candidates": ("functional", "cubature"),
     "backbones": (),
-    "critics": ("backbones",),
+    "critics": ("backbones", "reading"),
     "reading": (),
     "loss_networks": (),
     "joint_advantage": (

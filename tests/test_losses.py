@@ -5,7 +5,7 @@ import torch
 from tensordict.nn import TensorDictModule
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
-from torchrl.envs import VmasEnv
+from torchrl.envs import ExplorationType, VmasEnv, set_exploration_type
 from torchrl.modules import (
     MultiAgentMLP,
     NormalParamExtractor,
@@ -62,8 +62,6 @@ def make_pipeline(loss_class, continuous=True, **critic_options):
 
 
 def collect(env, actor, steps=10):
-    from torchrl.envs import ExplorationType, set_exploration_type
-
     with set_exploration_type(ExplorationType.RANDOM), torch.no_grad():
         return env.rollout(steps, actor)
 

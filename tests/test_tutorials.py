@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,28 @@ def run(script, cwd, *prelude):
     )
 
 
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    """The result of a script and the folder it ran in, each script run once."""
+
+    @cache
+    def run_once(script):
+        folder = tmp_path_factory.mktemp(script.stem)
+        return run(script, folder), folder
+
+    return run_once
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_script_runs(script, tmp_path):
-    result = run(script, tmp_path)
+def test_script_runs(script, outcome):
+    result, _ = outcome(script)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_navigation_leaves_its_pictures(tmp_path):
-    result = run(ROOT / "tutorials/vmas_navigation_ob.py", tmp_path)
-    out = tmp_path / "runs" / "vmas_navigation_ob"
+def test_navigation_leaves_its_pictures(outcome):
+    result, folder = outcome(ROOT / "tutorials/vmas_navigation_ob.py")
+    out = folder / "runs" / "vmas_navigation_ob"
     assert (out / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     if "no video" not in result.stdout:
         assert (out / "team.gif").read_bytes().startswith(b"GIF8")
@@ -51,7 +64,7 @@ def test_navigation_ends_well_without_a_gl_library(tmp_path):
     assert (tmp_path / "runs" / "vmas_navigation_ob" / "learning_curve.png").exists()
 
 
-def test_matrix_game_prints_the_numbers_of_the_paper(tmp_path):
-    out = run(ROOT / "tutorials/matrix_game_ob.py", tmp_path).stdout
+def test_matrix_game_prints_the_numbers_of_the_paper(outcome):
+    out = outcome(ROOT / "tutorials/matrix_game_ob.py")[0].stdout
     for number in ("0.1412", "0.4294", "1321.0", "1020.2", "673.1"):
         assert number in out

@@ -179,12 +179,8 @@ def score_candidates(
     """
     if dist.has_enumerate_support:
         actions = dist.enumerate_support()
-        probabilities = dist.log_prob(actions).exp()
     else:
-        num_points = num_points or 1000
-        actions = dist.sample(torch.Size([num_points]))
-        probabilities = dist.log_prob(actions).detach()
-        probabilities = torch.full_like(probabilities, 1 / num_points)
+        actions = dist.sample(torch.Size([_size("monte_carlo", num_points)]))
     with torch.enable_grad():
         psi = params.select(*param_keys).detach().unsqueeze(0)
         psi = psi.expand(actions.shape[0], *params.batch_size).clone()
@@ -195,7 +191,11 @@ def score_candidates(
         ]
         log_prob = build(psi).log_prob(actions)
         scores = torch.autograd.grad(log_prob.sum(), leaves, allow_unused=True)
-    weights = torch.zeros_like(log_prob, requires_grad=False)
+    if dist.has_enumerate_support:
+        probabilities = log_prob.detach().exp()
+    else:
+        probabilities = torch.full_like(log_prob, 1 / len(actions), requires_grad=False)
+    weights = torch.zeros_like(probabilities)
     for score in scores:
         if score is not None:
             weights = weights + score.square().reshape(*weights.shape, -1).sum(-1)
@@ -261,8 +261,9 @@ def _factorised(
     """
     dim = loc.shape[-1]
     if rule == "monte_carlo":
-        nodes = torch.randn((num_points or 1000, *loc.shape), dtype=loc.dtype, device=loc.device)
-        weights = loc.new_full((nodes.shape[0],), 1 / nodes.shape[0])
+        size = _size(rule, num_points)
+        nodes = torch.randn((size, *loc.shape), dtype=loc.dtype, device=loc.device)
+        weights = loc.new_full((size,), 1 / size)
     else:
         points, weights = (t.to(loc) for t in _rule(rule, dim, num_points))
         nodes = points.reshape(-1, *[1] * (loc.ndim - 1), dim).expand(-1, *loc.shape)
@@ -273,14 +274,20 @@ def _factorised(
     return Candidates(actions.movedim(0, -2), probabilities, tilt(probabilities, squared_score))
 
 
+def _size(rule: ExpectationRule, num_points: int | None) -> int:
+    """Size of a rule, with the default of each."""
+    if num_points is None:
+        return {"axis": 5, "grid": 5, "sobol": 64, "monte_carlo": 1000}[rule]
+    if num_points < 1:
+        raise ValueError(f"num_points must be 1 or more, got {num_points}.")
+    return num_points
+
+
 def _rule(rule: ExpectationRule, dim: int, num_points: int | None) -> Cubature:
-    if rule == "axis":
-        return axis_rule(dim, 5 if num_points is None else num_points)
-    if rule == "grid":
-        return grid_rule(dim, 5 if num_points is None else num_points)
-    if rule == "sobol":
-        return sobol_rule(dim, 64 if num_points is None else num_points)
-    raise ValueError(f"rule must be 'axis', 'grid', 'sobol' or 'monte_carlo', got {rule!r}.")
+    rules = {"axis": axis_rule, "grid": grid_rule, "sobol": sobol_rule}
+    if rule not in rules:
+        raise ValueError(f"rule must be 'axis', 'grid', 'sobol' or 'monte_carlo', got {rule!r}.")
+    return rules[rule](dim, _size(rule, num_points))
 
 
 def _sampled_optimal_weights(probabilities: Tensor, squared_score: Tensor) -> Tensor:

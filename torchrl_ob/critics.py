@@ -14,6 +14,7 @@ from torchrl.envs import EnvBase
 from torchrl.modules import ValueNorm
 
 from torchrl_ob.backbones import ConcatBackbone, PooledBackbone, Sizes
+from torchrl_ob.reading import sibling
 
 __all__ = ["JointQCritic", "candidate_values"]
 
@@ -114,7 +115,6 @@ class JointQCritic(TensorDictModuleBase):
         if backbone not in backbones:
             raise ValueError(f"backbone must be one of {sorted(backbones)}, got {backbone!r}.")
         action_key = unravel_key(action_key)
-        group = action_key[:-1] if isinstance(action_key, tuple) else ()
         event_shapes = {"categorical": (), "multi_categorical": (len(nvec or ()),)}
         self.action_encoding, self.action_dim, self.nvec = action_encoding, action_dim, nvec
         self.action_key = action_key
@@ -126,9 +126,9 @@ class JointQCritic(TensorDictModuleBase):
         self.in_keys = [
             key for key in (self.observation_key, self.state_key, action_key) if key is not None
         ]
-        self.out_keys = [
-            unravel_key((*group, "state_action_value") if out_key is None else out_key)
-        ]
+        if out_key is None:
+            out_key = sibling(action_key, "state_action_value")
+        self.out_keys = [unravel_key(out_key)]
         # a network with one output for every own action must not read the own action
         self.all_actions_at_once = action_encoding in ("categorical", "one_hot")
         sizes = Sizes(

@@ -25,6 +25,7 @@ from torchrl_ob.reading import (
     require_finite,
     require_value_per_agent,
     select,
+    sibling,
 )
 
 __all__ = ["JointAdvantage"]
@@ -36,15 +37,8 @@ Bootstrap = Literal["sampled", "expected"]
 class JointAdvantage(ValueEstimatorBase):
     r"""Base of the advantages: a return of the joint critic, less a baseline over candidates.
 
-    The value target is the λ-return of Q,
-
-    .. math::
-        G_t = r_t + \gamma (1 - d_t) \big[(1 - \lambda) Q(s_{t+1}, a') + \lambda G_{t+1}\big],
-
-    with :math:`a'` from the current policy, :math:`d_t = 1` where the episode terminated, and
-    :math:`\lambda = 0` at the last step of a trajectory that was cut by a time limit.
-
-    Arguments, options and keys are described in :class:`~torchrl_ob.ObAdvantage`.
+    The value target is the :func:`~torchrl_ob.functional.lambda_return` of Q, the next action from
+    the current policy. Arguments, options and keys are described in :class:`~torchrl_ob.ObAdvantage`.
     """
 
     @dataclass
@@ -114,7 +108,6 @@ class JointAdvantage(ValueEstimatorBase):
                 "advantage for each group of agents."
             )
         action = unravel_key(action_keys[0])
-        group = action[:-1] if isinstance(action, tuple) else ()
         if not getattr(value_network, "in_keys", None):
             raise TypeError(
                 f"value_network must be a tensordict module; {type(value_network).__name__} has no "
@@ -122,7 +115,7 @@ class JointAdvantage(ValueEstimatorBase):
             )
         self.dep_keys = {
             "action": action,
-            "baseline": unravel_key((*group, "baseline")),
+            "baseline": sibling(action, "baseline"),
             "value": unravel_key(value_network.out_keys[0]),
         }
         self.set_keys()
@@ -384,7 +377,7 @@ class JointAdvantage(ValueEstimatorBase):
 
     def _value(self, inputs: TensorDictBase) -> Tensor:
         """Q of the joint action, ``[*B, T, n, 1]``."""
-        value = self.value_network(inputs.copy()).get(self.tensor_keys.value)
+        value = self.value_network(inputs).get(self.tensor_keys.value)
         require_value_per_agent(value, self.tensor_keys.value, inputs, self.tensor_keys.action)
         self._require_finite_values(value)
         return value

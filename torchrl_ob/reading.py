@@ -9,7 +9,21 @@ from tensordict import TensorDictBase, unravel_key
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-__all__ = ["next_of", "per_agent", "require_finite", "require_value_per_agent", "select"]
+__all__ = [
+    "next_of",
+    "per_agent",
+    "require_finite",
+    "require_value_per_agent",
+    "select",
+    "sibling",
+]
+
+
+def sibling(key: NestedKey, name: str) -> NestedKey:
+    """The key of another entry in the group of ``key``; at the root where it is there."""
+    key = unravel_key(key)
+    group = key[:-1] if isinstance(key, tuple) else ()
+    return unravel_key((*group, name))
 
 
 def select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -> TensorDictBase:
