@@ -14,19 +14,12 @@ from torch import Tensor
 from torch import distributions as D
 from torchrl.objectives.value import ValueEstimatorBase
 
-from torchrl_ob.candidates import Candidates, action_candidates, score_candidates
-from torchrl_ob.critics import candidate_values
+from torchrl_ob.candidates import Candidates
 from torchrl_ob.cubature import ExpectationRule
+from torchrl_ob.evaluation import joint_value, own_action_values, team_candidates, team_policy
 from torchrl_ob.functional import GaussianPsi, lambda_return, weighted_baseline
 from torchrl_ob.loss_networks import live_network
-from torchrl_ob.reading import (
-    next_of,
-    per_agent,
-    require_finite,
-    require_value_per_agent,
-    select,
-    sibling,
-)
+from torchrl_ob.reading import next_of, per_agent, require_finite, select, sibling
 
 __all__ = ["JointAdvantage"]
 
@@ -229,7 +222,7 @@ class JointAdvantage(ValueEstimatorBase):
                 signal, baseline = value_target, torch.zeros_like(value_target)
                 chunks = tensordict.split(self._trajectories_per_chunk(tensordict))
                 if self.signal == "critic":
-                    signal = torch.cat([self._taken_value(chunk) for chunk in chunks])
+                    signal = torch.cat([self.action_value(chunk) for chunk in chunks])
                 if self._weights is not None:
                     baseline = torch.cat([self._baseline(chunk) for chunk in chunks])
         tensordict.set(keys.advantage, signal - baseline)
@@ -294,97 +287,53 @@ class JointAdvantage(ValueEstimatorBase):
         steps = action.shape[1 : tensordict.ndim + 1].numel()
         return max(1, self.chunk_size // max(1, steps))
 
-    def _taken_value(self, tensordict: TensorDictBase) -> Tensor:
-        """Q of the joint action that was taken, ``[*B, T, n, 1]``."""
-        return self._value(self._critic_inputs(tensordict))
+    def policy(self, tensordict: TensorDictBase) -> D.Distribution:
+        """The agents' policies, one distribution of batch shape ``[*B, n]``."""
+        return team_policy(self.actor_network, tensordict)
+
+    def candidates(self, tensordict: TensorDictBase) -> Candidates:
+        """Candidate own actions of every agent, by the ``rule``, ``num_points`` and ``psi`` given."""
+        return team_candidates(
+            self.actor_network,
+            tensordict,
+            rule=self.rule,
+            num_points=self.num_points,
+            psi=self.psi,
+        )
+
+    def action_value(self, tensordict: TensorDictBase, action: Tensor | None = None) -> Tensor:
+        """Q of the joint action that was taken, or of another one, ``[*B, n, 1]``."""
+        return joint_value(self.value_network, tensordict, action=action, **self._critic_keys)
+
+    def candidate_values(
+        self, tensordict: TensorDictBase, candidates: Tensor, action: Tensor | None = None
+    ) -> Tensor:
+        """Q of alternative own actions, the others' held as taken or as in ``action``: ``[*B, n, K]``."""
+        return own_action_values(
+            self.value_network, tensordict, candidates, action=action, **self._critic_keys
+        )
+
+    @property
+    def _critic_keys(self) -> dict[str, NestedKey]:
+        return {"action_key": self.tensor_keys.action, "value_key": self.tensor_keys.value}
 
     def _baseline(self, tensordict: TensorDictBase) -> Tensor:
         """The baseline of every agent, ``[*B, T, n, 1]``."""
-        candidates = self._candidates(*self._policy(tensordict))
+        candidates = self.candidates(tensordict)
         weights = getattr(candidates, str(self._weights))
-        return self._expectation(self._critic_inputs(tensordict), candidates, weights)
-
-    def _expectation(
-        self, inputs: TensorDictBase, candidates: Candidates, weights: Tensor
-    ) -> Tensor:
-        """``Σ_k weights_k Q(s, a^-i, a_k)`` for every agent, ``[*B, T, n, 1]``."""
-        values = candidate_values(
-            self.value_network,
-            inputs,
-            candidates.actions,
-            action_key=self.tensor_keys.action,
-            value_key=self.tensor_keys.value,
-        )
-        self._require_finite_values(values)
+        values = self.candidate_values(tensordict, candidates.actions)
         return weighted_baseline(values, weights).unsqueeze(-1)
 
     def _bootstrap_value(self, following: TensorDictBase) -> Tensor:
         """Q of the next states, with next actions from the current policy, ``[*B, T, n, 1]``."""
-        actor_inputs, policy = self._policy(following)
-        inputs = self._critic_inputs(following, action=policy.sample())
+        action = self.policy(following).sample()
         if self.bootstrap == "sampled":
-            return self._value(inputs)
-        candidates = self._candidates(actor_inputs, policy)
-        return self._expectation(inputs, candidates, candidates.probabilities)
-
-    def _policy(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, D.Distribution]:
-        """The agents' policies, and the inputs of the actor they came from."""
-        inputs = select(tensordict, self.actor_network.in_keys, "the actor")
-        for key in self.actor_network.in_keys:
-            require_finite(inputs.get(key), f"the actor's input {key!r} is not finite.")
-        return inputs, self.actor_network.get_dist(inputs)
-
-    def _candidates(self, inputs: TensorDictBase, policy: D.Distribution) -> Candidates:
-        actor = self.actor_network
-        candidates = action_candidates(
-            policy, rule=self.rule, num_points=self.num_points, psi=self.psi
-        )
-        if candidates is None:
-            candidates = score_candidates(
-                policy,
-                actor.get_dist_params(inputs),
-                actor.build_dist_from_params,
-                actor.dist_params_keys,
-                num_points=self.num_points,
-            )
-        if candidates.probabilities.ndim != inputs.ndim + 2:
-            raise ValueError(
-                f"the policy is a {type(policy).__name__} of batch shape {list(policy.batch_shape)}; "
-                f"expected {[*inputs.batch_size, 'n']}, one distribution for each agent. Wrap it in "
-                "torch.distributions.Independent so that an action is a single event."
-            )
-        require_finite(
-            candidates.optimal_weights,
-            "the policy's probabilities are not finite: a parameter of the actor or an observation "
-            "is NaN, or an agent has no available action in its mask.",
-        )
-        return candidates
+            return self.action_value(following, action)
+        candidates = self.candidates(following)
+        values = self.candidate_values(following, candidates.actions, action)
+        return weighted_baseline(values, candidates.probabilities).unsqueeze(-1)
 
     def _critic_params(self, params: TensorDictBase | None) -> AbstractContextManager[Any]:
         if params is None:
             return nullcontext()
         return params.to_module(self.value_network, preserve_module_state=False)
-
-    def _critic_inputs(
-        self, tensordict: TensorDictBase, action: Tensor | None = None
-    ) -> TensorDictBase:
-        keys = [unravel_key(key) for key in self.value_network.in_keys]
-        if action is None:
-            return select(tensordict, keys, "the critic")
-        states = [key for key in keys if key != self.tensor_keys.action]
-        inputs = select(tensordict, states, "the critic")
-        return inputs.set(self.tensor_keys.action, action)
-
-    def _value(self, inputs: TensorDictBase) -> Tensor:
-        """Q of the joint action, ``[*B, T, n, 1]``."""
-        value = self.value_network(inputs).get(self.tensor_keys.value)
-        require_value_per_agent(value, self.tensor_keys.value, inputs, self.tensor_keys.action)
-        self._require_finite_values(value)
-        return value
-
-    def _require_finite_values(self, value: Tensor) -> None:
-        require_finite(
-            value,
-            f"the critic's output {self.tensor_keys.value!r} is not finite. Check its inputs "
-            f"{list(self.value_network.in_keys)} for NaN, the learning rate and the gradient norm.",
-        )

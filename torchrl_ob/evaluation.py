@@ -1,0 +1,131 @@
+"""Asking the actor and the critic of a team, with the answers checked.
+
+Both the advantages and the diagnostics read a team's networks through these functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensordict import TensorDictBase, unravel_key
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torch import distributions as D
+
+from torchrl_ob.candidates import Candidates, action_candidates, score_candidates
+from torchrl_ob.critics import candidate_values
+from torchrl_ob.reading import require_finite, require_value_per_agent, select
+
+__all__ = ["joint_value", "own_action_values", "team_candidates", "team_policy"]
+
+
+def team_policy(
+    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
+) -> D.Distribution:
+    """The agents' policies, one distribution of batch shape ``[*B, n]``."""
+    inputs = select(tensordict, actor.in_keys, "the actor")
+    for key in actor.in_keys:
+        require_finite(inputs.get(key), f"the actor's input {key!r} is not finite.")
+    return actor.get_dist(inputs)
+
+
+def team_candidates(
+    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase, **options: Any
+) -> Candidates:
+    """Candidate own actions of every agent, ``[*B, n, K, *event]``.
+
+    Args:
+        actor: the agents' policies.
+        tensordict: the actor's inputs, of batch size ``[*B]``.
+        **options: of :func:`~torchrl_ob.candidates.action_candidates`.
+    """
+    policy = team_policy(actor, tensordict)
+    candidates = action_candidates(policy, **options)
+    if candidates is None:
+        candidates = score_candidates(
+            policy,
+            actor.get_dist_params(select(tensordict, actor.in_keys, "the actor")),
+            actor.build_dist_from_params,
+            actor.dist_params_keys,
+            num_points=options.get("num_points"),
+        )
+    if candidates.probabilities.ndim != tensordict.ndim + 2:
+        raise ValueError(
+            f"the policy is a {type(policy).__name__} of batch shape {list(policy.batch_shape)}; "
+            f"expected {[*tensordict.batch_size, 'n']}, one distribution for each agent. Wrap it in "
+            "torch.distributions.Independent so that an action is a single event."
+        )
+    require_finite(
+        candidates.optimal_weights,
+        "the policy's probabilities are not finite: a parameter of the actor or an observation "
+        "is NaN, or an agent has no available action in its mask.",
+    )
+    return candidates
+
+
+def joint_value(
+    critic: TensorDictModuleBase,
+    tensordict: TensorDictBase,
+    *,
+    action_key: NestedKey,
+    value_key: NestedKey,
+    action: Tensor | None = None,
+) -> Tensor:
+    """Q of the joint action, ``[*B, n, 1]``: of the one taken, or of ``action`` ``[*B, n, *event]``."""
+    inputs = _critic_inputs(critic, tensordict, action_key, action)
+    value = critic(inputs).get(value_key)
+    require_value_per_agent(value, value_key, inputs, action_key)
+    _require_finite_value(critic, value, value_key)
+    return value
+
+
+def own_action_values(
+    critic: TensorDictModuleBase,
+    tensordict: TensorDictBase,
+    candidates: Tensor,
+    *,
+    action_key: NestedKey,
+    value_key: NestedKey,
+    action: Tensor | None = None,
+) -> Tensor:
+    """Q of alternative own actions, ``[*B, n, K]``.
+
+    Args:
+        critic: the critic of the joint action.
+        tensordict: its inputs, of batch size ``[*B]``.
+        candidates: own actions of every agent, ``[*B, n, K, *event]``.
+        action_key: where the critic reads the joint action.
+        value_key: where it writes its values.
+        action: the joint action whose others' part is held, ``[*B, n, *event]``: by default the one
+            taken.
+    """
+    inputs = _critic_inputs(critic, tensordict, action_key, action)
+    values = candidate_values(
+        critic, inputs, candidates, action_key=action_key, value_key=value_key
+    )
+    _require_finite_value(critic, values, value_key)
+    return values
+
+
+def _critic_inputs(
+    critic: TensorDictModuleBase,
+    tensordict: TensorDictBase,
+    action_key: NestedKey,
+    action: Tensor | None,
+) -> TensorDictBase:
+    keys = [unravel_key(key) for key in critic.in_keys]
+    if action is None:
+        return select(tensordict, keys, "the critic")
+    inputs = select(tensordict, [key for key in keys if key != action_key], "the critic")
+    return inputs.set(action_key, action)
+
+
+def _require_finite_value(
+    critic: TensorDictModuleBase, value: Tensor, value_key: NestedKey
+) -> None:
+    require_finite(
+        value,
+        f"the critic's output {value_key!r} is not finite. Check its inputs "
+        f"{list(critic.in_keys)} for NaN, the learning rate and the gradient norm.",
+    )
