@@ -33,7 +33,17 @@ from torchrl_ob.functional import (
     truncated_normal_score_weights,
 )
 
-__all__ = ["MAX_JOINT_CHOICES", "Candidates", "action_candidates", "score_candidates"]
+__all__ = [
+    "MAX_JOINT_CHOICES",
+    "ONE_HOT",
+    "Candidates",
+    "action_candidates",
+    "categorical_log_probs",
+    "score_candidates",
+]
+
+ONE_HOT = (OneHotCategorical, MaskedOneHotCategorical, D.OneHotCategorical)
+"""Distributions over one-hot vectors."""
 
 MAX_JOINT_CHOICES = 4096
 """Multi-categorical actions with more joint choices than this are refused, not enumerated."""
@@ -100,18 +110,18 @@ def action_candidates(
             f"{type(dist).__name__} was given `indices` of the available actions, which "
             "differ from agent to agent. Give it a boolean `mask` over all actions instead."
         )
-    if isinstance(dist, OneHotCategorical | MaskedOneHotCategorical | D.OneHotCategorical):
-        log_probs = _log_probs(dist)
+    if isinstance(dist, ONE_HOT):
+        log_probs = categorical_log_probs(dist)
         one_hot = torch.eye(log_probs.shape[-1], dtype=torch.long, device=log_probs.device)
         return _enumerate_categorical(log_probs, one_hot)
     if isinstance(dist, D.Categorical):
-        log_probs = _log_probs(dist)
+        log_probs = categorical_log_probs(dist)
         return _enumerate_categorical(
             log_probs, torch.arange(log_probs.shape[-1], device=log_probs.device)
         )
     base = dist.base_dist if isinstance(dist, D.Independent) else dist
     if isinstance(base, D.Categorical) and len(base.batch_shape) == len(dist.batch_shape) + 1:
-        return _enumerate_multi_categorical(_log_probs(base))
+        return _enumerate_multi_categorical(categorical_log_probs(base))
     if isinstance(dist, TruncatedNormal):
         lower = (dist.low - dist.loc) / dist.scale
         upper = (dist.high - dist.loc) / dist.scale
@@ -204,12 +214,12 @@ def score_candidates(
     return Candidates(actions, probabilities, optimal_weights(probabilities, weights))
 
 
-def _log_probs(dist: Any) -> Tensor:
-    """Normalised log-probabilities; those of torch are clamped where ``probs`` were given."""
+def categorical_log_probs(dist: Any) -> Tensor:
+    """Normalised log-probabilities of a categorical; torch clamps them where ``probs`` were given."""
     if "probs" in dist.__dict__ and "logits" not in dist.__dict__:
         return dist.probs.log()
     if isinstance(dist, D.OneHotCategorical):
-        return _log_probs(dist._categorical)
+        return categorical_log_probs(dist._categorical)
     return dist.logits.log_softmax(-1)
 
 

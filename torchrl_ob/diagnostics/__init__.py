@@ -1,5 +1,7 @@
-"""Where the variance of multi-agent policy gradients goes."""
+"""Where the variance of multi-agent policy gradients goes: exactly, measured, and live."""
 
+from torchrl_ob.diagnostics.bootstrap import Estimate
+from torchrl_ob.diagnostics.critic_quality import CriticQuality, critic_quality
 from torchrl_ob.diagnostics.games import (
     coma_baseline,
     decentralised_value,
@@ -10,14 +12,46 @@ from torchrl_ob.diagnostics.games import (
     subset_value,
     variance_decomposition,
 )
+from torchrl_ob.diagnostics.gradient_variance import (
+    GradientVariance,
+    gradient_variance,
+    parameter_gradient_variance,
+)
+from torchrl_ob.diagnostics.headroom import Headroom, headroom
+from torchrl_ob.diagnostics.live import VarianceLogger, variance_metrics
+from torchrl_ob.diagnostics.plots import plot_live, plot_ratios, plot_terms, plot_variance
+from torchrl_ob.diagnostics.terms import (
+    ExcessVariance,
+    VarianceTerms,
+    excess_variance,
+    variance_terms,
+)
 
 __all__ = [
+    "CriticQuality",
+    "Estimate",
+    "ExcessVariance",
+    "GradientVariance",
+    "Headroom",
+    "VarianceLogger",
+    "VarianceTerms",
     "coma_baseline",
+    "critic_quality",
     "decentralised_value",
+    "excess_variance",
     "gradient_moments",
+    "gradient_variance",
+    "headroom",
     "multi_agent_advantage",
     "optimal_baseline",
+    "parameter_gradient_variance",
+    "plot_live",
+    "plot_ratios",
+    "plot_terms",
+    "plot_variance",
     "state_value",
     "subset_value",
     "variance_decomposition",
+    "variance_metrics",
+    "variance_terms",
 ]

@@ -1,0 +1,93 @@
+"""The variance of the gradient during training, as numbers to log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.trainers import Trainer, TrainerHookBase
+
+from torchrl_ob.diagnostics.critic_quality import judge_critic
+from torchrl_ob.diagnostics.gradient_variance import compare_baselines
+from torchrl_ob.diagnostics.signals import isolated_rng, read_signals, trajectory_blocks
+from torchrl_ob.joint_advantage import JointAdvantage
+
+__all__ = ["VarianceLogger", "variance_metrics"]
+
+
+def variance_metrics(
+    advantage: JointAdvantage, batch: TensorDictBase, *, num_draws: int = 4
+) -> dict[str, float]:
+    """Numbers to log beside the reward, from one batch and before the update.
+
+    Args:
+        advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
+        batch: trajectories that the current policy collected, ``[*B, T]``. Neither it, nor the
+            parameters' gradients, nor torch's generators are changed: training goes on as without.
+        num_draws: joint actions of the policy that the state value averages over.
+
+    Returns:
+        ``variance/{none,v,coma,ob}/agent_{i}``, the variance of each agent's gradient in ψ;
+        ``variance/{none,v,coma}_over_ob``, of the team; and ``critic/q_spread`` and
+        ``critic/explained_variance``, means over agents. See
+        :func:`~torchrl_ob.diagnostics.gradient_variance` and
+        :func:`~torchrl_ob.diagnostics.critic_quality`.
+    """
+    with torch.no_grad(), isolated_rng(batch.device):
+        signals = read_signals(advantage, batch, num_draws)
+        measured = compare_baselines(advantage, batch, signals)
+        blocks = trajectory_blocks(advantage, batch, signals.signal)
+        quality, _ = judge_critic(signals, blocks)
+    metrics = {
+        f"variance/{name}/agent_{agent}": value
+        for name, variance in measured.variance.items()
+        for agent, value in enumerate(variance.value.tolist())
+    }
+    for name, ratio in measured.ratio.items():
+        if name != "ob":
+            metrics[f"variance/{name}_over_ob"] = ratio.value.item()
+    metrics["critic/q_spread"] = quality.q_spread.value.mean().item()
+    metrics["critic/explained_variance"] = quality.explained_variance.value.mean().item()
+    return metrics
+
+
+class VarianceLogger(TrainerHookBase):
+    """Logs :func:`variance_metrics` every ``interval`` batches of a TorchRL trainer.
+
+    Args:
+        advantage: the trainer's advantage, or another of the same actor and critic.
+        interval: number of batches from one measurement to the next; the first batch is measured.
+        num_draws: joint actions of the policy that the state value averages over.
+
+    Example:
+        >>> from torchrl_ob.diagnostics import VarianceLogger
+        >>> VarianceLogger(advantage, interval=10).register(trainer)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, advantage: JointAdvantage, *, interval: int = 10, num_draws: int = 4
+    ) -> None:
+        if interval < 1:
+            raise ValueError(f"interval must be 1 or more, got {interval}.")
+        self.advantage, self.interval, self.num_draws = advantage, interval, num_draws
+        self.num_batches = 0
+
+    def __call__(self, batch: TensorDictBase) -> dict[str, float] | None:
+        """Measure, where it is this batch's turn."""
+        due = self.num_batches % self.interval == 0
+        self.num_batches += 1
+        return variance_metrics(self.advantage, batch, num_draws=self.num_draws) if due else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches have been seen."""
+        return {"num_batches": self.num_batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting from there."""
+        self.num_batches = state_dict["num_batches"]
+
+    def register(self, trainer: Trainer, name: str = "variance_logger") -> None:
+        """Add the hook to a trainer, after collection and before the update."""
+        trainer.register_op("pre_steps_log", self)
+        trainer.register_module(name, self)

@@ -1,0 +1,139 @@
+"""Pictures of what was measured. They need matplotlib, and no screen."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torchrl_ob.diagnostics.bootstrap import Estimate
+from torchrl_ob.diagnostics.gradient_variance import GradientVariance
+from torchrl_ob.diagnostics.terms import VarianceTerms
+
+__all__ = ["plot_live", "plot_ratios", "plot_terms", "plot_variance"]
+
+
+def plot_variance(measured: GradientVariance) -> Any:
+    """Bars of the variance under each baseline, for every agent, with their intervals.
+
+    Args:
+        measured: from :func:`~torchrl_ob.diagnostics.gradient_variance`, or the one in parameters.
+
+    Returns:
+        The figure; ``figure.savefig("variance.png")`` writes it.
+    """
+    figure, axes = _figure(5, 3)
+    width = 0.8 / len(measured.variance)
+    for k, (name, variance) in enumerate(measured.variance.items()):
+        middle = [agent + (k + 0.5) * width - 0.4 for agent in range(len(variance.value))]
+        axes.bar(middle, variance.value.tolist(), width, yerr=_errors(variance), label=name)
+    axes.set(xlabel="agent", ylabel="variance of the gradient")
+    axes.set_xticks(range(len(variance.value)))
+    axes.legend()
+    return figure
+
+
+def plot_terms(terms: VarianceTerms, baseline: str = "ob") -> Any:
+    """Stacked bars of where each agent's variance comes from.
+
+    Args:
+        terms: from :func:`~torchrl_ob.diagnostics.variance_terms`.
+        baseline: under which baseline: ``"none"``, ``"v"``, ``"coma"`` or ``"ob"``.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _figure(5, 3)
+    parts = {
+        "state": terms.state,
+        "others' actions": terms.others,
+        "own action": terms.own[baseline],
+        "later": terms.later[baseline],
+    }
+    agents = range(len(terms.state.value))
+    bottom = [0.0 for _ in agents]
+    for name, part in parts.items():
+        heights = part.value.clamp(min=0).tolist()  # an unbiased estimate of little may be below 0
+        axes.bar(agents, heights, bottom=bottom, label=name)
+        bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    axes.set(xlabel="agent", ylabel="variance of the gradient", title=f"baseline: {baseline}")
+    axes.set_xticks(agents)
+    axes.legend()
+    return figure
+
+
+def plot_ratios(measured: Mapping[int, GradientVariance]) -> Any:
+    """Variance of the team over OB's against the number of agents, with intervals.
+
+    Args:
+        measured: a measurement for each number of agents.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _figure(5, 3)
+    sizes = sorted(measured)
+    for name in measured[sizes[0]].ratio:
+        ratios = [measured[n].ratio[name] for n in sizes]
+        values = [ratio.value.item() for ratio in ratios]
+        axes.plot(sizes, values, marker="o", label=name)
+        low, high = ([getattr(r, end).item() for r in ratios] for end in ("low", "high"))
+        axes.fill_between(sizes, low, high, alpha=0.2)
+    axes.set(xlabel="number of agents", ylabel="variance over OB's")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, labels=[str(n) for n in sizes])
+    axes.legend()
+    return figure
+
+
+def plot_live(folder: str | Path) -> Any:
+    """Curves of :func:`~torchrl_ob.diagnostics.variance_metrics` over training, from a csv log.
+
+    Args:
+        folder: of the experiment of a TorchRL :class:`~torchrl.record.CSVLogger`; the files
+            ``scalars/variance/*_over_ob.csv`` and ``scalars/critic/*.csv`` below it are read.
+
+    Returns:
+        The figure.
+
+    Raises:
+        FileNotFoundError: where there are none.
+    """
+    scalars = Path(folder) / "scalars"
+    groups = {
+        "variance over OB's": sorted(scalars.glob("variance/*_over_ob.csv")),
+        "critic": sorted(scalars.glob("critic/*.csv")),
+    }
+    if not any(groups.values()):
+        raise FileNotFoundError(
+            f"no variance or critic metrics in {scalars}. Give the folder of the experiment, "
+            "log_dir/exp_name of the CSVLogger that variance_metrics were logged to."
+        )
+    figure, axes = _figure(9, 3, columns=2)
+    for (title, paths), panel in zip(groups.items(), axes, strict=True):
+        for path in paths:
+            with path.open(newline="") as file:
+                steps, values = zip(*((int(x), float(y)) for x, y in csv.reader(file)), strict=True)
+            panel.plot(steps, values, marker=".", label=path.stem)
+        panel.set(title=title, xlabel="frames")
+        if paths:
+            panel.legend()
+    return figure
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "pictures need matplotlib: pip install 'torchrl-ob[plots]', or matplotlib itself."
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def _errors(estimate: Estimate) -> list[list[float]]:
+    """Distances of the interval's ends below and above the value."""
+    value, low, high = estimate
+    return [(value - low).clamp(min=0).tolist(), (high - value).clamp(min=0).tolist()]

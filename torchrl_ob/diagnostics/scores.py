@@ -1,0 +1,120 @@
+"""Scores of the agents' policies: the gradients whose variance is at stake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase, unravel_key
+from tensordict.nn import ProbabilisticTensorDictSequential
+from torch import Tensor
+from torch import distributions as D
+
+from torchrl_ob.candidates import ONE_HOT, categorical_log_probs
+from torchrl_ob.functional import GaussianPsi
+
+__all__ = ["output_jacobians", "scores"]
+
+
+def scores(
+    actor: ProbabilisticTensorDictSequential,
+    tensordict: TensorDictBase,
+    actions: Tensor,
+    *,
+    psi: GaussianPsi | None,
+) -> Tensor:
+    r"""Score :math:`\nabla_\psi \log\pi^i(a_k | \psi^i)` of every agent's actions.
+
+    In closed form, ``1[a] - π``, for categorical policies in their logits; by automatic
+    differentiation of ``log_prob`` otherwise. (arXiv:2108.08612, section 4.)
+
+    Args:
+        actor: the agents' policies.
+        tensordict: its inputs, of batch size ``[*B]``.
+        actions: K own actions of every agent, ``[*B, n, K, *event]``.
+        psi: what ψ is for a Gaussian; ``None`` for the parameters that the network gives,
+            whatever they are.
+
+    Returns:
+        ``[*B, n, K, P]``, with P the size of ψ.
+    """
+    batch = tensordict.ndim
+    params = actor.get_dist_params(tensordict.select(*actor.in_keys))
+    params = params.select(*actor.dist_params_keys).detach()
+    names = [unravel_key(key)[-1] for key in params.keys(True, True)]
+    dist = actor.build_dist_from_params(params)
+    if psi is not None or "logits" in names:
+        closed_form = _categorical_scores(dist, actions)
+        if closed_form is not None:
+            return closed_form
+    actions = actions.movedim(batch + 1, 0)
+    copies = params.unsqueeze(0).expand(actions.shape[0], *params.batch_size).clone()
+    leaves = [
+        (name, leaf.requires_grad_())
+        for name, leaf in zip(names, copies.values(True, True), strict=True)
+        if leaf.is_floating_point()
+    ]
+    with torch.enable_grad():
+        log_prob = actor.build_dist_from_params(copies).log_prob(actions)
+        gradients = torch.autograd.grad(log_prob.sum(), [leaf for _, leaf in leaves])
+    parts = []
+    for (name, leaf), gradient in zip(leaves, gradients, strict=True):
+        if name == "scale" and psi == "loc":
+            continue
+        if name == "scale" and psi == "loc_log_scale":
+            gradient = gradient * leaf.detach()
+        parts.append(gradient.reshape(*log_prob.shape, -1))
+    return torch.cat(parts, -1).movedim(0, -2)
+
+
+def output_jacobians(
+    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase, chunk_bytes: int = 2**28
+) -> Iterator[Tensor]:
+    r"""Jacobian of each agent's distribution parameters in the parameters θ of the network.
+
+    One sample at a time by :func:`torch.func.vmap`, so that
+    :math:`\nabla_\theta \log\pi^i = J_i^\top \nabla_{\psi^i} \log\pi^i`.
+
+    Args:
+        actor: the agents' policies.
+        tensordict: its inputs, of batch size ``[N]``.
+        chunk_bytes: memory that the Jacobians of one chunk may take.
+
+    Yields:
+        For consecutive chunks of the samples, ``[c, n, P, Θ]``.
+    """
+    params = TensorDict.from_module(actor)
+    trained = {key: p.detach() for key, p in params.items(True, True) if p.requires_grad}
+
+    def outputs(theta: dict[Any, Tensor], inputs: TensorDictBase) -> Tensor:
+        live = params.clone(recurse=False)
+        for key, value in theta.items():
+            live.set(key, value)
+        with live.to_module(actor):
+            out = actor.get_dist_params(inputs)
+        leaves = (out.get(key) for key in actor.dist_params_keys)
+        return torch.cat([x.flatten(1) for x in leaves if x.is_floating_point()], -1)
+
+    inputs = tensordict.select(*actor.in_keys)
+    one = outputs(trained, inputs[0])
+    size = one.numel() * sum(p.numel() for p in trained.values()) * one.element_size()
+    jacobian = torch.vmap(torch.func.jacrev(outputs), (None, 0))
+    for chunk in inputs.split(max(1, chunk_bytes // max(size, 1))):
+        parts = jacobian(trained, chunk).values()
+        yield torch.cat([part.flatten(3) for part in parts], -1)
+
+
+def _categorical_scores(dist: Any, actions: Tensor) -> Tensor | None:
+    """``1[a] - π`` of a categorical of any kind, ``[*B, n, K, P]``; None for other distributions."""
+    several = isinstance(dist, D.Independent)
+    base = dist.base_dist if several else dist
+    if isinstance(base, ONE_HOT) and not several:
+        probs, one_hot = categorical_log_probs(base).exp(), actions
+    elif isinstance(base, D.Categorical):
+        probs = categorical_log_probs(base).exp()
+        one_hot = actions.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)
+    else:
+        return None
+    score = one_hot.to(probs.dtype) - probs.unsqueeze(-3 if several else -2)
+    return score.flatten(-2) if several else score
