@@ -8,7 +8,7 @@ import torch
 from tensordict.nn import TensorDictModule
 from torch import distributions as D
 from torch import nn
-from torchrl.data import Bounded, Categorical, OneHot
+from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot
 from torchrl.envs import EnvBase
 from torchrl.modules import (
     MultiAgentMLP,
@@ -94,7 +94,7 @@ def _distribution(spec: Any) -> tuple[list[str], type[D.Distribution], int, dict
     """Names of the parameters, class, number of the network's outputs, and constants of the class."""
     if isinstance(spec, OneHot):
         return ["logits"], OneHotCategorical, spec.shape[-1], {}
-    if isinstance(spec, Categorical):
+    if isinstance(spec, Categorical) and not isinstance(spec, MultiCategorical):
         return ["logits"], D.Categorical, spec.space.n, {}
     if isinstance(spec, Bounded) and spec.dtype.is_floating_point:
         low, high = (torch.as_tensor(end)[0] for end in (spec.space.low, spec.space.high))
