@@ -22,6 +22,8 @@ import torch
 
 from torchrl_ob.diagnostics import (
     coma_baseline,
+    decentralised_value,
+    excess_bound,
     gradient_moments,
     multi_agent_advantage,
     optimal_baseline,
@@ -69,8 +71,10 @@ for order in permutations(range(3)):
         total = total.unsqueeze(-1) + term
     errors.append((total - (game - state_value(game, policies)).permute(order)).abs().max())
 print(f"\nA(a) = sum of A^i given those before: largest error over 6 orders {max(errors):.0e}")
-for order in ([0, 1, 2], [2, 1, 0]):
-    terms = variance_decomposition(game, policies, order)
+decompositions = {
+    order: variance_decomposition(game, policies, order) for order in permutations(range(3))
+}
+for order, terms in decompositions.items():
     parts = " + ".join(f"{t:.3f} (agent {i})" for t, i in zip(terms, order, strict=True))
     print(f"Var[A] = {parts} = {terms.sum():.3f}")
 
@@ -78,18 +82,38 @@ for order in ([0, 1, 2], [2, 1, 0]):
 # A team of n agents, each playing the toy game; the team's value is the sum of what they get. A
 # state value leaves all of the others' noise in agent 0's gradient, so its variance grows with n.
 # COMA and OB subtract what the others did, so theirs does not.
-growth: dict[str, list[float]] = {"V": [], "COMA": [], "OB": []}
+#
+# The noise has a name: the excess of the centralised estimator, which multiplies the score by Q(s, a),
+# over the decentralised one, which multiplies it by Q^i(s, a^i). It is never more than the other agents'
+# squared local advantages, summed and weighted with the squared score; here, where Q is a sum, it is
+# just that. The paper's theorem 1 replaces the factors by their largest values, which is far above.
+growth: dict[str, list[float]] = {
+    name: [] for name in ("V", "COMA", "OB", "excess", "bound", "theorem 1")
+}
 for n in range(1, MAX_AGENTS + 1):
-    team = sum(values.reshape([-1 if i == j else 1 for i in range(n)]) for j in range(n))
+    team = torch.zeros([3] * n)
+    for j in range(n):
+        team = team + values.reshape([-1 if i == j else 1 for i in range(n)])
     same = [pi] * n
-    for name, baseline in (
-        ("V", state_value(team, same)),
-        ("COMA", coma_baseline(team, same, agent=0)),
-        ("OB", optimal_baseline(team, same, agent=0)),
-    ):
-        growth[name].append(gradient_moments(team - baseline, same, agent=0).variance.item())
+    variance = {
+        name: gradient_moments(signal, same, agent=0).variance.item()
+        for name, signal in (
+            ("V", team - state_value(team, same)),
+            ("COMA", team - coma_baseline(team, same, agent=0)),
+            ("OB", team - optimal_baseline(team, same, agent=0)),
+            ("centralised", team),
+            ("decentralised", decentralised_value(team, same, agent=0)),
+        )
+    }
+    largest_score = (torch.eye(3) - pi).square().sum(-1).max()
+    largest_advantage = (values - pi @ values).abs().max()
+    for name in ("V", "COMA", "OB"):
+        growth[name].append(variance[name])
+    growth["excess"].append(variance["centralised"] - variance["decentralised"])
+    growth["bound"].append(excess_bound(team, same, agent=0).item())
+    growth["theorem 1"].append(((n - 1) * largest_score * largest_advantage.square()).item())
 print("\nvariance of agent 0's gradient as the team grows")
-print(f"{'n':>4} {'V':>9} {'COMA':>9} {'OB':>9}")
+print("   n" + "".join(f" {name:>9}" for name in growth))
 for n, row in enumerate(zip(*growth.values(), strict=True), start=1):
     print(f"{n:4}" + "".join(f" {v:9.1f}" for v in row))
 
@@ -111,18 +135,32 @@ for name, column in zip(("surrogate OB", "COMA"), ratio.T, strict=True):
     print(f"{name:13} {column.median():6.3f} {column.max():8.2f}")
 
 # %% Picture
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
-left.bar(list(toy), list(toy.values()))
-left.set(title="toy game", ylabel="variance of the gradient")
-for name, row in growth.items():
-    middle.plot(range(1, MAX_AGENTS + 1), row, marker="o", label=name)
-middle.set(title="agent 0 in a team of n", xlabel="number of agents", ylim=(0, None))
-middle.legend()
+figure, panels = plt.subplots(2, 2, figsize=(9, 6.4), layout="constrained")
+(top_left, top_right), (bottom_left, bottom_right) = panels
+top_left.bar(list(toy), list(toy.values()))
+top_left.set(title="1. toy game", ylabel="variance of the gradient")
+
+labels = ["".join(map(str, order)) for order in decompositions]
+bottom = torch.zeros(len(labels))
+for agent in range(3):
+    heights = torch.stack([terms[order.index(agent)] for order, terms in decompositions.items()])
+    top_right.bar(labels, heights, bottom=bottom, label=f"agent {agent}")
+    bottom += heights
+top_right.set(title="2. Var[A] in every order of the agents", xlabel="order", ylabel="variance")
+top_right.legend()
+
+for name in ("V", "COMA", "OB", "excess"):
+    style = {"linestyle": "--"} if name == "excess" else {"marker": "o"}
+    bottom_left.plot(range(1, MAX_AGENTS + 1), growth[name], label=name, **style)
+bottom_left.set(title="3. agent 0 in a team of n", xlabel="number of agents", ylim=(0, None))
+bottom_left.set_ylabel("variance of the gradient")
+bottom_left.legend()
+
 for name, column in zip(("surrogate OB", "COMA"), ratio.T, strict=True):
-    right.plot(column.sort().values, torch.linspace(0, 1, 200), label=name)
-right.set(title="variance over the exact baseline's", xlabel="ratio", ylabel="share of games")
-right.set_xscale("log")
-right.legend()
+    bottom_right.plot(column.sort().values, torch.linspace(0, 1, 200), label=name)
+bottom_right.set(title="4. variance over the exact baseline's", xlabel="ratio")
+bottom_right.set(ylabel="share of games", xscale="log")
+bottom_right.legend()
 PICTURE.parent.mkdir(exist_ok=True)
 figure.savefig(PICTURE, dpi=120)
 print(f"\npicture: {PICTURE}")

@@ -22,6 +22,7 @@ __all__ = [
     "Moments",
     "coma_baseline",
     "decentralised_value",
+    "excess_bound",
     "gradient_moments",
     "multi_agent_advantage",
     "optimal_baseline",
@@ -242,6 +243,42 @@ def gradient_moments(
     mean = torch.einsum("ja,ja,ap->p", weight, x, scores)
     deviation = x.unsqueeze(-1) * scores - mean
     return Moments(mean, torch.einsum("ja,jap->", weight, deviation.square()))
+
+
+def excess_bound(q: Tensor, probs: Sequence[Tensor], agent: int) -> Tensor:
+    r"""Bound on the variance that the other agents' actions add to an agent's gradient: a scalar.
+
+    .. math::
+        \mathrm{Var}[g_C] - \mathrm{Var}[g_D]
+            \le E\Big[w(a^i) \sum_{j \ne i} A^j(s, a^{-j}, a^j)^2\Big],
+        \qquad A^j(s, a^{-j}, a^j) = Q(s, a) - E_{a^j}[Q(s, a)]
+
+    with :math:`g_C = Q\,\nabla\log\pi^i` centralised, :math:`g_D = Q^i\,\nabla\log\pi^i`
+    decentralised, and :math:`w` the squared score in the logits. It is Efron and Stein's inequality,
+    which assumes that the agents act independently given the state; an equality where Q is a sum of
+    terms of one agent each. Theorem 1 of the paper replaces :math:`w` and :math:`A^j` by their suprema.
+    (arXiv:2108.08612, section 3; Efron and Stein, "The jackknife estimate of variance", 1981.)
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.diagnostics import decentralised_value, excess_bound, gradient_moments
+        >>> fair, q = torch.tensor([.5, .5]), torch.tensor([[0., 2.], [4., 6.]])
+        >>> excess_bound(q, [fair, fair], agent=0)
+        tensor(0.5000)
+        >>> centralised, decentralised = (
+        ...     gradient_moments(signal, [fair, fair], agent=0).variance
+        ...     for signal in (q, decentralised_value(q, [fair, fair], agent=0))
+        ... )
+        >>> centralised - decentralised
+        tensor(0.5000)
+    """
+    _check(q, probs, [agent])
+    squared = sum(
+        (q - coma_baseline(q, probs, other)).square() for other in range(q.ndim) if other != agent
+    )
+    weights = _scores(probs[agent]).square().sum(-1)
+    shape = [-1 if i == agent else 1 for i in range(q.ndim)]
+    return subset_value(torch.as_tensor(squared) * weights.reshape(shape), probs, [])
 
 
 def _scores(own: Tensor) -> Tensor:
