@@ -371,9 +371,19 @@ def test_quality_tells_the_scale_of_the_critic(scale):
     assert_covers(quality.others_spread, scale * own.flip(0).sqrt(), 0.05)
     assert_covers(quality.slope, torch.full((2,), 1 / scale).double(), 0.05)
     variance = own.sum() + 0.7**2
+    assert quality.bias.value.abs().max() < (0.05 if scale == 1 else 1)
     unexplained = (0.7**2 + (1 - scale) ** 2 * own.sum()) / variance
     value, low, high = quality.explained_variance
     assert_covers(type(quality.explained_variance)(1 - value, 1 - high, 1 - low), unexplained, 0.05)
+
+
+def test_quality_tells_a_critic_that_lags():
+    advantage, td, own = process(batch=(512, 20), gamma=0.0, lmbda=0.0)
+    td["next", "agents", "reward"] += 2.0  # the returns have risen since the critic was fitted
+    quality = critic_quality(advantage, td)
+    exact = 2.0 / (own.sum() + 0.7**2 + 2.0**2).sqrt()
+    assert_covers(quality.bias, exact.expand(2), 0.05)
+    assert_covers(quality.slope, torch.ones(2).double(), 0.05)  # within a state nothing has changed
 
 
 def test_blind_critic_is_named():

@@ -147,7 +147,7 @@ for agent in range(3):
     top_right.bar(labels, heights, bottom=bottom, label=f"agent {agent}")
     bottom += heights
 top_right.set(title="2. Var[A] in every order of the agents", xlabel="order", ylabel="variance")
-top_right.legend()
+top_right.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 for name in ("V", "COMA", "OB", "excess"):
     style = {"linestyle": "--"} if name == "excess" else {"marker": "o"}

@@ -28,12 +28,16 @@ class CriticQuality(NamedTuple):
         explained_variance: ``1 - Var(G - Q) / Var(G)`` over the batch; 1 is perfect.
         slope: of ``G - V`` on ``Q - V``, within states: 1 where Q's action part is calibrated, 0
             where it is noise; NaN where Q does not vary.
+        bias: mean of ``G - V`` over its root mean square, in [-1, 1]: far from 0 where the critic lags
+            behind the policy. Baselines then differ by their means too, unless the advantage is
+            standardised.
     """
 
     q_spread: Estimate
     others_spread: Estimate
     explained_variance: Estimate
     slope: Estimate
+    bias: Estimate
 
 
 def critic_quality(
@@ -86,6 +90,7 @@ def judge_critic(
         "others": value.variance - own,
         "target": (target - target.mean(steps)).square(),
         "error": (error - error.mean(steps)).square(),
+        "level": target - value.mean,
         "residual": (target - value.mean).square() - noise,
         "covariance": (target - value.mean) * (q - value.mean) - noise,
         "action": value.variance,
@@ -100,6 +105,7 @@ def judge_critic(
                 mean["others"].clamp(min=0).sqrt(),
                 1 - mean["error"] / mean["target"],
                 mean["covariance"] / mean["action"],
+                mean["level"] / mean["residual"].sqrt(),
                 mean["action"] / mean["residual"],
             ],
             -1,

@@ -1,0 +1,191 @@
+"""Where the optimal baseline pays on VMAS: true headroom, what critics see of it, and the variance.
+
+For each scenario, kind of action and number of agents, a team is trained by MAPPO with OB for a few
+batches, together with a second critic of the other backbone on the same data. Then, on fresh rollouts:
+
+- *headroom*: the share of the return's variance within a state that the joint action truly explains, at
+  10 and 30 steps, by branching states of the environment: no baseline can remove more;
+- *R²* and *captured*: between the critic's Q and the true one of 10 steps, across joint actions; and
+  *slope*, of the return on Q's action part: 1 is calibrated, below 1/2 its baselines add noise;
+- *none/OB, V/OB, COMA/OB*: the variance of the gradient in ψ, summed over agents, over that with OB,
+  for the λ-return with several λ and for the critic's Q as the signal.
+
+``python benchmarks/gradient_variance.py [scenario ...]``: all by default, about a minute for each of 48
+teams on one core. Prints the table as markdown, and writes every number with its interval to
+``runs/gradient_variance.csv``. ``SMOKE=1`` for a run of seconds.
+"""
+
+import csv
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.envs import EnvBase, ExplorationType, VmasEnv, set_exploration_type
+from torchrl.modules import PopArtValueNorm, ProbabilisticActor
+from torchrl.objectives.multiagent import MAPPOLoss
+
+from torchrl_ob import JointQCritic, ObAdvantage
+from torchrl_ob.diagnostics import (
+    Estimate,
+    branch,
+    critic_fit,
+    critic_quality,
+    gradient_variance,
+    true_headroom,
+    visited_states,
+)
+from torchrl_ob.policies import policy_from_env
+
+SMOKE = os.environ.get("SMOKE") == "1"
+SCENARIOS = ("navigation", "balance", "transport", "dispersion", "discovery", "simple_spread")
+TEAMS = (2,) if SMOKE else (2, 4, 8, 16)
+NUM_ENVS, NUM_STEPS = (8, 10) if SMOKE else (30, 100)
+NUM_BATCHES = 1 if SMOKE else 8
+NUM_EPOCHS = 1 if SMOKE else 5
+MINIBATCH_SIZE = 40 if SMOKE else 300
+NUM_STATES = 4 if SMOKE else 24  # that are branched
+BRANCHES = 4 if SMOKE else 12  # joint actions of each state, and continuations of each
+HORIZONS = (1, 2) if SMOKE else (10, 30)
+GAMMA, LMBDA = 0.99, 0.9
+SIGNALS = {"λ = 0.5": 0.5, "λ = 0.9": 0.9, "λ = 1": 1.0, "Q": None}
+BASELINES = ("none", "v", "coma")
+CSV = Path("runs") / "gradient_variance.csv"
+
+
+def collect(env: EnvBase, policy: ProbabilisticActor) -> TensorDictBase:
+    """A batch of trajectories, ``[envs, steps]``."""
+    with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+        return env.rollout(NUM_STEPS, policy, break_when_any_done=False)
+
+
+def train(env: EnvBase, policy: ProbabilisticActor) -> dict[str, ObAdvantage]:
+    """Train the policy with OB and the pooled critic; fit the other critic beside it."""
+    losses, advantages = {}, {}
+    for backbone in ("pooled", "concat"):
+        norm = PopArtValueNorm(shape=1)
+        critic = JointQCritic.from_env(env, backbone=backbone, value_norm=norm)
+        loss = MAPPOLoss(
+            policy,
+            critic,
+            value_norm=norm,
+            entropy_coeff=1e-4,
+            normalize_advantage=True,
+            normalize_advantage_exclude_dims=(-2,),
+        )
+        advantage = ObAdvantage(
+            actor_network=policy, value_network=critic, gamma=GAMMA, lmbda=LMBDA
+        )
+        loss.make_value_estimator(advantage)
+        loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, action=env.action_key)
+        losses[backbone], advantages[backbone] = loss, advantage
+    optimizers = {
+        name: torch.optim.Adam(loss.parameters(), lr=5e-4) for name, loss in losses.items()
+    }
+    for _ in range(NUM_BATCHES):
+        batch = collect(env, policy)
+        steps = {
+            name: advantage(batch.copy()).reshape(-1) for name, advantage in advantages.items()
+        }
+        for _ in range(NUM_EPOCHS):
+            for index in torch.randperm(batch.numel()).split(MINIBATCH_SIZE):
+                for name, loss in losses.items():
+                    out = loss(steps[name][index])
+                    total = out["loss_critic"]
+                    if name == "pooled":
+                        total = total + out["loss_objective"] + out["loss_entropy"]
+                    optimizers[name].zero_grad()
+                    total.backward()
+                    torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
+                    optimizers[name].step()
+    return advantages
+
+
+def measure(scenario: str, continuous: bool, num_agents: int) -> list[dict[str, Estimate]]:
+    """One row of numbers for each backbone."""
+    torch.manual_seed(0)
+    env = VmasEnv(
+        scenario, num_envs=NUM_ENVS, n_agents=num_agents, continuous_actions=continuous, seed=0
+    )
+    policy = policy_from_env(env)
+    advantages = train(env, policy)
+    batch = collect(env, policy)
+    at, states = visited_states(env, policy, num_states=NUM_STATES, max_steps=NUM_STEPS // 2)
+    branches = branch(
+        at,
+        states,
+        policy,
+        num_actions=BRANCHES,
+        num_continuations=BRANCHES,
+        horizons=HORIZONS,
+        gamma=GAMMA,
+    )
+    team_returns = branches.returns.mean(-1, keepdim=True)  # of the whole team: one number a row
+    wide = states.unsqueeze(1).expand(len(states), BRANCHES).contiguous()
+    rows = []
+    for advantage in advantages.values():
+        with torch.no_grad():
+            q = advantage.action_value(wide, branches.actions).mean(-2)
+        row = {}
+        for horizon, returns in zip(HORIZONS, team_returns, strict=True):
+            row[f"headroom {horizon}"] = squeeze(true_headroom(returns))
+        fit = critic_fit(q.double(), team_returns[0])
+        row["R²"], row["captured"] = squeeze(fit.r2), squeeze(fit.captured)
+        row["slope"] = mean_over_agents(critic_quality(advantage, batch).slope)
+        for name, lmbda in SIGNALS.items():
+            advantage.signal = "critic" if lmbda is None else "lambda_return"
+            advantage.lmbda = LMBDA if lmbda is None else lmbda
+            ratio = gradient_variance(advantage, batch).ratio
+            for baseline in BASELINES:
+                row[f"{name}: {baseline}/ob"] = ratio[baseline]
+        rows.append(row)
+    return rows
+
+
+def squeeze(estimate: Estimate) -> Estimate:
+    """Of the only agent, as scalars."""
+    return Estimate(*(x.squeeze(-1) for x in estimate))
+
+
+def mean_over_agents(estimate: Estimate) -> Estimate:
+    """One number for the team; the mean of the agents' intervals is on the wide side."""
+    return Estimate(*(x.mean() for x in estimate))
+
+
+def cell(estimate: Estimate, percent: bool) -> str:
+    """Value and interval."""
+    value, low, high = (x.item() * (100 if percent else 1) for x in estimate)
+    digits = 1 if percent else 2
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", message="the critic ignores the action")  # the table says so
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    chosen = sys.argv[1:] or (SCENARIOS[:1] if SMOKE else SCENARIOS)
+    shown = [f"headroom {h}" for h in HORIZONS] + ["R²", "captured", "slope"]
+    shown += [f"{name}: {b}/ob" for name in ("λ = 0.9", "Q") for b in BASELINES]
+    print("| scenario | actions | agents | critic | " + " | ".join(shown) + " |")
+    print("| --- " * (4 + len(shown)) + "|")
+    CSV.parent.mkdir(exist_ok=True)
+    with CSV.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["scenario", "actions", "agents", "critic", "what", "value", "low", "high"])
+        for scenario in chosen:
+            for continuous in (True, False):
+                for num_agents in TEAMS:
+                    start = time.perf_counter()
+                    rows = measure(scenario, continuous, num_agents)
+                    kind = "continuous" if continuous else "discrete"
+                    for backbone, row in zip(("pooled", "concat"), rows, strict=True):
+                        cells = [cell(row[x], x.startswith("headroom")) for x in shown]
+                        team = [scenario, kind, str(num_agents), backbone]
+                        print("| " + " | ".join([*team, *cells]) + " |", flush=True)
+                        for what, estimate in row.items():
+                            writer.writerow([*team, what, *(x.item() for x in estimate)])
+                    seconds = time.perf_counter() - start
+                    print(f"{scenario}, {kind}, {num_agents}: {seconds:.0f} s", file=sys.stderr)
+    print(f"\nevery number: {CSV}")
