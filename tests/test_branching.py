@@ -18,7 +18,7 @@ from vmas.simulator.scenario import BaseScenario
 from torchrl_ob.diagnostics.branching import branch, branch_returns, true_baselines, visited_states
 from torchrl_ob.diagnostics.copy_proof import deep_copy
 from torchrl_ob.diagnostics.games import coma_baseline, optimal_baseline
-from torchrl_ob.diagnostics.nested_variance import critic_fit, nested_variance, true_headroom
+from torchrl_ob.diagnostics.nested_analysis import critic_fit, nested_variance, true_headroom
 from torchrl_ob.diagnostics.vmas_clone import clone_vmas, isolated
 from torchrl_ob.evaluation import team_candidates
 

@@ -1,5 +1,6 @@
 """What is measured on batches agrees with what is enumerated, and touches nothing."""
 
+import functools
 import math
 import random
 
@@ -11,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
-from torchrl.modules import MultiAgentMLP, ProbabilisticActor
+from torchrl.modules import (
+    IndependentNormal,
+    MultiAgentMLP,
+    NormalParamExtractor,
+    ProbabilisticActor,
+)
 
 from torchrl_ob import ComaAdvantage, MapgAdvantage, ObAdvantage
 from torchrl_ob.candidates import action_candidates
@@ -181,6 +187,47 @@ def test_measured_variance_in_parameters_is_the_enumerated_one():
         exact = [game.variance(name, agent, True) for agent in range(NUM_AGENTS)]
         assert_covers(measured.variance[name], torch.stack(exact), 0.05)
     assert measured.ratio["ob_exact"].value < 1 < measured.ratio["coma"].value
+
+
+@pytest.mark.parametrize("psi", ["loc_scale", "loc_log_scale", "loc"])
+def test_variance_in_parameters_is_that_of_a_loop_over_samples(psi, monkeypatch):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4).double(), NormalParamExtractor())
+    params = [("agents", "loc"), ("agents", "scale")]
+    actor = ProbabilisticActor(
+        TensorDictModule(net, [("agents", "observation")], params),
+        in_keys=params,
+        out_keys=[("agents", "action")],
+        distribution_class=IndependentNormal,
+    )
+    td = random_batch((10, 2), torch.zeros(10, 2, 3, 2), dtype=torch.float64)
+    td["agents", "action"] = actor.get_dist(td.clone()).sample()
+    critic = FunctionCritic(
+        lambda a: a.square().sum((-2, -1), keepdim=True).squeeze(-1).expand(a.shape[:-1])
+    )
+    advantage = ObAdvantage(
+        actor_network=actor, value_network=critic, gamma=0.9, lmbda=0.8, signal="critic", psi=psi
+    )
+    advantage.set_keys(reward=("agents", "reward"))
+    small = functools.partial(output_jacobians, chunk_bytes=1)
+    monkeypatch.setattr("torchrl_ob.diagnostics.comparison.output_jacobians", small)
+    measured = parameter_gradient_variance(advantage, td)
+
+    log_prob = actor.get_dist(td.clone()).log_prob(td["agents", "action"])
+    rows = [
+        torch.cat(
+            [g.flatten() for g in torch.autograd.grad(x, actor.parameters(), retain_graph=True)]
+        )
+        for x in log_prob.flatten()
+    ]
+    score = torch.stack(rows).unflatten(0, log_prob.shape)  # [10, 2, n, parameters]
+    signal = advantage(td.clone())["advantage"]
+    gradient = (signal * score).flatten(0, 1)
+    blocks = gradient.unflatten(0, (10, 2)).sum(1)  # of each trajectory, [10, n, parameters]
+    products = torch.einsum("fnp,gnp->nfg", blocks, blocks)
+    pairs = products.sum((-2, -1)) - products.diagonal(dim1=-2, dim2=-1).sum(-1)
+    exact = gradient.square().sum(-1).mean(0) - pairs / (2 * 2 * 10 * 9)
+    torch.testing.assert_close(measured.variance["ob"].value, exact)
 
 
 def test_measurement_does_not_depend_on_whose_advantage_it_is():

@@ -8,8 +8,8 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.trainers import Trainer, TrainerHookBase
 
-from torchrl_ob.diagnostics.critic_quality import judge_critic
-from torchrl_ob.diagnostics.gradient_variance import compare_baselines
+from torchrl_ob.diagnostics.comparison import compare_baselines
+from torchrl_ob.diagnostics.quality import judge_critic
 from torchrl_ob.diagnostics.signals import isolated_rng, read_signals, trajectory_blocks
 from torchrl_ob.joint_advantage import JointAdvantage
 
@@ -33,6 +33,8 @@ def variance_metrics(
         ``critic/explained_variance``, means over agents. See
         :func:`~torchrl_ob.diagnostics.gradient_variance` and
         :func:`~torchrl_ob.diagnostics.critic_quality`.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
         signals = read_signals(advantage, batch, num_draws)
@@ -60,9 +62,9 @@ class VarianceLogger(TrainerHookBase):
         interval: number of batches from one measurement to the next; the first batch is measured.
         num_draws: joint actions of the policy that the state value averages over.
 
-    Example:
-        >>> from torchrl_ob.diagnostics import VarianceLogger
-        >>> VarianceLogger(advantage, interval=10).register(trainer)  # doctest: +SKIP
+    ``VarianceLogger(advantage).register(trainer)`` adds it; for a trainer with a logger.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
     """
 
     def __init__(

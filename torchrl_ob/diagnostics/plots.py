@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torchrl_ob.diagnostics.bootstrap import Estimate
-from torchrl_ob.diagnostics.gradient_variance import GradientVariance
+from torchrl_ob.diagnostics.comparison import GradientVariance
 from torchrl_ob.diagnostics.terms import VarianceTerms
 
 __all__ = ["plot_live", "plot_ratios", "plot_terms", "plot_variance"]
@@ -22,6 +22,8 @@ def plot_variance(measured: GradientVariance) -> Any:
 
     Returns:
         The figure; ``figure.savefig("variance.png")`` writes it.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
     """
     figure, axes = _figure(5, 3)
     width = 0.8 / len(measured.variance)

@@ -71,6 +71,8 @@ def variance_terms(
 
     Returns:
         The terms of each agent.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
     """
     actor = advantage.actor_network
     with torch.no_grad(), isolated_rng(batch.device):
@@ -138,6 +140,8 @@ def excess_variance(
 
     Returns:
         The excess and the bound, in ψ, for the critic as it is.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
     """
     key = advantage.tensor_keys.action
     with torch.no_grad(), isolated_rng(batch.device):

@@ -78,6 +78,8 @@ def gradient_variance(
     Raises:
         ValueError: for a wrong shape, or a batch of one step.
         KeyError: for a missing key.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
         signals = read_signals(advantage, batch, num_draws)
@@ -113,6 +115,8 @@ def parameter_gradient_variance(
 
     Returns:
         The variance of each baseline, and its ratio to OB's.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
     """
     actor, action_key = advantage.actor_network, advantage.tensor_keys.action
     with torch.no_grad(), isolated_rng(batch.device):

@@ -85,6 +85,8 @@ def headroom(
 
     Returns:
         The shares of each agent; ``str()`` of it says them in words.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
         signals = read_signals(advantage, batch, num_draws)

@@ -47,7 +47,7 @@ def nested_variance(returns: Tensor) -> NestedVariance:
 
     Example:
         >>> import torch
-        >>> from torchrl_ob.diagnostics.nested_variance import nested_variance
+        >>> from torchrl_ob.diagnostics.nested_analysis import nested_variance
         >>> returns = torch.tensor([[1., 3.], [5., 7.]])  # two joint actions, two continuations
         >>> nested_variance(returns.unsqueeze(-1))
         NestedVariance(action=tensor([7.]), noise=tensor([2.]))
@@ -79,7 +79,8 @@ def true_headroom(returns: Tensor, *, confidence: float = 0.95) -> Estimate:
 
     Example:
         >>> import torch
-        >>> from torchrl_ob.diagnostics.nested_variance import true_headroom
+        >>> from torchrl_ob.diagnostics.nested_analysis import true_headroom
+        >>> _ = torch.manual_seed(0)
         >>> value, noise = torch.randn(200, 8, 1, 1), torch.randn(200, 8, 4, 1)
         >>> headroom = true_headroom(value + noise)
         >>> bool(0.4 < headroom.value < 0.6)
@@ -117,7 +118,8 @@ def critic_fit(q: Tensor, returns: Tensor, *, confidence: float = 0.95) -> Criti
 
     Example:
         >>> import torch
-        >>> from torchrl_ob.diagnostics.nested_variance import critic_fit
+        >>> from torchrl_ob.diagnostics.nested_analysis import critic_fit
+        >>> _ = torch.manual_seed(0)
         >>> q = torch.randn(200, 8, 1)
         >>> fit = critic_fit(3 * q, q.unsqueeze(2) + 0.1 * torch.randn(200, 8, 4, 1))
         >>> fit.r2.value.round(decimals=1), fit.captured.value.round(decimals=1)

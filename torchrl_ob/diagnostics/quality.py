@@ -61,6 +61,8 @@ def critic_quality(
     Warns:
         UserWarning: where the critic ignores the action: Q's variance over joint actions is less than
             a thousandth of the return's around V. Every baseline is then a state value in disguise.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
         signals = read_signals(advantage, batch, num_draws)
