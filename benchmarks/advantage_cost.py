@@ -3,7 +3,7 @@
 Times one call of each advantage on one batch of the navigation tutorial (3 agents, 6,000 frames),
 and the update of that batch by ``ClipPPOLoss`` (30 epochs of minibatches of 400), in one process
 and in alternation, and prints medians as ratios. The peer is TorchRL's ``MultiAgentGAE`` with its
-tutorial's critic. ``python benchmarks/advantage_cost.py``; ``SMOKE=1`` for a run of seconds.
+tutorial's critic. The metrics of ``torchrl_ob.diagnostics`` are timed beside them. ``python benchmarks/advantage_cost.py``; ``SMOKE=1`` for a run of seconds.
 """
 
 import os
@@ -26,6 +26,7 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import MultiAgentGAE
 
 from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
+from torchrl_ob.diagnostics import variance_metrics
 
 SMOKE = os.environ.get("SMOKE") == "1"
 FRAMES, STEPS, MINIBATCH, EPOCHS = (400, 100, 100, 1) if SMOKE else (6_000, 100, 400, 30)
@@ -117,13 +118,15 @@ def make_advantage(name: str, agents: int) -> tuple[Callable[[], object], tuple]
         "none": lambda: MapgAdvantage(**options),
         "COMA": lambda: ComaAdvantage(**options),
         "OB": lambda: ObAdvantage(**options),
+        "variance_metrics": lambda: ObAdvantage(**options),
         "OB, 1,000 samples": lambda: ObAdvantage(**options, rule="monte_carlo"),
         "MultiAgentGAE": lambda: MultiAgentGAE(value_network=state_value, gamma=GAMMA, lmbda=LMBDA),
     }[name]()
     advantage.set_keys(reward=("agents", "reward"))
     if name == "MultiAgentGAE":
         advantage.set_keys(value=("agents", "state_value"))
-    return lambda: advantage(td.copy()), (actor, critic, td)
+    call = variance_metrics if name == "variance_metrics" else lambda advantage, td: advantage(td)
+    return lambda: call(advantage, td.copy()), (actor, critic, td)
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -135,7 +138,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 def compare_times() -> None:
     """Median time of every advantage over that of the PPO update of the batch."""
-    names = ["none", "COMA", "OB", "MultiAgentGAE"]
+    names = ["none", "COMA", "OB", "MultiAgentGAE", "variance_metrics"]
     calls = {name: make_advantage(name, agents=3) for name in names}
     update = make_update(*calls["OB"][1])
     per_batch = EPOCHS * (FRAMES // MINIBATCH) / UPDATES_TIMED
@@ -157,6 +160,8 @@ def compare_times() -> None:
         low, high = min(times[name]) / base, max(times[name]) / base
         print(f"{name:20} {middle:8.3f} {middle / base:14.1%}   {low:.1%} to {high:.1%}")
     print(f"{'OB, 1,000 samples':20} {slow:8.3f} {slow / base:14.1%}   one run")
+    metrics = statistics.median(times["variance_metrics"])
+    print(f"variance_metrics every 10 batches: {metrics / (10 * base):.2%} of the updates' time")
 
 
 def compare_memory(agents: int = 64) -> None:
