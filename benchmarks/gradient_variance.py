@@ -16,10 +16,12 @@ teams on one core. Prints the table as markdown, and writes every number with it
 """
 
 import csv
+import math
 import os
 import sys
 import time
 import warnings
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -104,7 +106,7 @@ def train(env: EnvBase, policy: ProbabilisticActor) -> dict[str, ObAdvantage]:
     return advantages
 
 
-def measure(scenario: str, continuous: bool, num_agents: int) -> list[dict[str, Estimate]]:
+def measure(scenario: str, continuous: bool, num_agents: int) -> dict[str, dict[str, Estimate]]:
     """One row of numbers for each backbone."""
     torch.manual_seed(0)
     env = VmasEnv(
@@ -125,8 +127,8 @@ def measure(scenario: str, continuous: bool, num_agents: int) -> list[dict[str, 
     )
     team_returns = branches.returns.mean(-1, keepdim=True)  # of the whole team: one number a row
     wide = states.unsqueeze(1).expand(len(states), BRANCHES).contiguous()
-    rows = []
-    for advantage in advantages.values():
+    rows = {}
+    for backbone, advantage in advantages.items():
         with torch.no_grad():
             q = advantage.action_value(wide, branches.actions).mean(-2)
         row = {}
@@ -141,7 +143,7 @@ def measure(scenario: str, continuous: bool, num_agents: int) -> list[dict[str, 
             ratio = gradient_variance(advantage, batch).ratio
             for baseline in BASELINES:
                 row[f"{name}: {baseline}/ob"] = ratio[baseline]
-        rows.append(row)
+        rows[backbone] = row
     return rows
 
 
@@ -155,37 +157,51 @@ def mean_over_agents(estimate: Estimate) -> Estimate:
     return Estimate(*(x.mean() for x in estimate))
 
 
-def cell(estimate: Estimate, percent: bool) -> str:
-    """Value and interval."""
-    value, low, high = (x.item() * (100 if percent else 1) for x in estimate)
-    digits = 1 if percent else 2
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-if __name__ == "__main__":
-    warnings.filterwarnings("ignore", message="the critic ignores the action")  # the table says so
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    chosen = sys.argv[1:] or (SCENARIOS[:1] if SMOKE else SCENARIOS)
+def print_table(path: Path) -> None:
+    """The most important columns as markdown; what cannot be told from 0 / 0 is left out."""
+    rows: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    with path.open(newline="") as file:
+        for *team, what, value, low, high in list(csv.reader(file))[1:]:
+            rows.setdefault(tuple(team), {})[what] = [float(value), float(low), float(high)]
     shown = [f"headroom {h}" for h in HORIZONS] + ["R²", "captured", "slope"]
     shown += [f"{name}: {b}/ob" for name in ("λ = 0.9", "Q") for b in BASELINES]
     print("| scenario | actions | agents | critic | " + " | ".join(shown) + " |")
     print("| --- " * (4 + len(shown)) + "|")
+    for team, row in rows.items():
+        cells = [cell(what, row, row[f"headroom {HORIZONS[0]}"]) for what in shown]
+        print("| " + " | ".join([*team, *cells]) + " |")
+
+
+def cell(what: str, row: dict[str, list[float]], truth: list[float]) -> str:
+    """Value and interval."""
+    value, low, high = row[what]
+    undefined = what in ("R²", "captured") and not truth[1] > 0  # no action effect to speak of
+    if undefined or any(math.isnan(x) for x in row[what]):
+        return "-"
+    if what.startswith("headroom"):
+        return f"{value:.1%} [{low:.1%}, {high:.1%}]"
+    if "none" in what:
+        return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", message="the critic ignores the action")  # the table says so
+    chosen = sys.argv[1:] or (SCENARIOS[:1] if SMOKE else SCENARIOS)
     CSV.parent.mkdir(exist_ok=True)
     with CSV.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["scenario", "actions", "agents", "critic", "what", "value", "low", "high"])
-        for scenario in chosen:
-            for continuous in (True, False):
-                for num_agents in TEAMS:
-                    start = time.perf_counter()
-                    rows = measure(scenario, continuous, num_agents)
-                    kind = "continuous" if continuous else "discrete"
-                    for backbone, row in zip(("pooled", "concat"), rows, strict=True):
-                        cells = [cell(row[x], x.startswith("headroom")) for x in shown]
-                        team = [scenario, kind, str(num_agents), backbone]
-                        print("| " + " | ".join([*team, *cells]) + " |", flush=True)
-                        for what, estimate in row.items():
-                            writer.writerow([*team, what, *(x.item() for x in estimate)])
-                    seconds = time.perf_counter() - start
-                    print(f"{scenario}, {kind}, {num_agents}: {seconds:.0f} s", file=sys.stderr)
+        for scenario, continuous, num_agents in product(chosen, (True, False), TEAMS):
+            start = time.perf_counter()
+            rows = measure(scenario, continuous, num_agents)
+            kind = "continuous" if continuous else "discrete"
+            for backbone, row in rows.items():
+                team = [scenario, kind, num_agents, backbone]
+                for what, estimate in row.items():
+                    writer.writerow([*team, what, *(x.item() for x in estimate)])
+            file.flush()
+            seconds = time.perf_counter() - start
+            print(f"{scenario}, {kind}, {num_agents}: {seconds:.0f} s", file=sys.stderr)
+    print_table(CSV)
     print(f"\nevery number: {CSV}")

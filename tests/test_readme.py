@@ -3,15 +3,33 @@
 import re
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_example_runs():
-    example = re.search(r"<!-- readme-example -->\n```python\n(.*?)```", README, re.DOTALL)
-    scope = {}
+def run(name, scope):
+    example = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", README, re.DOTALL)
     exec(example.group(1), scope)
+    return scope
+
+
+@pytest.fixture(scope="module")
+def scope():
+    return run("readme-example", {})
+
+
+def test_the_example_runs(scope):
     assert scope["batch"]["advantage"].shape == (8, 100, 3, 1)
     assert scope["losses"]["loss_objective"].isfinite()
+
+
+@pytest.mark.filterwarnings("ignore:the critic ignores the action")  # it is not trained
+def test_the_diagnostics_run_on_it(scope, capsys):
+    run("readme-diagnostics", scope)
+    assert "baselines can remove at most" in capsys.readouterr().out
+    run("readme-branching", scope)
+    assert scope["branches"].returns.shape == (2, 16, 8, 8, 3)
 
 
 def test_files_it_names_exist():
