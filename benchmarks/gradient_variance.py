@@ -44,6 +44,7 @@ from torchrl_ob.policies import policy_from_env
 
 SMOKE = os.environ.get("SMOKE") == "1"
 SCENARIOS = ("navigation", "balance", "transport", "dispersion", "discovery", "simple_spread")
+OPTIONS = {"discovery": {"targets_respawn": False}}  # random, so that states could not be branched
 TEAMS = (2,) if SMOKE else (2, 4, 8, 16)
 NUM_ENVS, NUM_STEPS = (8, 10) if SMOKE else (30, 100)
 NUM_BATCHES = 1 if SMOKE else 8
@@ -110,7 +111,12 @@ def measure(scenario: str, continuous: bool, num_agents: int) -> dict[str, dict[
     """One row of numbers for each backbone."""
     torch.manual_seed(0)
     env = VmasEnv(
-        scenario, num_envs=NUM_ENVS, n_agents=num_agents, continuous_actions=continuous, seed=0
+        scenario,
+        num_envs=NUM_ENVS,
+        n_agents=num_agents,
+        continuous_actions=continuous,
+        seed=0,
+        **OPTIONS.get(scenario, {}),
     )
     policy = policy_from_env(env)
     advantages = train(env, policy)

@@ -43,7 +43,7 @@ class Headroom(NamedTuple):
         lines = []
         for agent, shares in enumerate(zip(*(x.value.tolist() for x in self), strict=True)):
             others, own, later, rest = (f"{100 * share:.1f}%" for share in shares)
-            now = max(0.0, 100 * (shares[0] + shares[1]))
+            now = 100 * min(1.0, max(0.0, shares[0] + shares[1]))
             lines.append(
                 f"agent {agent}: by the critic's account, baselines can remove at most {now:.1f}% "
                 f"of the variance here: {others} comes from the others' current actions and {own} from the own one, "
