@@ -6,7 +6,7 @@ none, a state value, COMA's and the optimal one; first for the untrained policy,
 it, then after some batches of training. Last, we ask the environment itself, by branching its states, how much a baseline could
 remove at all, and whether the critic sees it.
 
-Run it with ``python tutorials/variance_on_vmas.py``. It takes about five minutes on two CPU cores, and
+Run it with ``python tutorials/variance_on_vmas.py``. It takes about ten minutes on two CPU cores, and
 leaves its pictures in ``runs/variance_on_vmas/``.
 """
 
