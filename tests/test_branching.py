@@ -477,44 +477,18 @@ def test_of_several_groups_one_is_branched_and_the_others_follow_the_policy():
 def test_a_clone_that_loses_state_is_refused():
     env = Team(3)
     states = env.reset()
+    sizes = {"num_actions": 2, "num_continuations": 2, "horizons": [1], "gamma": 1.0}
     env.time += 2
     forgets = lambda env, index: Team(len(index))  # noqa: E731
     with pytest.raises(ValueError, match=r"'Team' cannot be branched.*lacks part of its state"):
-        branch(
-            env,
-            states,
-            ACTOR,
-            num_actions=2,
-            num_continuations=2,
-            horizons=[1],
-            gamma=1.0,
-            clone=forgets,
-        )
+        branch(env, states, ACTOR, **sizes, clone=forgets)
     env.time = torch.tensor([1, 2, 3])
     mixes = lambda env, index: clone_team(env, index if len(index) == 3 else index.flip(0))  # noqa: E731
     with pytest.raises(ValueError, match=r"'Team' cannot be branched.*lacks part of its state"):
-        branch(
-            env,
-            states,
-            ACTOR,
-            num_actions=2,
-            num_continuations=2,
-            horizons=[1],
-            gamma=1.0,
-            clone=mixes,
-        )
+        branch(env, states, ACTOR, **sizes, clone=mixes)
     narrow = lambda env, index: Team(1)  # noqa: E731
     with pytest.raises(ValueError, match=r"batch size \[1\] for an index of shape \[3\]"):
-        branch(
-            env,
-            states,
-            ACTOR,
-            num_actions=2,
-            num_continuations=2,
-            horizons=[1],
-            gamma=1.0,
-            clone=narrow,
-        )
+        branch(env, states, ACTOR, **sizes, clone=narrow)
 
 
 def test_wrong_shapes_and_keys_are_named():
