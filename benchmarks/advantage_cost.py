@@ -3,7 +3,8 @@
 Times one call of each advantage on one batch of the navigation tutorial (3 agents, 6,000 frames),
 and the update of that batch by ``ClipPPOLoss`` (30 epochs of minibatches of 400), in one process
 and in alternation, and prints medians as ratios. The peer is TorchRL's ``MultiAgentGAE`` with its
-tutorial's critic. The metrics of ``torchrl_ob.diagnostics`` are timed beside them. ``python benchmarks/advantage_cost.py``; ``SMOKE=1`` for a run of seconds.
+tutorial's critic. The metrics of ``torchrl_ob.diagnostics`` are timed beside them.
+``python benchmarks/advantage_cost.py``; ``SMOKE=1`` for a run of seconds.
 """
 
 import os

@@ -31,7 +31,7 @@ LAYERS = {  # each may import those on its right
     "policies": (),
     "diagnostics.games": ("functional",),
     "diagnostics.bootstrap": (),
-    "diagnostics.scores": ("candidates", "functional"),
+    "diagnostics.scores": ("candidates", "functional", "joint_advantage"),
     "diagnostics.signals": (
         "candidates",
         "functional",

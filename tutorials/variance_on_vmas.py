@@ -1,10 +1,11 @@
 """Measure the variance of the policy gradient on a VMAS task, before and after training.
 
 The task is *navigation*: n agents have to reach their goals without bumping into one another, and share
-the reward for progress. For teams of 2, 4, 8 and 16 we measure, on one batch of rollouts, how noisy each agent's gradient is under four baselines:
-none, a state value, COMA's and the optimal one; first for the untrained policy, with a critic fitted to
-it, then after some batches of training. Last, we ask the environment itself, by branching its states, how much a baseline could
-remove at all, and whether the critic sees it.
+the reward for progress. For teams of 2, 4, 8 and 16 we measure, on one batch of rollouts, how noisy
+each agent's gradient is under four baselines: none, a state value, COMA's and the optimal one; first
+for the untrained policy, with a critic fitted to it, then after some batches of training. Last, we
+ask the environment itself, by branching its states, how much a baseline could remove at all, and
+whether the critic sees it.
 
 Run it with ``python tutorials/variance_on_vmas.py``. It takes about ten minutes on two CPU cores, and
 leaves its pictures in ``runs/variance_on_vmas/``.

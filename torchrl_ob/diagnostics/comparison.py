@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from torchrl_ob.diagnostics.bootstrap import Blocks, Estimate
-from torchrl_ob.diagnostics.scores import output_jacobians, scores
+from torchrl_ob.diagnostics.scores import output_jacobians, scores, taken_scores
 from torchrl_ob.diagnostics.signals import Signals, isolated_rng, read_signals, trajectory_blocks
 from torchrl_ob.evaluation import team_candidates
 from torchrl_ob.functional import optimal_weights, weighted_baseline
@@ -150,8 +150,7 @@ def compare_baselines(
     advantage: JointAdvantage, batch: TensorDictBase, signals: Signals, confidence: float = 0.95
 ) -> GradientVariance:
     """:func:`gradient_variance` of signals that were read before."""
-    taken = batch.get(advantage.tensor_keys.action).unsqueeze(batch.ndim + 1)
-    score = scores(advantage.actor_network, batch, taken, psi=advantage.psi).squeeze(-2)
+    score = taken_scores(advantage, batch)
     weight = score.square().sum(-1)
     blocks = trajectory_blocks(advantage, batch, weight)
     least = (signals.signal - signals.baselines["ob"]).unsqueeze(-1) * score

@@ -13,8 +13,9 @@ from torch import distributions as D
 
 from torchrl_ob.candidates import ONE_HOT, categorical_log_probs
 from torchrl_ob.functional import GaussianPsi
+from torchrl_ob.joint_advantage import JointAdvantage
 
-__all__ = ["output_jacobians", "scores"]
+__all__ = ["output_jacobians", "scores", "taken_scores"]
 
 
 def scores(
@@ -66,6 +67,12 @@ def scores(
             gradient = gradient * leaf.detach()
         parts.append(gradient.reshape(*log_prob.shape, -1))
     return torch.cat(parts, -1).movedim(0, -2)
+
+
+def taken_scores(advantage: JointAdvantage, batch: TensorDictBase) -> Tensor:
+    """Score in ψ of the actions that were taken, ``[*B, n, P]``."""
+    taken = batch.get(advantage.tensor_keys.action).unsqueeze(batch.ndim + 1)
+    return scores(advantage.actor_network, batch, taken, psi=advantage.psi).squeeze(-2)
 
 
 def output_jacobians(

@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from torchrl_ob.diagnostics.bootstrap import Estimate
-from torchrl_ob.diagnostics.scores import scores
+from torchrl_ob.diagnostics.scores import scores, taken_scores
 from torchrl_ob.diagnostics.signals import isolated_rng, read_signals, trajectory_blocks
 from torchrl_ob.joint_advantage import JointAdvantage
 
@@ -74,13 +74,11 @@ def variance_terms(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    actor = advantage.actor_network
     with torch.no_grad(), isolated_rng(batch.device):
         signals = read_signals(advantage, batch, num_draws)
-        taken = batch.get(advantage.tensor_keys.action).unsqueeze(batch.ndim + 1)
-        weight = scores(actor, batch, taken, psi=advantage.psi).square().sum((-2, -1))
+        weight = taken_scores(advantage, batch).square().sum(-1)
         own_actions, probabilities, _ = signals.candidates
-        own_scores = scores(actor, batch, own_actions, psi=advantage.psi)
+        own_scores = scores(advantage.actor_network, batch, own_actions, psi=advantage.psi)
         resampled = advantage.candidate_values(batch, own_actions, advantage.policy(batch).sample())
         mean, other_mean = (
             torch.einsum("...k,...k,...kp->...p", probabilities, values, own_scores)
@@ -143,12 +141,10 @@ def excess_variance(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    key = advantage.tensor_keys.action
     with torch.no_grad(), isolated_rng(batch.device):
-        action = batch.get(key)
+        action = batch.get(advantage.tensor_keys.action)
         taken = action.unsqueeze(batch.ndim + 1)
-        weight = scores(advantage.actor_network, batch, taken, psi=advantage.psi)
-        weight = weight.square().sum((-2, -1))
+        weight = taken_scores(advantage, batch).square().sum(-1)
         value = advantage.action_value(batch).squeeze(-1)
         excess, bound = torch.zeros_like(weight), torch.zeros_like(weight)
         policy = advantage.policy(batch)
@@ -161,7 +157,7 @@ def excess_variance(
                 at = (slice(None),) * batch.ndim + (agent,)
                 swapped[at] = draw[at]
                 change = (value - advantage.action_value(batch, swapped).squeeze(-1)).square() / 2
-                change[(*at[:-1], agent)] = 0  # the own action is not one of the others'
+                change[at] = 0  # the own action is not one of the others'
                 bound += change
         columns = torch.stack([excess * weight, bound * weight], -1) / num_draws
         blocks = trajectory_blocks(advantage, batch, weight)
