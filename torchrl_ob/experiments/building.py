@@ -1,0 +1,189 @@
+"""From a config to TorchRL's trainer: the same seed gives the same starts and the same actor."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
+from torchrl.envs import EnvBase
+from torchrl.trainers import LRSchedulerHook, Trainer
+from torchrl.trainers.algorithms.ppo import PPOTrainer
+
+from torchrl_ob.diagnostics.live import VarianceLogger
+from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
+from torchrl_ob.experiments.envs import group_of
+from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.evaluating import Evaluation
+from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
+from torchrl_ob.experiments.loggers import RunLogger
+from torchrl_ob.joint_advantage import JointAdvantage
+
+__all__ = ["Experiment", "build", "training_config"]
+
+NOT_TRAINING = ("resume", "checkpoint", "logger", "progress_bar")
+
+
+@dataclass
+class Experiment:
+    """What a config was built into."""
+
+    trainer: Trainer
+    actor: nn.Module
+    critic: nn.Module
+    advantage: nn.Module
+    evaluation: Evaluation
+
+
+def training_config(config: DictConfig) -> dict[str, Any]:
+    """What of a config decides the numbers of a run, resolved, without where and how it is kept."""
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    return {key: value for key, value in resolved.items() if key not in NOT_TRAINING}
+
+
+def build(config: DictConfig, folder: Path) -> Experiment:
+    """Environment, networks, loss, advantage, collector and trainer.
+
+    The actor is made first, from the seed; the generators are seeded anew when all is made. So
+    neither its weights nor the first batch depend on the critic or the advantage.
+
+    Args:
+        config: composed from ``configs/train.yaml``.
+        folder: of the run, for metrics and checkpoints.
+
+    Returns:
+        The parts that a run needs.
+
+    Raises:
+        ExperimentError: where parts do not fit.
+    """
+    device = _device(config.device)
+    make_env = partial(_make_env, config.env, device)
+    frames = config.collector.frames_per_batch
+    evaluation_env = partial(make_env, config.evaluation.num_envs, config.evaluation.seed)
+    # before the training environments: VMAS's environments share one random state
+    probe = evaluation_env()
+    group = group_of(probe)
+    _seed(config.seed)
+    actor = _make(config.policy, probe, group=group).to(device)
+    norm = _optional(config.value_norm)
+    normed = {} if norm is None else {"value_norm": norm}
+    reads_norm = "JointQCritic" in config.critic._target_
+    critic = _make(config.critic, probe, group=group, **(normed if reads_norm else {}))
+    critic = critic.to(device)
+    loss = _make(config.loss, actor, critic, **normed).to(device)
+    advantage = _make(config.advantage, actor_network=actor, value_network=critic)
+    loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
+    keys = {"reward": probe.reward_key, "action": probe.action_key}
+    loss.set_keys(value=critic.out_keys[0], **keys)
+    evaluation = Evaluation(
+        probe,
+        actor,
+        max_steps=config.env.max_steps,
+        interval=config.evaluation.interval,
+        seed=config.evaluation.seed,
+    )
+    optimizer = _make(config.optimizer)(loss.parameters())
+    collector = _make(config.collector)(
+        make_env(config.env.num_envs, config.seed),
+        actor,
+        total_frames=config.total_frames,
+        device=device,
+    )
+    buffer = ReplayBuffer(
+        storage=LazyTensorStorage(frames, device=device),
+        sampler=SamplerWithoutReplacement(),
+        batch_size=config.trainer.minibatch_size,
+    )
+    log = RunLogger(folder / "metrics", _other_logger(config, folder))
+    with warnings.catch_warnings():  # of TorchRL's trainer about itself
+        warnings.filterwarnings("ignore", "PPOTrainer is an experimental")
+        warnings.filterwarnings("ignore", "The '.*' hook stage will be replaced")
+        trainer = PPOTrainer(
+            collector=collector,
+            total_frames=config.total_frames,
+            frame_skip=1,
+            optim_steps_per_batch=None,
+            loss_module=loss,
+            optimizer=optimizer,
+            logger=log,
+            clip_norm=config.trainer.clip_norm,
+            progress_bar=False,
+            save_trainer_interval=config.checkpoint.interval - 1,  # saves past it
+            log_interval=0,
+            checkpoint=make_checkpoint(actor=actor, critic=critic, sampler=buffer.sampler),
+            checkpoint_rotation=make_rotation(folder / "checkpoints", config.checkpoint.keep),
+            checkpoint_metadata=lambda _: {"config": training_config(config)},
+            num_epochs=config.trainer.num_epochs,
+            add_gae=False,
+            enable_logging=False,
+            **{f"{name}_key": key for name, key in keys.items()},
+        )
+        FiniteLoss({"actor": actor, "critic": critic}, folder / "nan_batch.pt").register(trainer)
+    Minibatches(advantage, buffer).register(trainer)
+    EpisodeReward(group).register(trainer)
+    if config.variance_interval and isinstance(advantage, JointAdvantage):
+        VarianceLogger(advantage, interval=config.variance_interval).register(trainer)
+    schedule = _optional(config.scheduler)
+    if schedule is not None:
+        batches = config.total_frames // frames
+        LRSchedulerHook(schedule(optimizer, total_iters=batches)).register(trainer)
+    evaluation.register(trainer)
+    if config.progress_bar:
+        Progress(trainer).register()
+    _seed(config.seed)
+    return Experiment(trainer, actor, critic, advantage, evaluation)
+
+
+def _make_env(config: DictConfig, device: torch.device, num_envs: int, seed: int) -> EnvBase:
+    return _make(config, num_envs=num_envs, seed=seed, device=str(device))
+
+
+def _other_logger(config: DictConfig, folder: Path) -> Any:
+    try:
+        return _optional(config.logger, log_dir=str(folder))
+    except ImportError as error:
+        raise ExperimentError(f"{error}: pip install the logger that logger=... names.") from error
+    except Exception as error:  # a service that cannot be reached
+        warnings.warn(
+            f"no {config.logger._target_} ({error}); metrics go to {folder} alone.", stacklevel=2
+        )
+        return None
+
+
+def _optional(config: DictConfig, **options: Any) -> Any:
+    """What a group builds; nothing where its choice is empty."""
+    return _make(config, **options) if "_target_" in config else None
+
+
+def _make(config: DictConfig, *arguments: Any, **options: Any) -> Any:
+    """What a part of the config builds; why it cannot, without Hydra's frame around it."""
+    try:
+        return instantiate(config, *arguments, **options)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ExperimentError | ImportError | None):
+            raise (cause or error) from error
+        raise ExperimentError(f"{config._target_}: {type(cause).__name__}: {cause}") from error
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)

@@ -1,0 +1,56 @@
+"""What can be told of a config before anything is built."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from torchrl_ob.experiments.errors import ExperimentError
+
+__all__ = ["check_config"]
+
+STATE_VALUES = ("state_value_from_env",)
+
+
+def check_config(config: DictConfig) -> None:
+    """Check sizes and that the critic fits the advantage.
+
+    Raises:
+        ExperimentError: in one line, with the remedy.
+    """
+    frames, envs = config.collector.frames_per_batch, config.env.num_envs
+    _divides("env.num_envs", envs, "collector.frames_per_batch", frames)
+    _divides("collector.frames_per_batch", frames, "total_frames", config.total_frames)
+    _divides(
+        "collector.frames_per_batch", frames, "checkpoint.interval", config.checkpoint.interval
+    )
+    _divides(
+        "collector.frames_per_batch", frames, "evaluation.interval", config.evaluation.interval
+    )
+    if config.trainer.minibatch_size > frames:
+        raise ExperimentError(
+            f"trainer.minibatch_size={config.trainer.minibatch_size} is larger than "
+            f"collector.frames_per_batch={frames}: lower it."
+        )
+    is_gae = config.advantage._target_.endswith("gae")
+    is_value = config.critic._target_.endswith(STATE_VALUES)
+    if is_gae and not is_value:
+        raise ExperimentError(
+            "advantage=gae needs V(s), and the critic reads the action: take critic=state_value."
+        )
+    if not is_gae and is_value:
+        raise ExperimentError(
+            f"{config.advantage._target_.rsplit('.')[-1]} needs Q(s, a), and the critic is a state "
+            "value: take critic=pooled or critic=concat."
+        )
+    normed = "_target_" in config.value_norm
+    if normed and not config.loss._target_.endswith(("MAPPOLoss", "IPPOLoss")):
+        raise ExperimentError(
+            "a value norm is updated by MAPPOLoss and IPPOLoss alone: take loss=mappo or loss=ippo."
+        )
+
+
+def _divides(small_name: str, small: int, large_name: str, large: int) -> None:
+    if small < 1 or large < 1 or large % small:
+        raise ExperimentError(
+            f"{large_name}={large} must be a multiple of {small_name}={small}, both positive."
+        )

@@ -1,0 +1,121 @@
+"""Checkpoints of a run: whole or absent, loaded without executing anything, in reach of a resume."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchrl.checkpoint import (
+    Checkpoint,
+    CheckpointRotation,
+    GlobalRNGState,
+    StateDictCheckpointAdapter,
+)
+from torchrl.trainers import Trainer
+
+from torchrl_ob.experiments.errors import ExperimentError
+
+__all__ = ["WeightsOnlyAdapter", "make_checkpoint", "make_rotation", "resume"]
+
+
+class WeightsOnlyAdapter(StateDictCheckpointAdapter):
+    """State dicts as ``torch.save`` writes them, read with ``weights_only=True`` and in no other way."""
+
+    def __init__(self) -> None:
+        super().__init__(payload_format="torch")
+
+    def load(self, component: Any, path: Path, *, map_location: Any, **_: Any) -> None:
+        """Read the state and hand it to the component."""
+        state = torch.load(path / self.state_torch, weights_only=True, map_location=map_location)
+        component.load_state_dict(state)
+
+
+class _Rotation(CheckpointRotation):
+    """TorchRL's rotation, which says in one line why a checkpoint could not be written."""
+
+    def save(self, checkpoint: Checkpoint, *, step: int, **options: Any) -> Path:
+        """Write one checkpoint, then remove the oldest."""
+        try:
+            return super().save(checkpoint, step=step, **options)
+        except (OSError, RuntimeError) as error:
+            latest = self.latest()
+            kept = f"{latest} is whole" if latest else "there is none before it"
+            raise ExperimentError(
+                f"cannot write the checkpoint of frame {step} to {self.directory} ({error}); {kept}. "
+                "Make room or another hydra.run.dir, and continue with resume=auto."
+            ) from error
+
+
+def make_checkpoint(**components: Any) -> Checkpoint:
+    """A checkpoint of these components and of the random numbers; the trainer adds its own."""
+    checkpoint = Checkpoint(format="archive")
+    checkpoint.register_adapter(object, WeightsOnlyAdapter())
+    for name, component in components.items():
+        checkpoint.register(name, component)
+    return checkpoint.register("rng", GlobalRNGState())
+
+
+def make_rotation(folder: Path, keep: int) -> CheckpointRotation:
+    """The newest ``keep`` checkpoints of a folder; what a killed run left half-written is removed."""
+    for path in folder.glob(".checkpoint-*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return _Rotation(folder, keep_last=keep)
+
+
+def resume(trainer: Trainer, source: Path, config: Mapping[str, Any]) -> str:
+    """Put a trainer in the state of the newest checkpoint that can be read.
+
+    Args:
+        trainer: built from ``config``.
+        source: a folder of checkpoints, or one checkpoint.
+        config: what the checkpoint must have been made with.
+
+    Returns:
+        What was done, in words; empty where the folder has no checkpoint.
+
+    Raises:
+        ExperimentError: for a checkpoint of another config, and where none can be read.
+    """
+    if not source.exists():
+        return ""
+    paths = sorted(source.glob("checkpoint-*"), reverse=True) if source.is_dir() else [source]
+    problems = []
+    for path in paths:
+        try:
+            made_with = Checkpoint.manifest(path)["metadata"].get("config", {})
+            _require_same(made_with, config, path)
+            trainer.load_from_file(path, map_location=None)
+        except ExperimentError:
+            raise
+        except Exception as error:  # whichever way a file is broken
+            problems.append(f"{path} cannot be read ({error})")
+        else:
+            return "; ".join([*problems, f"resumed from {path}"])
+    if problems:
+        raise ExperimentError("; ".join(problems) + ": no checkpoint is left to resume from.")
+    return ""
+
+
+def _require_same(saved: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
+    before, now = dict(_leaves(saved)), dict(_leaves(config))
+    differ = [
+        f"{key}={before.get(key)!r} there and {now.get(key)!r} here"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differ:
+        raise ExperimentError(
+            f"{path} is of another config: {'; '.join(differ[:5])}. Use the same overrides, or start "
+            "afresh in another hydra.run.dir."
+        )
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Any:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,123 @@
+"""Environments of an experiment: a VMAS scenario with a time limit and the sum of rewards."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.envs import (
+    Compose,
+    EnvBase,
+    RewardSum,
+    StepCounter,
+    TransformedEnv,
+    UnaryTransform,
+    VmasEnv,
+)
+
+from torchrl_ob.experiments.errors import ExperimentError, nearest
+
+__all__ = ["episode_returns", "group_of", "make_vmas"]
+
+
+def make_vmas(
+    scenario: str,
+    *,
+    num_envs: int,
+    max_steps: int,
+    seed: int,
+    continuous_actions: bool = True,
+    shared_reward: bool = False,
+    scenario_kwargs: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> EnvBase:
+    """A VMAS scenario, all of whose agents are one team.
+
+    Episodes are cut after ``max_steps`` as a time limit (``truncated``): the return goes on with
+    what the critic expects beyond. The sum of rewards so far is in ``(group, "episode_reward")``.
+
+    Args:
+        scenario: name of a VMAS scenario.
+        num_envs: number of environments that step together.
+        max_steps: length of an episode.
+        seed: of the starts of episodes.
+        continuous_actions: or discrete ones.
+        shared_reward: give every agent the mean of the team's rewards, as in a cooperative task
+            (arXiv:2108.08612, section 2).
+        scenario_kwargs: arguments of the scenario, such as ``{"n_agents": 4}``.
+        device: where the simulation runs.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ExperimentError: for a scenario or an argument that VMAS does not know, and for agents that
+            do not form one group of equal spaces.
+
+    Example:
+        >>> from torchrl_ob.experiments.envs import make_vmas  # needs vmas
+        >>> env = make_vmas("balance", num_envs=2, max_steps=5, seed=0, shared_reward=True)
+        >>> env.rollout(5)["next", "agents", "episode_reward"].shape
+        torch.Size([2, 5, 3, 1])
+    """
+    if scenario not in VmasEnv.available_envs:
+        raise ExperimentError(
+            f"VMAS has no scenario {scenario!r}: {nearest(scenario, VmasEnv.available_envs)}"
+        )
+    try:
+        with warnings.catch_warnings():  # of an argument that the scenario does not read
+            warnings.filterwarnings("error", "Scenario kwargs")
+            env = VmasEnv(
+                scenario,
+                num_envs=num_envs,
+                max_steps=None,
+                continuous_actions=continuous_actions,
+                seed=seed,
+                device=device,
+                **dict(scenario_kwargs or {}),
+            )
+    except Exception as error:
+        raise ExperimentError(
+            f"VMAS refuses scenario {scenario!r} with scenario_kwargs={dict(scenario_kwargs or {})}: "
+            f"{error}"
+        ) from error
+    group = group_of(env)
+    transforms: list[Any] = [StepCounter(max_steps=max_steps)]
+    if shared_reward:
+        key = (group, "reward")
+        transforms.append(UnaryTransform([key], [key], fn=_team_mean))
+    transforms.append(RewardSum([(group, "reward")], [(group, "episode_reward")]))
+    return TransformedEnv(env, Compose(*transforms))
+
+
+def group_of(env: EnvBase) -> str:
+    """The name of the one group of agents of an environment.
+
+    Raises:
+        ExperimentError: where there are several groups, or agents of different spaces.
+    """
+    groups = list(env.group_map)
+    if len(groups) != 1:
+        raise ExperimentError(
+            f"the agents form {len(groups)} groups, {', '.join(groups)}, and the training loop takes "
+            "one team. Build an actor, a critic and an advantage for each group in a script."
+        )
+    if getattr(env, "het_specs", False):
+        raise ExperimentError(
+            f"agents of the group {groups[0]!r} observe or act in spaces of different sizes, and the "
+            "training loop takes agents of equal spaces."
+        )
+    return groups[0]
+
+
+def episode_returns(batch: TensorDictBase, group: str) -> torch.Tensor:
+    """Sum of rewards of every episode that ends in a batch, mean over agents, ``[episodes]``."""
+    done = batch["next", "done"].squeeze(-1)
+    return batch["next", group, "episode_reward"][done].mean((-2, -1))
+
+
+def _team_mean(reward: torch.Tensor) -> torch.Tensor:
+    return reward.mean(-2, keepdim=True).expand_as(reward).contiguous()

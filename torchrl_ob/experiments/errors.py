@@ -1,0 +1,29 @@
+"""What a user is told in one line when an experiment cannot run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["ExperimentError", "nearest"]
+
+
+class ExperimentError(Exception):
+    """Something in the config, the run folder or the machine that the user can mend."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The names most like a mistyped one, in words.
+
+    Example:
+        >>> from torchrl_ob.experiments.errors import nearest
+        >>> nearest("navigaton", ["balance", "navigation"])
+        "did you mean 'navigation'?"
+        >>> nearest("x", ["balance", "navigation"])
+        'choose from balance, navigation.'
+    """
+    choices = sorted(choices)
+    near = difflib.get_close_matches(name, choices, n=3)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"choose from {', '.join(choices)}."

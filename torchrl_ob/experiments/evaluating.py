@@ -1,0 +1,90 @@
+"""Evaluation on environments of its own, without a trace in the random numbers of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+from torchrl.trainers import Trainer
+
+from torchrl_ob.diagnostics.bootstrap import Estimate, bootstrap
+from torchrl_ob.diagnostics.vmas_clone import isolated
+from torchrl_ob.experiments.envs import group_of
+
+__all__ = ["Evaluation", "mean_with_interval"]
+
+EXPLORATION = {"deterministic": ExplorationType.DETERMINISTIC, "stochastic": ExplorationType.RANDOM}
+
+
+class Evaluation:
+    """Rewards of one episode in each of some environments, at an interval of frames.
+
+    The starts are the same each time and for every run of the same ``seed``, so that runs compare
+    on the same episodes. The random numbers of torch, numpy, python and VMAS are left as they were.
+
+    Args:
+        env: the environments.
+        policy: the actor.
+        max_steps: length of an episode.
+        interval: frames from one evaluation to the next.
+        seed: of the starts and of the stochastic policy.
+    """
+
+    def __init__(
+        self,
+        env: EnvBase,
+        policy: Callable[[TensorDictBase], TensorDictBase],
+        *,
+        max_steps: int,
+        interval: int,
+        seed: int,
+    ) -> None:
+        self.policy, self.max_steps = policy, max_steps
+        self.interval, self.seed = interval, seed
+        self.env, self.group = env, group_of(env)
+        self.trainer: Trainer | None = None
+
+    def returns(self, exploration: str) -> Tensor:
+        """Sum of rewards of the first episode of each environment, mean over agents, ``[envs]``.
+
+        Args:
+            exploration: ``"deterministic"`` or ``"stochastic"``.
+        """
+        with (
+            torch.no_grad(),
+            isolated(self.env, self.seed),
+            set_exploration_type(EXPLORATION[exploration]),
+        ):
+            self.env.set_seed(self.seed)
+            batch = self.env.rollout(self.max_steps, self.policy, break_when_any_done=False)
+        done = batch["next", "done"].squeeze(-1)  # [envs, T]
+        first = done & (done.cumsum(-1) == 1)
+        episodes = batch["next", self.group, "episode_reward"].mean((-2, -1))
+        return (episodes * first).sum(-1)
+
+    def __call__(self, _: TensorDictBase | None = None) -> dict[str, float] | None:
+        """Mean rewards, where it is time."""
+        assert self.trainer is not None
+        if self.trainer.collected_frames % self.interval:
+            return None
+        return {f"eval/{name}_reward": self.returns(name).mean().item() for name in EXPLORATION}
+
+    def register(self, trainer: Trainer) -> None:
+        """Add the hook to a trainer, after its updates."""
+        self.trainer = trainer
+        trainer.register_op("post_steps_log", self)
+
+
+def mean_with_interval(returns: Tensor) -> Estimate:
+    """Mean of the episodes with its bootstrap interval.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.experiments.evaluating import mean_with_interval
+        >>> mean_with_interval(torch.tensor([1.0, 2.0, 3.0, 4.0])).value
+        tensor(2.5000)
+    """
+    return bootstrap(lambda count: count @ returns / count.sum(-1), len(returns), like=returns)

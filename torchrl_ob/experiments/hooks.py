@@ -1,0 +1,153 @@
+"""What happens around the updates of TorchRL's trainer: minibatches, metrics, evaluation, guards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import nn
+from torchrl.data import ReplayBuffer
+from torchrl.trainers import Trainer
+from tqdm import tqdm
+
+from torchrl_ob.experiments.envs import episode_returns
+from torchrl_ob.experiments.errors import ExperimentError
+
+__all__ = ["EpisodeReward", "FiniteLoss", "Minibatches", "Progress"]
+
+
+class Minibatches:
+    """The advantage of a batch, once, while time is a dimension; then minibatches of its steps.
+
+    TorchRL's trainer computes the advantage again in each epoch.
+
+    Args:
+        advantage: of the batch, ``[*B, T]``.
+        buffer: that the steps are drawn from, without replacement.
+    """
+
+    def __init__(self, advantage: Callable[[TensorDictBase], Any], buffer: ReplayBuffer) -> None:
+        self.advantage, self.buffer = advantage, buffer
+        self.minibatches = iter(buffer)
+
+    def prepare(self, batch: TensorDictBase) -> TensorDictBase:
+        """Add the advantage to the batch and fill the buffer."""
+        self.advantage(batch)
+        self.buffer.extend(batch.reshape(-1))
+        return batch
+
+    def draw(self, _: TensorDictBase) -> TensorDictBase:
+        """The next minibatch; ``StopIteration`` ends the epoch."""
+        try:
+            return next(self.minibatches)
+        except StopIteration:
+            self.minibatches = iter(self.buffer)
+            raise
+
+    def register(self, trainer: Trainer) -> None:
+        """Add the hook to a trainer that has no buffer and no estimator of its own."""
+        trainer.register_op("batch_process", self.prepare)
+        trainer.register_op("process_optim_batch", self.draw)
+
+
+class EpisodeReward:
+    """Logs the mean reward of the steps of a batch and of the episodes that end in it."""
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+
+    def __call__(self, batch: TensorDictBase) -> dict[str, float]:
+        """Means over agents; no episode, no number."""
+        metrics = {"train/reward": batch["next", self.group, "reward"].mean().item()}
+        returns = episode_returns(batch, self.group)
+        if len(returns):
+            metrics["train/episode_reward"] = returns.mean().item()
+        return metrics
+
+    def register(self, trainer: Trainer) -> None:
+        """Add the hook to a trainer."""
+        trainer.register_op("pre_steps_log", self)
+
+
+class Progress:
+    """A bar with the reward, frames per second and the time left."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.bar: tqdm | None = None
+
+    def start(self) -> None:
+        """From the frame where the run stands, which is not 0 where it was resumed."""
+        frames = self.trainer.collected_frames
+        self.bar = tqdm(
+            total=self.trainer.total_frames, initial=frames, unit=" frames", unit_scale=True
+        )
+
+    def update(self, _: TensorDictBase) -> None:
+        """To the frame where the run stands."""
+        assert self.bar is not None
+        rewards = self.trainer._log_dict.get("train/episode_reward")
+        if rewards:
+            self.bar.set_postfix(reward=f"{rewards[-1]:.2f}", refresh=False)
+        self.bar.update(self.trainer.collected_frames - self.bar.n)
+
+    def stop(self) -> None:
+        """Leave the bar on the screen."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def register(self) -> None:
+        """Add the hook to the trainer."""
+        self.trainer.register_op("setup", self.start)
+        self.trainer.register_op("post_steps_log", self.update)
+        self.trainer.register_op("shutdown", self.stop)
+
+
+class FiniteLoss:
+    """Stops the run where a loss is not a finite number, before a parameter is touched.
+
+    Args:
+        networks: whose parameters are looked at for the cause.
+        path: where the minibatch is saved, for ``torch.load(path, weights_only=True)``.
+    """
+
+    def __init__(self, networks: dict[str, nn.Module], path: Path) -> None:
+        self.networks, self.path = networks, path
+
+    def __call__(self, minibatch: TensorDictBase, losses: TensorDictBase) -> None:
+        """Check every loss.
+
+        Raises:
+            ExperimentError: with the cause: the batch, the parameters, or else the loss.
+        """
+        terms = {name: term for name, term in losses.items() if name.startswith("loss")}
+        if torch.stack([term.isfinite().all() for term in terms.values()]).all():
+            return
+        broken = [name for name, term in terms.items() if not term.isfinite().all()]
+        entries = minibatch.detach().flatten_keys(".").to_dict()
+        torch.save(entries, self.path)
+        raise ExperimentError(
+            f"{', '.join(broken)} is not finite: {self.cause(entries)} The minibatch is in {self.path}."
+        )
+
+    def cause(self, entries: dict[str, torch.Tensor]) -> str:
+        """Where numbers that are not finite are met first."""
+        for name, network in self.networks.items():
+            if not all(x.isfinite().all() for x in network.parameters()):
+                return (
+                    f"parameters of the {name} are not. Lower optimizer.lr or trainer.clip_norm, and "
+                    "resume from the last checkpoint."
+                )
+        keys = [k for k, x in entries.items() if x.is_floating_point() and not x.isfinite().all()]
+        if keys:
+            return f"so are {', '.join(map(repr, keys))} of the batch, from the environment or the critic."
+        return (
+            "batch and parameters are finite, so the loss overflows; lower the scale of the reward."
+        )
+
+    def register(self, trainer: Trainer) -> None:
+        """Add the hook to a trainer, between the loss and its gradient."""
+        trainer.register_op("process_loss", self)

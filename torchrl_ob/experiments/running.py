@@ -1,0 +1,133 @@
+"""A run: its folder, its resume, its end."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torchrl.trainers import Trainer
+
+from torchrl_ob.diagnostics.bootstrap import Estimate
+from torchrl_ob.experiments.building import Experiment, build, training_config
+from torchrl_ob.experiments.checking import check_config
+from torchrl_ob.experiments.checkpoints import resume
+from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.evaluating import EXPLORATION, mean_with_interval
+
+__all__ = ["run"]
+
+PACKAGES = ("torch", "tensordict", "torchrl", "torchrl-ob", "vmas", "hydra-core")
+
+
+def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None) -> Experiment:
+    """Train as a config says, and evaluate at the end.
+
+    Args:
+        config: composed from ``configs/train.yaml``.
+        folder: of the run. It gets ``config.yaml``, ``run.json`` (versions, git revision, choices of
+            the groups), ``metrics/scalars``, ``checkpoints`` and ``evaluation.json``.
+        choices: which choice each group of the config was.
+
+    Returns:
+        The parts of the run.
+
+    Raises:
+        ExperimentError: in one line, for whatever the user can mend.
+        SystemExit: with 130 where the user stopped the run; it is saved first.
+    """
+    check_config(config)
+    source = _source(config, folder)
+    _describe(config, folder, choices or {})
+    experiment = build(config, folder)
+    trainer = experiment.trainer
+    if source is not None:
+        done = resume(trainer, source, training_config(config))
+        print(done or f"nothing to resume in {source}: starting afresh")
+    print(f"results go to {folder}")
+    with _stop_on_signal(trainer):
+        trainer.train()
+    if trainer._stop_training:
+        print(f"stopped and saved at frame {trainer.collected_frames}; go on with resume=auto")
+        raise SystemExit(130)
+    results = {
+        name: mean_with_interval(experiment.evaluation.returns(name)) for name in EXPLORATION
+    }
+    _conclude(results, folder)
+    return experiment
+
+
+def _source(config: DictConfig, folder: Path) -> Path | None:
+    checkpoints = folder / "checkpoints"
+    if config.resume is None:
+        if any(checkpoints.glob("checkpoint-*")):
+            raise ExperimentError(
+                f"{folder} already holds a run: continue it with resume=auto, or give another "
+                "hydra.run.dir."
+            )
+        return None
+    if config.resume == "auto":
+        return checkpoints
+    path = Path(config.resume)
+    if not path.exists():
+        raise ExperimentError(f"resume={path} does not exist; give a checkpoint, or resume=auto.")
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+
+
+def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        OmegaConf.save(resolved, folder / "config.yaml")
+        about = {
+            "versions": {name: version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "git": _git_revision(),
+            "command": sys.argv,
+            "choices": choices,
+        }
+        (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+    except OSError as error:
+        raise ExperimentError(
+            f"cannot write to {folder} ({error.strerror}): give another hydra.run.dir."
+        ) from error
+
+
+def _git_revision() -> str | None:
+    command = ["git", "describe", "--always", "--dirty"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    return found.stdout.strip() or None
+
+
+@contextmanager
+def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
+    """Ctrl-C, or a request to terminate, ends the run after the current batch; a second, at once."""
+
+    def stop(number: int, _: Any) -> None:
+        print("stopping after this batch; once more stops at once", file=sys.stderr)
+        trainer.request_stop(signal.Signals(number).name)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, stop) for number in signals}
+    try:
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, previous[number])
+
+
+def _conclude(results: dict[str, Estimate], folder: Path) -> None:
+    numbers = {name: [x.item() for x in estimate] for name, estimate in results.items()}
+    (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    for name, (value, low, high) in numbers.items():
+        print(f"mean episode reward, {name}: {value:.3f} [{low:.3f}, {high:.3f}]")
+    print(f"results are in {folder}")
