@@ -107,6 +107,10 @@ def command(folder, *overrides):
     return [*program, f"hydra.run.dir={folder}", *overrides]
 
 
+def checkpoints(folder):
+    return set(folder.glob("checkpoints/checkpoint-*.torchrl"))
+
+
 def test_a_run_that_is_killed_and_resumed_ends_in_the_same_numbers(tmp_path):
     overrides = ["env.scenario=balance", "total_frames=1600", "loss=mappo", "value_norm=popart"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -120,10 +124,8 @@ def test_a_run_that_is_killed_and_resumed_ends_in_the_same_numbers(tmp_path):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        seen = len(list(killed.glob("checkpoints/*.torchrl")))
-        while process.poll() is None and (
-            list(killed.glob("checkpoints/*600.torchrl")) == [] and seen == 0
-        ):
+        seen = checkpoints(killed)
+        while process.poll() is None and not checkpoints(killed) - seen:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)

@@ -35,7 +35,8 @@ from torchrl_ob.diagnostics import (
     state_value,
     variance_terms,
 )
-from torchrl_ob.diagnostics.bootstrap import Blocks, bootstrap
+from torchrl_ob.diagnostics.attribution import Headroom
+from torchrl_ob.diagnostics.bootstrap import Blocks, Estimate, bootstrap
 from torchrl_ob.diagnostics.scores import output_jacobians, scores
 from torchrl_ob.functional import (
     categorical_log_score_weights,
@@ -399,6 +400,15 @@ def test_headroom_is_the_share_of_each_source(bootstrap_kind):
     text = str(measured)
     assert "baselines can remove at most" in text
     assert text.count("\n") == 1  # a line for each agent
+
+
+def test_headroom_says_where_its_shares_cannot_be_believed():
+    def share(low, high):
+        return Estimate(torch.tensor([(low + high) / 2]), torch.tensor([low]), torch.tensor([high]))
+
+    sources = share(0.1, 0.2), share(1.8, 1.9), share(0.1, 0.2)
+    assert "Train the critic" in str(Headroom(*sources, share(-1.3, -1.1)))
+    assert "Train the critic" not in str(Headroom(*sources, share(-1.3, 0.1)))
 
 
 def test_headroom_of_the_critics_own_signal_is_all():

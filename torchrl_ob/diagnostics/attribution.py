@@ -39,7 +39,7 @@ class Headroom(NamedTuple):
     rest: Estimate
 
     def __str__(self) -> str:
-        """The number that decides, in words."""
+        """The number that decides, in words; and where the critic's account cannot be believed."""
         lines = []
         for agent, shares in enumerate(zip(*(x.value.tolist() for x in self), strict=True)):
             others, own, later, rest = (f"{100 * share:.1f}%" for share in shares)
@@ -49,6 +49,11 @@ class Headroom(NamedTuple):
                 f"of the variance here: {others} comes from the others' current actions and {own} from the own one, "
                 f"{later} from later actions, {rest} from the environment and the critic's error."
             )
+            if self.rest.high[agent] < 0:
+                lines[-1] += (
+                    " These cannot be shares: Q varies over actions by more than the return does. "
+                    "Train the critic on this policy first, then measure again."
+                )
         return "\n".join(lines)
 
 
@@ -74,7 +79,8 @@ def headroom(
     and what is left is the environment's noise and the critic's error. Where the signal is the
     critic's Q itself, everything is the current action's. All shares are unbiased up to the ratio.
 
-    A critic that does not see actions hides headroom that is there: see
+    A critic that is not trained yet may expect more variance than the return has; the rest is then
+    below zero, and ``str()`` says so. One that does not see actions hides headroom that is there: see
     :func:`~torchrl_ob.diagnostics.true_headroom` for the truth.
 
     Args:

@@ -152,7 +152,7 @@ def prove(
                     )
 
     everywhere = torch.arange(len(states))
-    random = "Its dynamics are random: switch its noise off."
+    random = "Its dynamics are random: switch that off by the scenario's arguments, such as n_red_agents=0."
     compare(deep_copy(env), everywhere, own_steps, random)
     missed = "A copy lacks part of its state: hand over a clone(env, index) that copies all of it."
     compare(copies(clone, env, everywhere), everywhere, own_steps, missed)

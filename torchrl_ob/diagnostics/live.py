@@ -70,8 +70,10 @@ class VarianceLogger(TrainerHookBase):
     def __init__(
         self, advantage: JointAdvantage, *, interval: int = 10, num_draws: int = 4
     ) -> None:
-        if interval < 1:
-            raise ValueError(f"interval must be 1 or more, got {interval}.")
+        if not isinstance(interval, int) or interval < 1:
+            raise ValueError(
+                f"interval must be a whole number of batches, 1 or more, got {interval}."
+            )
         self.advantage, self.interval, self.num_draws = advantage, interval, num_draws
         self.num_batches = 0
 

@@ -27,8 +27,9 @@ class CriticQuality(NamedTuple):
         others_spread: standard deviation of the own action's mean of Q across the others' actions.
         explained_variance: ``1 - Var(G - Q) / Var(G)`` over the batch; 1 is perfect.
         slope: of ``G - V`` on ``Q - V``, within states: 1 where Q's action part is calibrated, 0
-            where it is noise; NaN where Q does not vary.
-        bias: mean of ``G - V`` over its root mean square, in [-1, 1]: far from 0 where the critic lags
+            where it is noise; below 1/2, a baseline of the actions adds noise; not finite where Q does
+            not vary.
+        bias: mean of ``G - V`` over its root mean square, near [-1, 1]: far from 0 where the critic lags
             behind the policy. Baselines then differ by their means too, unless the advantage is
             standardised.
     """
