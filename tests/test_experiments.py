@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torchrl.envs import VmasEnv
 
 from torchrl_ob.experiments.building import build
@@ -20,6 +21,7 @@ from torchrl_ob.experiments.checkpoints import WeightsOnlyAdapter
 from torchrl_ob.experiments.envs import group_of, make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.saved import evaluate_run
 from torchrl_ob.experiments.simulator_state import load_simulator_state, simulator_state
 from torchrl_ob.train import config_folder
 
@@ -153,6 +155,27 @@ def test_a_truncated_checkpoint_falls_back_and_another_config_is_refused(tmp_pat
     assert f"{newest} cannot be read" in out
     assert "resumed from" in out
     assert scalars(tmp_path) == first
+
+
+def test_a_run_is_evaluated_from_its_folder_as_it_was_in_training(tmp_path):
+    run(configure("env.scenario=balance"), tmp_path)
+    at_the_end = json.loads((tmp_path / "evaluation.json").read_text())
+    again = {name: [x.item() for x in y] for name, y in evaluate_run(tmp_path).items()}
+    assert again == at_the_end
+    assert evaluate_run(tmp_path, episodes=3).keys() == again.keys()
+    with pytest.raises(ExperimentError, match=r"no config\.yaml"):
+        evaluate_run(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "torch.os.system", "torch.nothing", "builtins.eval"]
+)
+def test_a_config_of_a_folder_calls_nothing_foreign(target, tmp_path):
+    config = configure()
+    config.env._target_ = target
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    with pytest.raises(ExperimentError, match=target):
+        evaluate_run(tmp_path)
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path):

@@ -130,8 +130,15 @@ LAYERS = {  # each may import those on its right
         "experiments.errors",
         "experiments.evaluating",
     ),
+    "experiments.saved": (
+        "diagnostics.bootstrap",
+        "experiments.building",
+        "experiments.checkpoints",
+        "experiments.errors",
+        "experiments.evaluating",
+    ),
     "experiments.__init__": (),
-    "train": ("experiments.errors", "experiments.running"),
+    "train": ("experiments.errors", "experiments.running", "experiments.saved"),
     "__init__": ("critics", "advantages"),
 }
 OUTSIDE = {
@@ -173,6 +180,7 @@ OUTSIDE = {
     "experiments.checking": {"omegaconf"},
     "experiments.building": {"hydra", "numpy", "omegaconf", "torch", "torchrl"},
     "experiments.running": {"omegaconf", "torchrl"},
+    "experiments.saved": {"hydra", "omegaconf", "torchrl"},
     "experiments.__init__": set(),
     "train": {"hydra", "omegaconf"},
     "__init__": set(),

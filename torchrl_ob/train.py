@@ -8,6 +8,7 @@ from pathlib import Path
 
 USAGE = """torchrl-ob train [OVERRIDE...]      train; advantage=coma swaps the advantage, -m sweeps
 torchrl-ob train --help             the whole config
+torchrl-ob eval RUN [EPISODES]      evaluate the newest checkpoint of a run's folder
 torchrl-ob list                     what can be swapped
 
 examples
@@ -30,6 +31,8 @@ def main() -> None:
     command, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if command == "train":
         _train(arguments)
+    elif command == "eval":
+        _eval(*arguments)
     elif command == "list":
         _list()
     elif command in ("-h", "--help"):
@@ -60,6 +63,23 @@ def _train(arguments: list[str]) -> None:
         entry(task)()
     except (ExperimentError, hydra.errors.HydraException) as error:
         sys.exit(f"torchrl-ob: {error}")
+
+
+def _eval(folder: str = "", episodes: str = "") -> None:
+    try:
+        from torchrl_ob.experiments.errors import ExperimentError
+        from torchrl_ob.experiments.saved import evaluate_run
+    except ModuleNotFoundError as error:
+        sys.exit(f"torchrl-ob: {error}: pip install 'torchrl-ob[experiments]'")
+
+    if not folder or (episodes and not episodes.isdigit()):
+        sys.exit("torchrl-ob eval RUN [EPISODES]: the folder of a run, and a whole number.")
+    try:
+        results = evaluate_run(Path(folder), int(episodes) if episodes else None)
+    except ExperimentError as error:
+        sys.exit(f"torchrl-ob: {error}")
+    for name, (value, low, high) in results.items():
+        print(f"mean episode reward, {name}: {value:.3f} [{low:.3f}, {high:.3f}]")
 
 
 def _list() -> None:

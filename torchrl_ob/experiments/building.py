@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import warnings
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches,
 from torchrl_ob.experiments.loggers import RunLogger
 from torchrl_ob.joint_advantage import JointAdvantage
 
-__all__ = ["Experiment", "build", "training_config"]
+__all__ = ["Experiment", "build", "build_actor", "training_config"]
 
 NOT_TRAINING = ("resume", "checkpoint", "logger", "progress_bar")
 
@@ -67,15 +66,10 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     Raises:
         ExperimentError: where parts do not fit.
     """
-    device = _device(config.device)
-    make_env = partial(_make_env, config.env, device)
-    frames = config.collector.frames_per_batch
-    evaluation_env = partial(make_env, config.evaluation.num_envs, config.evaluation.seed)
-    # before the training environments: VMAS's environments share one random state
-    probe = evaluation_env()
+    device, frames = _device(config.device), config.collector.frames_per_batch
+    # the environments of evaluation first: all of VMAS's share one random state
+    probe, actor = build_actor(config)
     group = group_of(probe)
-    _seed(config.seed)
-    actor = _make(config.policy, probe, group=group).to(device)
     norm = _optional(config.value_norm)
     normed = {} if norm is None else {"value_norm": norm}
     reads_norm = "JointQCritic" in config.critic._target_
@@ -95,7 +89,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     )
     optimizer = _make(config.optimizer)(loss.parameters())
     collector = _make(config.collector)(
-        make_env(config.env.num_envs, config.seed),
+        _make(config.env, seed=config.seed, device=str(device)),
         actor,
         total_frames=config.total_frames,
         device=device,
@@ -145,8 +139,19 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     return Experiment(trainer, actor, critic, advantage, evaluation)
 
 
-def _make_env(config: DictConfig, device: torch.device, num_envs: int, seed: int) -> EnvBase:
-    return _make(config, num_envs=num_envs, seed=seed, device=str(device))
+def build_actor(config: DictConfig) -> tuple[EnvBase, nn.Module]:
+    """The environments of evaluation, and the actor of the config's seed.
+
+    Args:
+        config: composed from ``configs/train.yaml``.
+
+    Returns:
+        Both.
+    """
+    device, sizes = _device(config.device), config.evaluation
+    env = _make(config.env, num_envs=sizes.num_envs, seed=sizes.seed, device=str(device))
+    _seed(config.seed)
+    return env, _make(config.policy, env, group=group_of(env)).to(device)
 
 
 def _other_logger(config: DictConfig, folder: Path) -> Any:

@@ -18,7 +18,7 @@ from torchrl.trainers import Trainer
 
 from torchrl_ob.experiments.errors import ExperimentError
 
-__all__ = ["WeightsOnlyAdapter", "make_checkpoint", "make_rotation", "resume"]
+__all__ = ["WeightsOnlyAdapter", "make_checkpoint", "make_rotation", "read_checkpoint", "resume"]
 
 
 class WeightsOnlyAdapter(StateDictCheckpointAdapter):
@@ -56,6 +56,13 @@ def make_checkpoint(**components: Any) -> Checkpoint:
     for name, component in components.items():
         checkpoint.register(name, component)
     return checkpoint.register("rng", GlobalRNGState())
+
+
+def read_checkpoint(path: Path, **components: Any) -> None:
+    """Put some components alone in the state of a checkpoint, such as ``actor=actor``."""
+    checkpoint = Checkpoint(**components)
+    checkpoint.register_adapter(object, WeightsOnlyAdapter())
+    checkpoint.load(path, map_location="cpu")
 
 
 def make_rotation(folder: Path, keep: int) -> CheckpointRotation:
