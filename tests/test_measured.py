@@ -37,6 +37,7 @@ from torchrl_ob.diagnostics import (
 )
 from torchrl_ob.diagnostics.attribution import Headroom
 from torchrl_ob.diagnostics.bootstrap import Blocks, Estimate, bootstrap
+from torchrl_ob.diagnostics.quality import CriticQuality
 from torchrl_ob.diagnostics.scores import output_jacobians, scores
 from torchrl_ob.functional import (
     categorical_log_score_weights,
@@ -400,6 +401,15 @@ def test_headroom_is_the_share_of_each_source(bootstrap_kind):
     text = str(measured)
     assert "baselines can remove at most" in text
     assert text.count("\n") == 1  # a line for each agent
+
+
+def test_critic_quality_prints_a_line_for_each_number():
+    estimate = Estimate(*torch.tensor([[0.5, 2.0], [0.25, 1.0], [0.75, 3.0]]))
+    lines = str(CriticQuality(*[estimate] * 5)).splitlines()
+    assert [line.split()[0] for line in lines] == list(CriticQuality._fields)
+    assert (
+        lines[3].split(maxsplit=1)[1].split() == ["0.500", "[0.250,", "0.750]", "2.000", "[1.000,", "3.000]"]
+    )
 
 
 def test_headroom_says_where_its_shares_cannot_be_believed():

@@ -40,6 +40,15 @@ class CriticQuality(NamedTuple):
     slope: Estimate
     bias: Estimate
 
+    def __str__(self) -> str:
+        """One line for each number, one column for each agent, with the intervals."""
+        lines = []
+        for name, estimate in zip(self._fields, self, strict=True):
+            agents = zip(*(bound.tolist() for bound in estimate), strict=True)
+            cells = (f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in agents)
+            lines.append(f"{name:20}" + "  ".join(f"{cell:24}" for cell in cells).rstrip())
+        return "\n".join(lines)
+
 
 def critic_quality(
     advantage: JointAdvantage,
