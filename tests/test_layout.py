@@ -123,7 +123,6 @@ LAYERS = {  # each may import those on its right
         "experiments.loggers",
     ),
     "experiments.running": (
-        "diagnostics.bootstrap",
         "experiments.building",
         "experiments.checking",
         "experiments.checkpoints",
@@ -135,10 +134,14 @@ LAYERS = {  # each may import those on its right
         "experiments.building",
         "experiments.checkpoints",
         "experiments.errors",
-        "experiments.evaluating",
     ),
     "experiments.__init__": (),
-    "train": ("experiments.errors", "experiments.running", "experiments.saved"),
+    "train": (
+        "experiments.errors",
+        "experiments.evaluating",
+        "experiments.running",
+        "experiments.saved",
+    ),
     "__init__": ("critics", "advantages"),
 }
 OUTSIDE = {

@@ -68,6 +68,7 @@ def _train(arguments: list[str]) -> None:
 def _eval(folder: str = "", episodes: str = "") -> None:
     try:
         from torchrl_ob.experiments.errors import ExperimentError
+        from torchrl_ob.experiments.evaluating import describe
         from torchrl_ob.experiments.saved import evaluate_run
     except ModuleNotFoundError as error:
         sys.exit(f"torchrl-ob: {error}: pip install 'torchrl-ob[experiments]'")
@@ -75,11 +76,9 @@ def _eval(folder: str = "", episodes: str = "") -> None:
     if not folder or (episodes and not episodes.isdigit()):
         sys.exit("torchrl-ob eval RUN [EPISODES]: the folder of a run, and a whole number.")
     try:
-        results = evaluate_run(Path(folder), int(episodes) if episodes else None)
+        print(describe(evaluate_run(Path(folder), int(episodes) if episodes else None)))
     except ExperimentError as error:
         sys.exit(f"torchrl-ob: {error}")
-    for name, (value, low, high) in results.items():
-        print(f"mean episode reward, {name}: {value:.3f} [{low:.3f}, {high:.3f}]")
 
 
 def _list() -> None:

@@ -15,7 +15,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
-from torchrl.envs import EnvBase
 from torchrl.trainers import LRSchedulerHook, Trainer
 from torchrl.trainers.algorithms.ppo import PPOTrainer
 
@@ -28,7 +27,7 @@ from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches,
 from torchrl_ob.experiments.loggers import RunLogger
 from torchrl_ob.joint_advantage import JointAdvantage
 
-__all__ = ["Experiment", "build", "build_actor", "training_config"]
+__all__ = ["Experiment", "build", "build_evaluation", "training_config"]
 
 NOT_TRAINING = ("resume", "checkpoint", "logger", "progress_bar")
 
@@ -68,8 +67,8 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     """
     device, frames = _device(config.device), config.collector.frames_per_batch
     # the environments of evaluation first: all of VMAS's share one random state
-    probe, actor = build_actor(config)
-    group = group_of(probe)
+    evaluation = build_evaluation(config)
+    probe, actor, group = evaluation.env, evaluation.policy, evaluation.group
     norm = _optional(config.value_norm)
     normed = {} if norm is None else {"value_norm": norm}
     reads_norm = "JointQCritic" in config.critic._target_
@@ -80,13 +79,6 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
     keys = {"reward": probe.reward_key, "action": probe.action_key}
     loss.set_keys(value=critic.out_keys[0], **keys)
-    evaluation = Evaluation(
-        probe,
-        actor,
-        max_steps=config.env.max_steps,
-        interval=config.evaluation.interval,
-        seed=config.evaluation.seed,
-    )
     optimizer = _make(config.optimizer)(loss.parameters())
     collector = _make(config.collector)(
         _make(config.env, seed=config.seed, device=str(device)),
@@ -139,19 +131,21 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     return Experiment(trainer, actor, critic, advantage, evaluation)
 
 
-def build_actor(config: DictConfig) -> tuple[EnvBase, nn.Module]:
-    """The environments of evaluation, and the actor of the config's seed.
+def build_evaluation(config: DictConfig) -> Evaluation:
+    """The evaluation, with environments of its own and the actor of the config's seed.
 
     Args:
         config: composed from ``configs/train.yaml``.
 
     Returns:
-        Both.
+        The evaluation; its ``policy`` is the actor.
     """
-    device, sizes = _device(config.device), config.evaluation
-    env = _make(config.env, num_envs=sizes.num_envs, seed=sizes.seed, device=str(device))
+    device, options = _device(config.device), config.evaluation
+    env = _make(config.env, num_envs=options.num_envs, seed=options.seed, device=str(device))
     _seed(config.seed)
-    return env, _make(config.policy, env, group=group_of(env)).to(device)
+    actor = _make(config.policy, env, group=group_of(env)).to(device)
+    steps = config.env.max_steps
+    return Evaluation(env, actor, max_steps=steps, interval=options.interval, seed=options.seed)
 
 
 def _other_logger(config: DictConfig, folder: Path) -> Any:

@@ -8,8 +8,6 @@ from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["check_config"]
 
-STATE_VALUES = ("state_value_from_env",)
-
 
 def check_config(config: DictConfig) -> None:
     """Check sizes and that the critic fits the advantage.
@@ -32,7 +30,7 @@ def check_config(config: DictConfig) -> None:
             f"collector.frames_per_batch={frames}: lower it."
         )
     is_gae = config.advantage._target_.endswith("gae")
-    is_value = config.critic._target_.endswith(STATE_VALUES)
+    is_value = config.critic._target_.endswith("state_value_from_env")
     if is_gae and not is_value:
         raise ExperimentError(
             "advantage=gae needs V(s), and the critic reads the action: take critic=state_value."

@@ -51,18 +51,12 @@ class _Rotation(CheckpointRotation):
 
 def make_checkpoint(**components: Any) -> Checkpoint:
     """A checkpoint of these components and of the random numbers; the trainer adds its own."""
-    checkpoint = Checkpoint(format="archive")
-    checkpoint.register_adapter(object, WeightsOnlyAdapter())
-    for name, component in components.items():
-        checkpoint.register(name, component)
-    return checkpoint.register("rng", GlobalRNGState())
+    return _weights_only(**components, rng=GlobalRNGState())
 
 
 def read_checkpoint(path: Path, **components: Any) -> None:
     """Put some components alone in the state of a checkpoint, such as ``actor=actor``."""
-    checkpoint = Checkpoint(**components)
-    checkpoint.register_adapter(object, WeightsOnlyAdapter())
-    checkpoint.load(path, map_location="cpu")
+    _weights_only(**components).load(path, map_location="cpu")
 
 
 def make_rotation(folder: Path, keep: int) -> CheckpointRotation:
@@ -104,6 +98,12 @@ def resume(trainer: Trainer, source: Path, config: Mapping[str, Any]) -> str:
     if problems:
         raise ExperimentError("; ".join(problems) + ": no checkpoint is left to resume from.")
     return ""
+
+
+def _weights_only(**components: Any) -> Checkpoint:
+    """A checkpoint in one file, each component as :class:`WeightsOnlyAdapter` keeps it."""
+    checkpoint = Checkpoint(format="archive", **components)
+    return checkpoint.register_adapter(object, WeightsOnlyAdapter())
 
 
 def _require_same(saved: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:

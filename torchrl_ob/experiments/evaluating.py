@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.trainers import Trainer
 
@@ -14,7 +12,7 @@ from torchrl_ob.diagnostics.bootstrap import Estimate, bootstrap
 from torchrl_ob.diagnostics.vmas_clone import isolated
 from torchrl_ob.experiments.envs import group_of
 
-__all__ = ["Evaluation", "mean_with_interval"]
+__all__ = ["Evaluation", "describe", "mean_with_interval"]
 
 EXPLORATION = {"deterministic": ExplorationType.DETERMINISTIC, "stochastic": ExplorationType.RANDOM}
 
@@ -36,7 +34,7 @@ class Evaluation:
     def __init__(
         self,
         env: EnvBase,
-        policy: Callable[[TensorDictBase], TensorDictBase],
+        policy: nn.Module,
         *,
         max_steps: int,
         interval: int,
@@ -65,6 +63,10 @@ class Evaluation:
         episodes = batch["next", self.group, "episode_reward"].mean((-2, -1))
         return (episodes * first).sum(-1)
 
+    def estimates(self) -> dict[str, Estimate]:
+        """Mean reward of either exploration, with its bootstrap interval."""
+        return {name: mean_with_interval(self.returns(name)) for name in EXPLORATION}
+
     def __call__(self, _: TensorDictBase | None = None) -> dict[str, float] | None:
         """Mean rewards, where it is time."""
         assert self.trainer is not None
@@ -76,6 +78,14 @@ class Evaluation:
         """Add the hook to a trainer, after its updates."""
         self.trainer = trainer
         trainer.register_op("post_steps_log", self)
+
+
+def describe(estimates: dict[str, Estimate]) -> str:
+    """The means of an evaluation in words, a line each."""
+    return "\n".join(
+        f"mean episode reward, {name}: {value:.3f} [{low:.3f}, {high:.3f}]"
+        for name, (value, low, high) in estimates.items()
+    )
 
 
 def mean_with_interval(returns: Tensor) -> Estimate:

@@ -16,12 +16,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torchrl.trainers import Trainer
 
-from torchrl_ob.diagnostics.bootstrap import Estimate
 from torchrl_ob.experiments.building import Experiment, build, training_config
 from torchrl_ob.experiments.checking import check_config
 from torchrl_ob.experiments.checkpoints import resume
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.evaluating import EXPLORATION, mean_with_interval
+from torchrl_ob.experiments.evaluating import describe
 
 __all__ = ["run"]
 
@@ -58,10 +57,11 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
     if trainer._stop_training:
         print(f"stopped and saved at frame {trainer.collected_frames}; go on with resume=auto")
         raise SystemExit(130)
-    results = {
-        name: mean_with_interval(experiment.evaluation.returns(name)) for name in EXPLORATION
-    }
-    _conclude(results, folder)
+    estimates = experiment.evaluation.estimates()
+    numbers = {name: [x.item() for x in estimate] for name, estimate in estimates.items()}
+    (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    print(describe(estimates))
+    print(f"results are in {folder}")
     return experiment
 
 
@@ -85,8 +85,7 @@ def _source(config: DictConfig, folder: Path) -> Path | None:
 def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-        OmegaConf.save(resolved, folder / "config.yaml")
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
         about = {
             "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
@@ -123,11 +122,3 @@ def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
     finally:
         for number in signals:
             signal.signal(number, previous[number])
-
-
-def _conclude(results: dict[str, Estimate], folder: Path) -> None:
-    numbers = {name: [x.item() for x in estimate] for name, estimate in results.items()}
-    (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    for name, (value, low, high) in numbers.items():
-        print(f"mean episode reward, {name}: {value:.3f} [{low:.3f}, {high:.3f}]")
-    print(f"results are in {folder}")

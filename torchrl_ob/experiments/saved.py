@@ -11,10 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from torchrl.checkpoint import CheckpointRotation
 
 from torchrl_ob.diagnostics.bootstrap import Estimate
-from torchrl_ob.experiments.building import build_actor
+from torchrl_ob.experiments.building import build_evaluation
 from torchrl_ob.experiments.checkpoints import read_checkpoint
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.evaluating import EXPLORATION, Evaluation, mean_with_interval
 
 __all__ = ["evaluate_run", "read_config"]
 
@@ -67,16 +66,9 @@ def evaluate_run(folder: Path, episodes: int | None = None) -> dict[str, Estimat
     latest = CheckpointRotation(folder / "checkpoints", keep_last=1).latest()
     if latest is None:
         raise ExperimentError(f"{folder} has no checkpoint that can be read.")
-    env, actor = build_actor(config)
-    read_checkpoint(latest, actor=actor)
-    evaluation = Evaluation(
-        env,
-        actor,
-        max_steps=config.env.max_steps,
-        interval=config.evaluation.interval,
-        seed=config.evaluation.seed,
-    )
-    return {name: mean_with_interval(evaluation.returns(name)) for name in EXPLORATION}
+    evaluation = build_evaluation(config)
+    read_checkpoint(latest, actor=evaluation.policy)
+    return evaluation.estimates()
 
 
 def _targets(node: Any) -> Iterator[Any]:

@@ -64,7 +64,7 @@ def simulator_state(env: EnvBase) -> dict[str, Any]:
     return {
         "objects": {name: writer.attributes(thing, name) for name, thing in roots.items()},
         "steps": simulator.steps.clone(),
-        "random": [_plain_random(state) for state in simulator.vmas_random_state],
+        "random": writer.value(simulator.vmas_random_state, "random"),
     }
 
 
@@ -87,7 +87,7 @@ def load_simulator_state(env: EnvBase, state: dict[str, Any]) -> None:
     for name, thing in roots.items():
         reader.attributes(thing, state["objects"][name], name)
     simulator.steps = state["steps"].to(simulator.steps.device)
-    simulator.vmas_random_state[:] = [_tuples(state) for state in state["random"]]
+    reader.value(state["random"], simulator.vmas_random_state, "random")
 
 
 def _simulator(env: EnvBase) -> Any:
@@ -196,16 +196,3 @@ class _Reader:
         if target is ABSENT:
             raise ValueError(f"the simulator has nothing at {path}, where the state was saved.")
         return target
-
-
-def _plain_random(state: Any) -> Any:
-    """A random state of torch, numpy or python, with tensors and tuples alone."""
-    if isinstance(state, np.ndarray):
-        return {"array": torch.from_numpy(state.astype(np.int64))}
-    return tuple(map(_plain_random, state)) if isinstance(state, tuple) else state
-
-
-def _tuples(state: Any) -> Any:
-    if isinstance(state, dict):
-        return state["array"].numpy().astype(np.uint32)
-    return tuple(map(_tuples, state)) if isinstance(state, tuple) else state
