@@ -8,14 +8,15 @@ from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from torchrl.checkpoint import CheckpointRotation
+from torchrl.checkpoint import CheckpointRotation, GlobalRNGState
 
 from torchrl_ob.diagnostics.bootstrap import Estimate
 from torchrl_ob.experiments.building import build_evaluation
 from torchrl_ob.experiments.checkpoints import read_checkpoint
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.evaluating import Evaluation
 
-__all__ = ["evaluate_run", "read_config"]
+__all__ = ["evaluate_run", "read_config", "trained_evaluation"]
 
 TRUSTED = ("torchrl_ob", "torchrl", "torch")
 
@@ -60,15 +61,36 @@ def evaluate_run(folder: Path, episodes: int | None = None) -> dict[str, Estimat
     Raises:
         ExperimentError: where the folder has no run or no checkpoint.
     """
+    return trained_evaluation(folder, episodes).estimates()
+
+
+def trained_evaluation(folder: Path, episodes: int | None = None) -> Evaluation:
+    """The evaluation of a run, with the actor of its newest checkpoint.
+
+    The random numbers of torch, numpy and python are left as they were.
+
+    Args:
+        folder: of the run.
+        episodes: how many; as in training by default.
+
+    Returns:
+        The evaluation; its ``policy`` is the trained actor.
+
+    Raises:
+        ExperimentError: where the folder has no run or no checkpoint.
+    """
     config = read_config(folder)
     if episodes is not None:
         config.evaluation.num_envs = episodes
     latest = CheckpointRotation(folder / "checkpoints", keep_last=1).latest()
     if latest is None:
         raise ExperimentError(f"{folder} has no checkpoint that can be read.")
+    generators = GlobalRNGState()
+    before = generators.state_dict()
     evaluation = build_evaluation(config)
+    generators.load_state_dict(before)
     read_checkpoint(latest, actor=evaluation.policy)
-    return evaluation.estimates()
+    return evaluation
 
 
 def _targets(node: Any) -> Iterator[Any]:
