@@ -1,0 +1,68 @@
+"""What is wrong with an override of the command line, in one line and with the nearest names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+
+from torchrl_ob.experiments.errors import nearest
+
+__all__ = ["explain"]
+
+
+def explain(error: HydraException, configs: Path) -> str:
+    """Hydra's error in one line.
+
+    Args:
+        error: from composing the config.
+        configs: the folder of the groups.
+
+    Returns:
+        The line: for a mistyped choice or key, with the names most like it.
+
+    Example:
+        >>> from hydra.errors import ConfigCompositionException
+        >>> from torchrl_ob.experiments.overrides import explain
+        >>> from torchrl_ob.train import config_folder
+        >>> error = ConfigCompositionException("Could not override 'optimizer.rl'.")
+        >>> explain(error, config_folder())
+        "the config has no 'optimizer.rl': did you mean 'optimizer.lr' or 'optimizer' or 'optimizer.eps'?"
+    """
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and choice == "joblib":
+            return "hydra/launcher=joblib needs its plugin: pip install 'torchrl-ob[sweeps]'"
+        return f"{group} has no choice {choice!r}: {nearest(choice, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the override {error.override!r}: {error.message.splitlines()[0]}"
+    message = str(error)
+    unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", message)
+    if unknown is None:
+        return message.splitlines()[0]
+    return f"the config has no {unknown[1]!r}: {nearest(unknown[1], _names(configs))}"
+
+
+def _names(configs: Path) -> set[str]:
+    """Everything that can be overridden: groups, and the keys of any choice."""
+    groups = {path.name for path in configs.iterdir() if path.is_dir()}
+    names = set(groups)
+    for path in configs.rglob("*.yaml"):
+        is_global = path.parent == configs or "@package _global_" in path.read_text()
+        prefix = "" if is_global else f"{path.parent.name}."
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+        names.update(_keys(content or {}, prefix))
+    return names
+
+
+def _keys(node: dict[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in node.items():
+        if key in ("defaults", "hydra") or key.startswith("_"):
+            continue
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
