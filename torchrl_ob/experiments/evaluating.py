@@ -67,16 +67,26 @@ class Evaluation:
         """Mean reward of either exploration, with its bootstrap interval."""
         return {name: mean_with_interval(self.returns(name)) for name in EXPLORATION}
 
+    def metrics(self) -> dict[str, float]:
+        """Mean rewards, as they are logged."""
+        return {f"eval/{name}_reward": self.returns(name).mean().item() for name in EXPLORATION}
+
+    def start(self) -> None:
+        """Log the untrained policy at frame 0, where the trainer itself logs nothing."""
+        assert self.trainer is not None
+        if self.trainer.collected_frames == 0:
+            for name, value in self.metrics().items():
+                self.trainer.logger.log_scalar(name, value, step=0)
+
     def __call__(self, _: TensorDictBase | None = None) -> dict[str, float] | None:
         """Mean rewards, where it is time."""
         assert self.trainer is not None
-        if self.trainer.collected_frames % self.interval:
-            return None
-        return {f"eval/{name}_reward": self.returns(name).mean().item() for name in EXPLORATION}
+        return None if self.trainer.collected_frames % self.interval else self.metrics()
 
     def register(self, trainer: Trainer) -> None:
-        """Add the hook to a trainer, after its updates."""
+        """Add the hook to a trainer, before training and after its updates."""
         self.trainer = trainer
+        trainer.register_op("setup", self.start)
         trainer.register_op("post_steps_log", self)
 
 

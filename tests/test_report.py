@@ -1,0 +1,178 @@
+"""Reports: what is read from runs, the statistics of known numbers, and overrides that are mistyped."""
+
+import json
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.optimizers import OPTIMIZERS, register_optimizers
+from torchrl_ob.experiments.overrides import explain
+from torchrl_ob.experiments.report import write_report
+from torchrl_ob.experiments.results import read_results, score_matrices
+from torchrl_ob.experiments.running import run
+from torchrl_ob.train import config_folder
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Force limits not specified:UserWarning"),
+]
+
+
+def configure(*overrides):
+    """The config, and the choice of each group."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        of_hydra = compose("train", [*overrides], return_hydra_config=True).hydra
+        return compose("train", [*overrides]), dict(of_hydra.runtime.choices)
+
+
+def made_up(folder, advantage, seed, rewards, *overrides):
+    """The folder of a run that was never made, evaluated every 100 frames."""
+    config, choices = configure(f"advantage={advantage}", f"seed={seed}", *overrides)
+    (folder / "metrics" / "scalars" / "eval").mkdir(parents=True)
+    OmegaConf.save(config, folder / "config.yaml")
+    (folder / "run.json").write_text(json.dumps({"choices": choices}))
+    rows = "".join(f"{100 * k},{reward}\n" for k, reward in enumerate(rewards))
+    for exploration in ("deterministic", "stochastic"):
+        (folder / f"metrics/scalars/eval/{exploration}_reward.csv").write_text(rows)
+
+
+def table(text):
+    rows = (line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| "))
+    return {tuple(cell.strip() for cell in row[:-2]): [x.strip() for x in row[-2:]] for row in rows}
+
+
+def test_a_report_of_runs_that_were_made(tmp_path):
+    for advantage in ("ob", "gae"):
+        for seed in (0, 1):
+            overrides = ("experiment=smoke", "progress_bar=false", "env.scenario=balance")
+            config, choices = configure(*overrides, f"advantage={advantage}", f"seed={seed}")
+            run(config, tmp_path / "runs" / f"{advantage}{seed}", choices)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    text = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert (before == np.random.get_state()[1]).all()  # noqa: NPY002
+    assert text == (tmp_path / "report" / "report.md").read_text()
+    assert text == write_report([tmp_path / "runs"], tmp_path / "report")
+    assert "Beyond the advantage the runs differ in: critic." in text
+    rows = table(text)
+    finals = [
+        json.loads((tmp_path / f"runs/ob{seed}/evaluation.json").read_text())["deterministic"][0]
+        for seed in (0, 1)
+    ]
+    low, high = sorted(finals)
+    expected = f"{np.mean(finals):.3f} [{low:.3f}, {high:.3f}]"
+    assert rows["balance", "ob", "2"][0] == expected
+    assert (tmp_path / "report/report.png").read_bytes().startswith(b"\x89PNG")
+    data = json.loads((tmp_path / "report/marl_eval.json").read_text())["vmas"]["balance"]
+    assert data.keys() == {"gae", "ob"}
+    steps = data["ob"]["seed_1"]
+    assert [steps[f"step_{k}"]["step_count"] for k in range(3)] == [0, 200, 400]
+    assert steps["absolute_metrics"] == {"return": [pytest.approx(finals[1])]}
+    assert (tmp_path / "runs/ob0/metrics.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_statistics_of_known_numbers(tmp_path):
+    for seed in range(8):
+        for task, scale in (("balance", 1), ("navigation", 100)):
+            of_task = (f"env.scenario={task}",)
+            made_up(tmp_path / f"o{task}{seed}", "ob", seed, [0, scale * seed], *of_task)
+            made_up(tmp_path / f"c{task}{seed}", "coma", seed, [0, -scale], *of_task)
+    rows = table(write_report([tmp_path], tmp_path / "report"))
+    # the outer quarters, 0, 1, 6 and 7, are left out
+    assert rows["balance", "ob", "8"][0].startswith("3.500 [")
+    assert rows["navigation", "ob", "8"][0].startswith("350.000 [")
+    assert rows["navigation", "ob", "8"][1].startswith("175.000 [")
+    # scaled to [-1, 7] of either task: (3.5 + 1) / 8
+    assert rows["all tasks, scaled", "ob", "8"][0].startswith("0.562 [")
+    assert rows["all tasks, scaled", "coma", "8"][0] == "0.000 [0.000, 0.000]"
+    assert rows["coma > ob",][0] == "0.000 [0.000, 0.000]"
+
+
+def test_names_tell_what_differs(tmp_path):
+    made_up(tmp_path / "a", "ob", 0, [0, 1])
+    made_up(tmp_path / "b", "ob", 0, [0, 1], "optimizer.lr=0.01")
+    made_up(tmp_path / "c", "gae", 0, [0, 1], "+env.scenario_kwargs.n_agents=5")
+    names = {(x.task, x.algorithm) for x in read_results([tmp_path])}
+    assert names == {
+        ("navigation env.scenario_kwargs.n_agents=None", "ob optimizer.lr=0.001"),
+        ("navigation env.scenario_kwargs.n_agents=None", "ob optimizer.lr=0.01"),
+        ("navigation env.scenario_kwargs.n_agents=5", "gae"),
+    }
+
+
+def test_longer_runs_are_cut_and_named(tmp_path):
+    for seed, rewards in enumerate([[0, 1], [0, 2, 9]]):
+        made_up(tmp_path / f"{seed}", "ob", seed, rewards)
+    text = write_report([tmp_path], tmp_path / "report")
+    assert table(text)["navigation", "ob", "2"][0] == "1.500 [1.000, 2.000]"
+    assert f"cut to the frames that all have: {tmp_path / '1'}." in text
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ([], "not the folder of a run"),
+        ([("ob", 0), ("ob", 0)], "are the same run: navigation ob 0"),
+        ([("ob", 0), ("gae", 0)], r"gae has runs of 1 on navigation.*two seeds"),
+        (
+            [("ob", 0), ("ob", 1), ("ob", 0, "env.scenario=balance")],
+            "ob has runs of 1 on balance, 2 on navigation",
+        ),
+        ([("ob", 0), ("ob", 1, "evaluation.seed=3")], r"evaluation\.seed differs"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(runs, message, tmp_path):
+    for k, (advantage, seed, *overrides) in enumerate(runs):
+        made_up(tmp_path / f"{k}", advantage, seed, [0, 1], *overrides)
+    with pytest.raises(ExperimentError, match=message):
+        write_report([tmp_path], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_runs_without_a_common_frame_are_refused(tmp_path):
+    for seed in (0, 1):
+        made_up(tmp_path / f"{seed}", "ob", seed, [0, 1])
+    path = tmp_path / "1/metrics/scalars/eval/deterministic_reward.csv"
+    path.write_text("50,1\n")
+    with pytest.raises(ExperimentError, match="no evaluation at the same frame"):
+        score_matrices(read_results([tmp_path]))
+    path.unlink()
+    with pytest.raises(ExperimentError, match="has no evaluation yet"):
+        read_results([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("advantge=ob", "the config has no 'advantge': did you mean 'advantage'"),
+        ("advantage=comma", "advantage has no choice 'comma': did you mean 'coma'?"),
+        ("experiment=smok", "experiment has no choice 'smok': did you mean 'smoke'?"),
+        ("optimizer.lrr=1", "the config has no 'optimizer.lrr': did you mean 'optimizer.lr'"),
+        ("~seeds", "the config has no 'seeds': did you mean 'seed'"),
+        ("loss.entropy=1", "the config has no 'loss.entropy': did you mean 'loss.entropy_coeff'"),
+        ("seed=[1", "cannot read the override 'seed=[1'"),
+    ],
+)
+def test_a_mistyped_override_is_told_in_one_line(override, message):
+    with pytest.raises(HydraException) as error:
+        configure(override)
+    line = explain(error.value, config_folder())
+    assert line.startswith(message)
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_torchrls_optimizers_build(name, tmp_path):
+    register_optimizers()
+    from torchrl_ob.experiments.building import build
+
+    overrides = (f"optimizer={name}", "optimizer.lr=0.5", "experiment=smoke", "device=cpu")
+    config, _ = configure(*overrides)
+    optimizer = build(config, tmp_path).trainer.optimizer
+    assert type(optimizer).__name__.lower() == name
+    assert optimizer.param_groups[0]["lr"] == 0.5

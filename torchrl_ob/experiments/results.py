@@ -1,0 +1,188 @@
+"""What runs reached, read from their folders and named by task, algorithm and seed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from torchrl_ob.experiments.errors import ExperimentError
+
+__all__ = ["Result", "Scores", "differences", "read_results", "score_matrices"]
+
+Scores = dict[str, NDArray[np.float64]]
+"""For each algorithm, the rewards ``[seeds, tasks, evaluations]``."""
+
+NOT_COMPARED = ("seed", "device", "env", "resume", "checkpoint", "logger", "progress_bar")
+
+
+@dataclass
+class Result:
+    """One run: what it was, and the mean episode reward at every evaluation."""
+
+    folder: Path
+    task: str
+    algorithm: str
+    seed: int
+    rewards: dict[int, float]  # by frame
+    settings: dict[str, Any]  # whatever may differ between runs, by key
+    environment: str
+
+
+def read_results(folders: Iterable[Path], exploration: str = "deterministic") -> list[Result]:
+    """The runs in some folders.
+
+    A task is named by its scenario, and an algorithm by its advantage. Where runs of one name differ
+    in more than their seed, what differs is added to the name.
+
+    Args:
+        folders: of runs, or above runs, such as that of a sweep.
+        exploration: ``"deterministic"`` or ``"stochastic"`` evaluation.
+
+    Returns:
+        One result a run.
+
+    Raises:
+        ExperimentError: where a folder has no run, a run has no evaluation, two runs are the same,
+            or runs were evaluated on different episodes.
+    """
+    results = [_read(run, exploration) for folder in folders for run in _runs(folder)]
+    for name in ("task", "algorithm"):
+        _tell_apart(results, name)
+    seen: dict[tuple[str, str, int], Path] = {}
+    for result in results:
+        identity = (result.task, result.algorithm, result.seed)
+        if identity in seen:
+            raise ExperimentError(
+                f"{seen[identity]} and {result.folder} are the same run: {' '.join(map(str, identity))}. "
+                "Leave one out."
+            )
+        seen[identity] = result.folder
+    differ = [
+        key for key in differences(results) if key in ("evaluation.seed", "evaluation.num_envs")
+    ]
+    if differ:
+        raise ExperimentError(
+            f"the runs were evaluated on different episodes: {', '.join(differ)} differs between them. "
+            "Report them apart."
+        )
+    return sorted(results, key=lambda x: (x.task, x.algorithm, x.seed))
+
+
+def score_matrices(results: Sequence[Result]) -> tuple[Scores, list[str], list[int]]:
+    """Rewards as rliable takes them.
+
+    Args:
+        results: of runs; those that went on longer are cut to the frames that all have.
+
+    Returns:
+        The scores, the names of the tasks, and the frames of the evaluations.
+
+    Raises:
+        ExperimentError: where an algorithm has fewer than two seeds, or not the same number on every
+            task, and where the runs have no evaluation at the same frame.
+    """
+    tasks = sorted({result.task for result in results})
+    frames = sorted(set.intersection(*(set(result.rewards) for result in results)))
+    if not frames:
+        raise ExperimentError(
+            "the runs have no evaluation at the same frame: give them the same evaluation.interval."
+        )
+    scores: Scores = {}
+    for algorithm in sorted({result.algorithm for result in results}):
+        mine = [result for result in results if result.algorithm == algorithm]
+        seeds = Counter(result.task for result in mine)
+        if len({seeds[task] for task in tasks}) > 1 or seeds[tasks[0]] < 2:
+            counts = ", ".join(f"{seeds[task]} on {task}" for task in tasks)
+            raise ExperimentError(
+                f"{algorithm} has runs of {counts}: an interval needs two seeds or more, as many on "
+                "every task. Train what is missing, or report fewer runs."
+            )
+        scores[algorithm] = np.array(
+            [
+                [
+                    [result.rewards[frame] for frame in frames]
+                    for result in mine
+                    if result.task == task
+                ]
+                for task in tasks
+            ]
+        ).swapaxes(0, 1)
+    return scores, tasks, frames
+
+
+def differences(results: Sequence[Result], leave_out: Collection[str] = ()) -> list[str]:
+    """The settings that are not the same in all runs.
+
+    Args:
+        results: of runs.
+        leave_out: beginnings of keys that are not looked at.
+
+    Returns:
+        Their keys in the config; of a group whose ``_target_`` differs, its name alone.
+    """
+    differ = [
+        key
+        for key in sorted({key for result in results for key in result.settings})
+        if not key.startswith(tuple(leave_out))
+        and len({json.dumps(result.settings.get(key)) for result in results}) > 1
+    ]
+    others = {key.removesuffix("._target_") for key in differ if key.endswith("._target_")}
+    return sorted(others.union(key for key in differ if key.split(".")[0] not in others))
+
+
+def _runs(folder: Path) -> list[Path]:
+    runs = sorted(path.parent for path in folder.rglob("run.json"))
+    if not runs:
+        raise ExperimentError(f"{folder} is not the folder of a run, and there is none in it.")
+    return runs
+
+
+def _read(folder: Path, exploration: str) -> Result:
+    path = folder / "metrics" / "scalars" / "eval" / f"{exploration}_reward.csv"
+    if not path.is_file():
+        raise ExperimentError(f"{folder} has no evaluation yet: {path} is missing.")
+    rows = (line.split(",") for line in path.read_text().splitlines())
+    choices = json.loads((folder / "run.json").read_text())["choices"]
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    return Result(
+        folder=folder,
+        task=config["env"].get("scenario", choices["env"]),
+        algorithm=choices["advantage"],
+        seed=config["seed"],
+        rewards={int(frame): float(reward) for frame, reward in rows},
+        settings=_flat(config),
+        environment=choices["env"],
+    )
+
+
+def _tell_apart(results: Sequence[Result], name: str) -> None:
+    """Add to names what differs between the runs that share one."""
+    by_name = defaultdict(list)
+    for result in results:
+        by_name[getattr(result, name)].append(result)
+    for shared, runs in by_name.items():
+        if name == "task":
+            keys = [key for key in differences(runs) if key.startswith("env.")]
+        else:
+            keys = differences(runs, NOT_COMPARED)
+        for run in runs:
+            words = [f"{key}={run.settings.get(key)}" for key in keys]
+            setattr(run, name, " ".join([shared, *words]))
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            leaves.update(_flat(value, f"{prefix}{key}."))
+        else:
+            leaves[prefix + str(key)] = value
+    return leaves
