@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +60,7 @@ def scalars(folder):
 def test_every_choice_builds(group, choice, tmp_path):
     extra = {"value_norm": ["loss=mappo"], "critic": ["advantage=gae"]}.get(group, [])
     parts = build(configure(*extra, f"{group}={choice}"), tmp_path)
+    parts.trainer.collector.shutdown()
     assert parts.actor(parts.evaluation.env.reset())["agents", "action"].shape == (10, 4, 2)
 
 
@@ -266,8 +266,13 @@ def test_the_command_says_what_it_takes(tmp_path):
 
     assert "coma" in call("list").stdout
     assert "advantage=coma" in call("--help").stdout
-    assert "no command 'trian'" in call("trian").stderr
-    failed = call("train", "env.scenario=navigaton", f"hydra.run.dir={tmp_path / 'x'}")
-    assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith("torchrl-ob: VMAS has no scenario")
-    shutil.rmtree(tmp_path / "x")
+    assert "invalid choice: 'trian'" in call("trian").stderr
+    for override, message in (
+        ("env.scenario=navigaton", "VMAS has no scenario"),
+        ("env.scenario_kwargs.n_agent=3", "VMAS refuses scenario 'navigation'"),
+        ("advantge=ob", "the config has no 'advantge'"),
+        ("hydra/launcher=jobli", "hydra/launcher has no choice"),
+    ):
+        failed = call("train", override, f"hydra.run.dir={tmp_path / 'x'}")
+        assert failed.returncode == 1
+        assert failed.stderr.splitlines()[-1].startswith(f"torchrl-ob: {message}")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
-USAGE = """torchrl-ob train [OVERRIDE...]      train; advantage=coma swaps the advantage, -m sweeps
-torchrl-ob train --help             the whole config
-torchrl-ob eval RUN [EPISODES]      evaluate the newest checkpoint of a run's folder
-torchrl-ob list                     what can be swapped
+from torchrl_ob.experiments.errors import ExperimentError
 
-examples
+EXAMPLES = """examples
   torchrl-ob train advantage=ob env.scenario=balance seed=3
   torchrl-ob train -m advantage=ob,coma,gae seed=0,1,2
-  torchrl-ob train hydra.run.dir=runs/mine resume=auto"""
+  torchrl-ob train hydra.run.dir=runs/mine resume=auto
+  torchrl-ob train --help               the whole config
+  torchrl-ob report runs/2026-01-31/*   compare runs"""
 
 __all__ = ["config_folder", "main"]
 
@@ -28,62 +29,102 @@ def config_folder() -> Path:
 
 def main() -> None:
     """Run the command."""
-    command, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
-    if command == "train":
-        _train(arguments)
-    elif command == "eval":
-        _eval(*arguments)
-    elif command == "list":
-        _list()
-    elif command in ("-h", "--help"):
-        print(USAGE)
-    else:
-        sys.exit(f"torchrl-ob: no command {command!r}\n{USAGE}")
+    try:
+        if sys.argv[1:2] == ["train"]:
+            _train(sys.argv[2:])  # Hydra reads its own command line
+        else:
+            arguments = vars(_parser().parse_args())
+            arguments.pop("command")(**arguments)
+    except ExperimentError as error:
+        sys.exit(f"torchrl-ob: {error}")
+    except ModuleNotFoundError as error:
+        extra = "report" if error.name == "rliable" else "experiments"
+        sys.exit(f"torchrl-ob: {error}: pip install 'torchrl-ob[{extra}]'")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="torchrl-ob", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    commands.add_parser("train", help="train; advantage=coma swaps the advantage, -m sweeps")
+    evaluate = commands.add_parser("eval", help="evaluate the newest checkpoint of a run")
+    evaluate.add_argument("run", type=Path, help="folder of the run")
+    evaluate.add_argument("--episodes", type=int, help="how many; as in training by default")
+    evaluate.set_defaults(command=_eval)
+    render = commands.add_parser("render", help="draw an episode of a run as a GIF")
+    render.add_argument("run", type=Path, help="folder of the run")
+    render.add_argument(
+        "--output", type=Path, help="path of the GIF; in the run's folder by default"
+    )
+    render.add_argument(
+        "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
+    )
+    render.set_defaults(command=_render)
+    report = commands.add_parser("report", help="compare runs: curves, intervals, a table")
+    report.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of sweeps")
+    report.add_argument("--output", type=Path, default=Path("report"), help="folder to write to")
+    report.add_argument(
+        "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
+    )
+    report.set_defaults(command=_report)
+    swap = commands.add_parser("list", help="what can be swapped")
+    swap.set_defaults(command=_list)
+    return parser
 
 
 def _train(arguments: list[str]) -> None:
-    try:
-        import hydra
-        from hydra.core.hydra_config import HydraConfig
-        from omegaconf import DictConfig
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
 
-        from torchrl_ob.experiments.errors import ExperimentError
-        from torchrl_ob.experiments.running import run
-    except ModuleNotFoundError as error:
-        sys.exit(f"torchrl-ob: {error}: pip install 'torchrl-ob[experiments]'")
+    from torchrl_ob.experiments.optimizers import register_optimizers
+    from torchrl_ob.experiments.overrides import explain
+    from torchrl_ob.experiments.running import run
 
     def task(config: DictConfig) -> None:
         of_hydra = HydraConfig.get()
         run(config, Path(of_hydra.runtime.output_dir), dict(of_hydra.runtime.choices))
 
-    sys.argv[1:] = arguments
+    register_optimizers()
+    # arguments of a scenario are not in the config until they are given
+    sys.argv[1:] = [re.sub(r"^(?=env\.scenario_kwargs\.)", "++", x) for x in arguments]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be told in one line
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
     try:
         entry(task)()
-    except (ExperimentError, hydra.errors.HydraException) as error:
-        sys.exit(f"torchrl-ob: {error}")
+    except hydra.errors.HydraException as error:
+        raise ExperimentError(explain(error, config_folder())) from error
 
 
-def _eval(folder: str = "", episodes: str = "") -> None:
-    try:
-        from torchrl_ob.experiments.errors import ExperimentError
-        from torchrl_ob.experiments.evaluating import describe
-        from torchrl_ob.experiments.saved import evaluate_run
-    except ModuleNotFoundError as error:
-        sys.exit(f"torchrl-ob: {error}: pip install 'torchrl-ob[experiments]'")
+def _eval(run: Path, episodes: int | None) -> None:
+    from torchrl_ob.experiments.evaluating import describe
+    from torchrl_ob.experiments.saved import evaluate_run
 
-    if not folder or (episodes and not episodes.isdigit()):
-        sys.exit("torchrl-ob eval RUN [EPISODES]: the folder of a run, and a whole number.")
-    try:
-        print(describe(evaluate_run(Path(folder), int(episodes) if episodes else None)))
-    except ExperimentError as error:
-        sys.exit(f"torchrl-ob: {error}")
+    print(describe(evaluate_run(run, episodes)))
+
+
+def _render(run: Path, output: Path | None, exploration: str) -> None:
+    from torchrl_ob.experiments.rendering import render_run
+
+    print(render_run(run, output, exploration=exploration))
+
+
+def _report(runs: list[Path], output: Path, exploration: str) -> None:
+    from torchrl_ob.experiments.report import write_report
+
+    print(write_report(runs, output, exploration=exploration))
+    print(f"the report is in {output}")
 
 
 def _list() -> None:
+    from torchrl_ob.experiments.optimizers import OPTIMIZERS
+
     for group in sorted(path for path in config_folder().iterdir() if path.is_dir()):
-        print(f"{group.name}: {', '.join(sorted(path.stem for path in group.glob('*.yaml')))}")
+        choices = {path.stem for path in group.glob("*.yaml")}
+        if group.name == "optimizer":
+            choices.update(OPTIMIZERS)
+        print(f"{group.name}: {', '.join(sorted(choices))}")
 
 
 if __name__ == "__main__":
