@@ -176,7 +176,7 @@ def test_baseline_is_the_definition(discrete):
         torch.testing.assert_close(out["advantage"], out["value_target"] - b)
 
 
-@pytest.mark.parametrize("rule", ["axis", "grid", "sobol", "monte_carlo"])
+@pytest.mark.parametrize("rule", ["gauss", "grid", "sobol", "monte_carlo"])
 def test_rules_agree_where_the_value_is_smooth(rule):
     torch.manual_seed(0)
     actor, critic = make_team(dtype=torch.float64)
@@ -207,7 +207,7 @@ def test_nothing_but_the_outputs_is_written_and_no_gradient_flows(module):
 
 
 @pytest.mark.parametrize("bootstrap", ["sampled", "expected"])
-@pytest.mark.parametrize("rule", ["axis", "monte_carlo"])
+@pytest.mark.parametrize("rule", ["gauss", "monte_carlo"])
 def test_sampling_follows_the_seed_and_leaves_the_exploration_type_alone(rule, bootstrap):
     actor, critic = make_team()
     td = make_batch(2, 5)

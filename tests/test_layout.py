@@ -13,7 +13,8 @@ PACKAGE = Path(torchrl_ob.__file__).parent
 LAYERS = {  # each may import those on its right
     "functional": (),
     "cubature": (),
-    "candidates": ("functional", "cubature"),
+    "gauss": (),
+    "candidates": ("functional", "cubature", "gauss"),
     "backbones": (),
     "critics": ("backbones", "reading"),
     "reading": (),
@@ -24,6 +25,7 @@ LAYERS = {  # each may import those on its right
         "cubature",
         "candidates",
         "evaluation",
+        "gauss",
         "loss_networks",
         "reading",
     ),
@@ -147,6 +149,7 @@ LAYERS = {  # each may import those on its right
 OUTSIDE = {
     "functional": {"torch"},
     "cubature": {"torch"},
+    "gauss": {"torch"},
     "backbones": {"torch"},
     "candidates": {"torch", "tensordict", "torchrl"},
     "critics": {"torch", "tensordict", "torchrl"},

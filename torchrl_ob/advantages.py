@@ -42,10 +42,11 @@ class ObAdvantage(JointAdvantage):
             :math:`X = Q - b` (the paper's equations).
         bootstrap: the next action in the return is ``"sampled"`` from the policy, or the own next
             action is averaged over its candidates while the others' are sampled: ``"expected"``.
-        rule: how the expectation over a continuous own action is taken: ``"axis"``, ``"grid"``,
+        rule: how the expectation over a continuous own action is taken: ``"gauss"``, ``"grid"``,
             ``"sobol"`` or ``"monte_carlo"``. Discrete actions are enumerated whatever it is.
-        num_points: size of the rule: nodes on each axis (``"axis"``, ``"grid"``; 5 by default), or
-            points in all (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
+        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default as
+            :func:`~torchrl_ob.gauss.gauss_rule` says; ``"grid"``: 5), or points in all
+            (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
         psi: for Gaussians, the parameters in which the variance is minimised: ``"loc_scale"``,
             ``"loc_log_scale"`` or ``"loc"``.
         chunk_size: how many steps, times agents, are processed at a time; whole trajectories are

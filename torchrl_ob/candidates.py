@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from tensordict import TensorDictBase
@@ -23,7 +23,7 @@ from torchrl.modules import (
     TruncatedNormal,
 )
 
-from torchrl_ob.cubature import Cubature, ExpectationRule, axis_rule, grid_rule, sobol_rule
+from torchrl_ob.cubature import Cubature, ExpectationRule, gauss_hermite, grid_rule, sobol_rule
 from torchrl_ob.functional import (
     GaussianPsi,
     categorical_log_score_weights,
@@ -32,6 +32,7 @@ from torchrl_ob.functional import (
     optimal_weights,
     truncated_normal_score_weights,
 )
+from torchrl_ob.gauss import GaussRule, Measure, gauss_rule, mixture_of_products
 
 __all__ = [
     "MAX_JOINT_CHOICES",
@@ -44,6 +45,9 @@ __all__ = [
 
 ONE_HOT = (OneHotCategorical, MaskedOneHotCategorical, D.OneHotCategorical)
 """Distributions over one-hot vectors."""
+
+LINE = 16
+"""Nodes on which a continuous action's own distribution is known; no critic is asked there."""
 
 MAX_JOINT_CHOICES = 4096
 """Multi-categorical actions with more joint choices than this are refused, not enumerated."""
@@ -67,9 +71,10 @@ class Candidates(NamedTuple):
 def action_candidates(
     dist: D.Distribution,
     *,
-    rule: ExpectationRule = "axis",
+    rule: ExpectationRule = "gauss",
     num_points: int | None = None,
     psi: GaussianPsi = "loc_scale",
+    measure: Measure | None = None,
 ) -> Candidates | None:
     """Candidate own actions of a distribution whose score is known in closed form.
 
@@ -80,9 +85,13 @@ def action_candidates(
             :class:`~torchrl.modules.TruncatedNormal`.
         rule: how the expectation over a continuous action is taken. Discrete actions are always
             enumerated, which is exact.
-        num_points: size of the rule: nodes on each axis (``"axis"``, ``"grid"``; 5 by default), or
-            points in all (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
+        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default as
+            :func:`~torchrl_ob.gauss.gauss_rule` says; ``"grid"``: 5), or points in all
+            (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
         psi: the parameters of a Gaussian in which the variance of the gradient is minimised.
+        measure: which weights will be used, ``"probabilities"`` or ``"optimal_weights"``. The nodes of
+            the Gauss rule are chosen for one of them, and the others are less accurate; by default
+            there are the nodes of both, twice as many.
 
     Returns:
         The candidates, or ``None`` where the distribution is of another kind: see
@@ -130,7 +139,7 @@ def action_candidates(
         def score(z: Tensor) -> Tensor:
             return truncated_normal_score_weights(z, lower, upper, scale, psi)
 
-        return _factorised(dist.loc, rule, num_points, quantile, score)
+        return _factorised(dist.loc, rule, num_points, measure, quantile, score)
     transforms: list[D.Transform] = []
     while isinstance(base, D.TransformedDistribution | D.Independent):
         if isinstance(base, D.TransformedDistribution):
@@ -145,9 +154,10 @@ def action_candidates(
                 action = transform(action)
             return action, z
 
-        return _factorised(
-            loc, rule, num_points, to_action, lambda z: normal_score_weights(z, scale, psi)
-        )
+        def normal_score(z: Tensor) -> Tensor:
+            return normal_score_weights(z, scale, psi)
+
+        return _factorised(loc, rule, num_points, measure, to_action, normal_score)
     return None
 
 
@@ -250,10 +260,8 @@ def _enumerate_multi_categorical(log_probs: Tensor) -> Candidates:
     share = log_expected.masked_fill(deterministic, 0).softmax(-1)  # c_d, [*B, n, D]
     p = log_probs.exp()[..., factor, joint]  # [*B, n, K, D]
     x = categorical_optimal_weights(log_probs)[..., factor, joint]
-    one = torch.eye(factors, dtype=torch.bool, device=log_probs.device)
-    mixed = torch.where(one, x.unsqueeze(-2), p.unsqueeze(-2)).prod(-1)  # [*B, n, K, D]
     return Candidates(
-        joint.expand(*batch, *joint.shape), p.prod(-1), (mixed * share.unsqueeze(-2)).sum(-1)
+        joint.expand(*batch, *joint.shape), p.prod(-1), mixture_of_products(p, x, share)
     )
 
 
@@ -261,6 +269,7 @@ def _factorised(
     loc: Tensor,
     rule: ExpectationRule,
     num_points: int | None,
+    measure: Measure | None,
     to_action: Callable[[Tensor], tuple[Tensor, Tensor]],
     score: Callable[[Tensor], Tensor],
 ) -> Candidates:
@@ -269,6 +278,16 @@ def _factorised(
     ``to_action`` maps standard normal nodes ``[K, *B, n, d]`` to actions and standardised samples;
     ``score`` maps the latter to the squared score of each dimension, ``w = Σ_d w_d``.
     """
+    if rule == "gauss":
+        line, p = (t.to(loc) for t in gauss_hermite(LINE))
+        actions, z = to_action(line.reshape(-1, *[1] * loc.ndim).expand(-1, *loc.shape))
+        squared_score = score(z)
+        measures = get_args(Measure) if measure is None else (measure,)
+        rules = [
+            gauss_rule(actions, p, squared_score, measure=m, num_points=num_points)
+            for m in measures
+        ]
+        return Candidates(*rules[0]) if measure else _both(*rules)
     dim = loc.shape[-1]
     if rule == "monte_carlo":
         size = _size(rule, num_points)
@@ -280,65 +299,56 @@ def _factorised(
     actions, z = to_action(nodes)
     squared_score = score(z).movedim(0, -2)  # [*B, n, K, d]
     probabilities = weights.expand(squared_score.shape[:-1])
-    tilt = _axis_optimal_weights if rule == "axis" else _sampled_optimal_weights
-    return Candidates(actions.movedim(0, -2), probabilities, tilt(probabilities, squared_score))
+    return Candidates(
+        actions.movedim(0, -2),
+        probabilities,
+        optimal_weights(probabilities, squared_score.sum(-1)),
+    )
+
+
+def _both(own: GaussRule, optimal: GaussRule) -> Candidates:
+    """The nodes of both measures, those of the other having no weight."""
+    return Candidates(
+        torch.cat([own.actions, optimal.actions], -2),
+        torch.cat([own.probabilities, torch.zeros_like(optimal.probabilities)], -1),
+        torch.cat([torch.zeros_like(own.optimal_weights), optimal.optimal_weights], -1),
+    )
 
 
 def _size(rule: ExpectationRule, num_points: int | None) -> int:
     """Size of a rule, with the default of each."""
     if num_points is None:
-        return {"axis": 5, "grid": 5, "sobol": 64, "monte_carlo": 1000}[rule]
+        return {"grid": 5, "sobol": 64, "monte_carlo": 1000}[rule]
     if num_points < 1:
         raise ValueError(f"num_points must be 1 or more, got {num_points}.")
     return num_points
 
 
 def _rule(rule: ExpectationRule, dim: int, num_points: int | None) -> Cubature:
-    rules = {"axis": axis_rule, "grid": grid_rule, "sobol": sobol_rule}
+    rules = {"grid": grid_rule, "sobol": sobol_rule}
     if rule not in rules:
-        raise ValueError(f"rule must be 'axis', 'grid', 'sobol' or 'monte_carlo', got {rule!r}.")
+        raise ValueError(f"rule must be 'gauss', 'grid', 'sobol' or 'monte_carlo', got {rule!r}.")
     return rules[rule](dim, _size(rule, num_points))
-
-
-def _sampled_optimal_weights(probabilities: Tensor, squared_score: Tensor) -> Tensor:
-    return optimal_weights(probabilities, squared_score.sum(-1))
-
-
-def _axis_optimal_weights(probabilities: Tensor, squared_score: Tensor) -> Tensor:
-    r"""The axis rule applied to the measure ``w(z) p(z) / E[w]`` instead of ``p(z)``.
-
-    With :math:`c_d = E[w_d] / \sum_j E[w_j]`, the marginal of that measure in dimension d is
-    :math:`c_d\, w_d p / E[w_d] + (1 - c_d)\, p`. Every node of axis d gets this marginal's weight;
-    the origin, the first node, gets what is left to one.
-    """
-    dim = squared_score.shape[-1]
-    on_axis = squared_score[..., 1:, :].unflatten(-2, (dim, -1)).diagonal(dim1=-3, dim2=-1)
-    own = on_axis.transpose(-1, -2)  # [*B, n, d, nodes]: w_d at the nodes of axis d
-    p = probabilities[..., 1:].unflatten(-1, (dim, -1))
-    p_origin = 1 - p.sum(-1)  # the origin's weight in the one-dimensional rule
-    expected = (p * own).sum(-1) + p_origin * squared_score[..., 0, :]  # E[w_d]
-    total = expected.sum(-1, keepdim=True).unsqueeze(-1)
-    flat = total == 0
-    marginal = (own + total - expected.unsqueeze(-1)) / total.masked_fill(flat, 1)
-    x = (p * torch.where(flat, 1, marginal)).flatten(-2)
-    return torch.cat([1 - x.sum(-1, keepdim=True), x], -1)
 
 
 def _truncated_quantile(
     loc: Tensor, scale: Tensor, lower: Tensor, upper: Tensor
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Maps standard normal nodes to the truncated Gaussian of the same cumulative probability."""
-    # work in the lower tail, where probabilities keep their digits
-    flip = lower + upper > 0
-    near = torch.where(flip, -upper, lower)
-    far = torch.where(flip, -lower, upper)
-    mass_near, mass_far = torch.special.ndtr(near), torch.special.ndtr(far)
+    ndtr, ndtri = torch.special.ndtr, torch.special.ndtri
+    # in double precision: torch's float32 ndtr is zero below -5
+    low, high = lower.double(), upper.double()
+    below, above = ndtr(low), ndtr(-high)  # what is cut off
+    inside = torch.where(low + high > 0, ndtr(-low) - above, ndtr(high) - below)
 
     def quantile(nodes: Tensor) -> tuple[Tensor, Tensor]:
-        level = torch.special.ndtr(torch.where(flip, -nodes, nodes))
-        z = torch.special.ndtri(mass_near + level * (mass_far - mass_near))
-        z = torch.minimum(torch.maximum(z, near), far)
-        z = torch.where(flip, -z, z)
+        # from the nearer tail, where probabilities keep their digits
+        left, right = (
+            cut + ndtr(x) * inside for cut, x in ((below, nodes.double()), (above, -nodes.double()))
+        )
+        z = ndtri(torch.minimum(left, right))
+        z = torch.where(left < right, z, -z).to(nodes.dtype)
+        z = torch.minimum(torch.maximum(z, lower), upper)
         return loc + scale * z, z
 
     return quantile

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Cubature", "ExpectationRule", "axis_rule", "gauss_hermite", "grid_rule", "sobol_rule"]
+__all__ = ["Cubature", "ExpectationRule", "gauss_hermite", "grid_rule", "sobol_rule"]
 
-ExpectationRule = Literal["axis", "grid", "sobol", "monte_carlo"]
+ExpectationRule = Literal["gauss", "grid", "sobol", "monte_carlo"]
 """How the expectation over a continuous own action is taken."""
 
 
@@ -56,46 +56,6 @@ def gauss_hermite(num_points: int) -> Cubature:
     nodes = (nodes - nodes.flip(0)) / 2  # symmetric to the last bit, the central node exactly 0
     weights = vectors[0].square()
     return Cubature(nodes.unsqueeze(-1), (weights + weights.flip(0)) / 2)
-
-
-@torch.compiler.assume_constant_result
-def axis_rule(dim: int, num_points: int = 5) -> Cubature:
-    r"""The origin, and the nodes of a one-dimensional Gauss-Hermite rule on each axis.
-
-    .. math::
-        E[f(z)] \approx f(0) + \sum_d \sum_k g_k\,[f(r_k e_d) - f(0)]
-
-    the sum of the main effects around the origin: exact for functions that are a sum of terms in
-    one coordinate each, and free of error from products of odd powers. It costs
-    ``(num_points - 1) dim + 1`` points, where a grid of the same nodes costs ``num_points ** dim``.
-    The weight of the origin, ``1 - dim (1 - g_0)``, is negative in three dimensions or more.
-
-    Args:
-        dim: number of dimensions d.
-        num_points: nodes on each axis, an odd number.
-
-    Returns:
-        Nodes ``[(num_points - 1) * dim + 1, dim]``, the origin first, then axis by axis; weights.
-
-    Example:
-        >>> from torchrl_ob.cubature import axis_rule
-        >>> nodes, weights = axis_rule(2)
-        >>> nodes.shape, float(weights.sum().round(decimals=6))
-        (torch.Size([9, 2]), 1.0)
-    """
-    if num_points < 3 or num_points % 2 == 0:
-        raise ValueError(
-            "the axis rule needs an odd number of points on each axis, 3 or more, "
-            f"got {num_points}."
-        )
-    line = gauss_hermite(num_points)
-    off_origin = torch.arange(num_points) != num_points // 2
-    axes = torch.eye(dim, dtype=torch.float64).unsqueeze(1) * line.nodes[off_origin]
-    weights = line.weights[off_origin].repeat(dim)
-    return Cubature(
-        torch.cat([torch.zeros(1, dim, dtype=torch.float64), axes.flatten(0, 1)]),
-        torch.cat([1 - weights.sum(0, keepdim=True), weights]),
-    )
 
 
 @torch.compiler.assume_constant_result

@@ -18,6 +18,7 @@ from torchrl_ob.candidates import Candidates
 from torchrl_ob.cubature import ExpectationRule
 from torchrl_ob.evaluation import joint_value, own_action_values, team_candidates, team_policy
 from torchrl_ob.functional import GaussianPsi, lambda_return, weighted_baseline
+from torchrl_ob.gauss import Measure
 from torchrl_ob.loss_networks import live_network
 from torchrl_ob.reading import next_of, per_agent, require_finite, select, sibling
 
@@ -61,7 +62,7 @@ class JointAdvantage(ValueEstimatorBase):
         lmbda: float,
         signal: Signal = "lambda_return",
         bootstrap: Bootstrap = "sampled",
-        rule: ExpectationRule = "axis",
+        rule: ExpectationRule = "gauss",
         num_points: int | None = None,
         psi: GaussianPsi = "loc_scale",
         chunk_size: int = 2**14,
@@ -291,14 +292,20 @@ class JointAdvantage(ValueEstimatorBase):
         """The agents' policies, one distribution of batch shape ``[*B, n]``."""
         return team_policy(self.actor_network, tensordict)
 
-    def candidates(self, tensordict: TensorDictBase) -> Candidates:
-        """Candidate own actions of every agent, by the ``rule``, ``num_points`` and ``psi`` given."""
+    def candidates(self, tensordict: TensorDictBase, measure: Measure | None = None) -> Candidates:
+        """Candidate own actions of every agent, by the ``rule``, ``num_points`` and ``psi`` given.
+
+        Args:
+            tensordict: the actor's inputs, of batch size ``[*B]``.
+            measure: which of their weights will be used; both by default.
+        """
         return team_candidates(
             self.actor_network,
             tensordict,
             rule=self.rule,
             num_points=self.num_points,
             psi=self.psi,
+            measure=measure,
         )
 
     def action_value(self, tensordict: TensorDictBase, action: Tensor | None = None) -> Tensor:
@@ -319,7 +326,7 @@ class JointAdvantage(ValueEstimatorBase):
 
     def _baseline(self, tensordict: TensorDictBase) -> Tensor:
         """The baseline of every agent, ``[*B, T, n, 1]``."""
-        candidates = self.candidates(tensordict)
+        candidates = self.candidates(tensordict, self._weights)
         weights = getattr(candidates, str(self._weights))
         values = self.candidate_values(tensordict, candidates.actions)
         return weighted_baseline(values, weights).unsqueeze(-1)
@@ -329,7 +336,7 @@ class JointAdvantage(ValueEstimatorBase):
         action = self.policy(following).sample()
         if self.bootstrap == "sampled":
             return self.action_value(following, action)
-        candidates = self.candidates(following)
+        candidates = self.candidates(following, "probabilities")
         values = self.candidate_values(following, candidates.actions, action)
         return weighted_baseline(values, candidates.probabilities).unsqueeze(-1)
 

@@ -1,0 +1,229 @@
+r"""Expectations over an own action from a few actions: Gauss rules of the action itself.
+
+A critic is given the action, not the Gaussian noise behind it, so Q is taken as a polynomial of the
+action. What squashing and truncation do to the noise is known without asking the critic: a line of
+values stands for the distribution of each component, with its probabilities ``p`` and squared scores
+``w_d``. The optimal baseline averages with the measure
+
+.. math::
+    \frac{w\,p}{E[w]} = \sum_d c_d\, \frac{w_d\, p_d}{E[w_d]} \prod_{j \ne d} p_j,
+    \qquad w = \sum_d w_d, \quad c_d = E[w_d] / E[w],
+
+a mixture of products, whose marginal in dimension d is ``c_d w_d p / E[w_d] + (1 - c_d) p``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "GaussRule",
+    "Measure",
+    "gauss_nodes",
+    "gauss_rule",
+    "interpolatory_weights",
+    "mixture_of_products",
+]
+
+Measure = Literal["probabilities", "optimal_weights"]
+"""What an expectation is taken with: the policy's probabilities, or the optimal baseline's weights."""
+
+
+class GaussRule(NamedTuple):
+    """Actions ``[*B, n, K, d]``, and the weights of both measures ``[*B, n, K]``, summing to one."""
+
+    actions: Tensor
+    probabilities: Tensor
+    optimal_weights: Tensor
+
+
+def gauss_rule(
+    line: Tensor,
+    probabilities: Tensor,
+    squared_score: Tensor,
+    *,
+    measure: Measure,
+    num_points: int | None = None,
+) -> GaussRule:
+    """A rule for actions of d independent components.
+
+    By default 3 nodes in each of one or two dimensions, 2 in each of three or four, and all their
+    combinations: 3, 9, 8, 16 actions. In more dimensions the main effects around the mean are added,
+    with 2 nodes on each axis: ``2d + 1`` actions. With N nodes and ``measure`` the expectation is
+    exact for sums of polynomials of degree ``2N - 1`` in one component each; where all combinations
+    are taken, with either measure for products of polynomials of degree ``N - 1``.
+
+    Args:
+        line: values of every component that stand for its distribution, ``[M, *B, n, d]``.
+        probabilities: of these, ``[M]``.
+        squared_score: ``w_d`` of these, ``[M, *B, n, d]``.
+        measure: whose Gauss nodes are taken.
+        num_points: nodes in each dimension, 2 or 3; all their combinations are then taken.
+
+    Returns:
+        The actions and the weights of both measures.
+    """
+    dim = line.shape[-1]
+    p = probabilities.reshape(-1, *[1] * (line.ndim - 1)).expand_as(line)
+    expected = (p * squared_score).sum(0)  # E[w_d], zero where there is no score
+    total = expected.sum(-1, keepdim=True)
+    share = torch.where(total > 0, expected / torch.where(total > 0, total, 1), 1 / dim)
+    tilt = torch.where(expected > 0, squared_score / torch.where(expected > 0, expected, 1), 1)
+    marginal = p if measure == "probabilities" else p * (share * tilt + 1 - share)
+    mean, std, nodes = gauss_nodes(line, marginal, num_points or (3 if dim < 3 else 2))
+    standard = (line - mean) / torch.where(std > 0, std, 1)
+    own = interpolatory_weights(nodes, standard, p)  # [*B, n, d, N]
+    tilted = interpolatory_weights(nodes, standard, p * tilt)
+    values = mean.unsqueeze(-1) + std.unsqueeze(-1) * nodes
+    if num_points is None and dim > 4:
+        share = share.unsqueeze(-1)
+        return _main_effects(mean, values, own, share * tilted + (1 - share) * own)
+    index = torch.arange(nodes.shape[-1], device=line.device)
+    joint = torch.cartesian_prod(*[index] * dim).reshape(-1, dim)  # [K, d]
+    component = torch.arange(dim, device=line.device)
+    own, tilted = own[..., component, joint], tilted[..., component, joint]
+    actions = values[..., component, joint]
+    return GaussRule(actions, own.prod(-1), mixture_of_products(own, tilted, share))
+
+
+def gauss_nodes(values: Tensor, measure: Tensor, num_points: int) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Gauss nodes of a discrete measure: the roots of its orthogonal polynomial.
+
+    In units of the standard deviation s around the mean, with skewness γ, they are
+    :math:`γ/2 \pm \sqrt{1 + γ^2/4}` for two points; for three the eigenvalues of the Jacobi matrix
+    with diagonal (0, γ, α) and off-diagonal :math:`(1, \sqrt β)`, where ``q = x² - γx - 1``,
+    ``β = E[q²]`` and ``α = E[x q²] / β``. (Golub and Welsch, "Calculation of Gauss quadrature rules",
+    1969.)
+
+    Args:
+        values: where the measure has mass, ``[M, *]``.
+        measure: mass of each, not negative, summing to one over the first dimension, ``[M, *]``.
+        num_points: 2 or 3.
+
+    Returns:
+        Mean and standard deviation ``[*]``, and the nodes ``[*, num_points]`` in units of the standard
+        deviation around the mean, in ascending order. Where all values are equal they still differ, and
+        the standard deviation is zero.
+
+    Raises:
+        ValueError: for another number of points.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.cubature import gauss_hermite
+        >>> from torchrl_ob.gauss import gauss_nodes
+        >>> line = gauss_hermite(8)
+        >>> gauss_nodes(line.nodes.squeeze(-1), line.weights, 3)[2].abs().round(decimals=4)
+        tensor([1.7321, 0.0000, 1.7321], dtype=torch.float64)
+    """
+    if num_points not in (2, 3):
+        raise ValueError(f"the Gauss rule has 2 or 3 points in each dimension, got {num_points}.")
+    mean = (values * measure).sum(0)
+    offset = values - mean
+    # in units of the largest offset first, so that no power of it underflows
+    largest = offset.abs().amax(0)
+    x = offset / torch.where(largest > 0, largest, 1)
+    spread = (measure * x.square()).sum(0).sqrt()
+    x = x / torch.where(spread > 0, spread, 1)
+    skewness = (measure * x.pow(3)).sum(0)
+    # the root that is larger in size is free of cancellation; the product of both is -1
+    half = skewness / 2
+    large = half.abs() + (1 + half.square()).sqrt()
+    pair = torch.stack([-1 / large, large], -1)
+    pair = torch.where(half.unsqueeze(-1) < 0, -pair.flip(-1), pair)
+    if num_points == 2:
+        return mean, spread * largest, pair
+    squared = measure * (x.square() - skewness * x - 1).square()
+    beta = squared.sum(0)
+    # where only two values have mass, the third node is free: the mean
+    free = beta < 1e-5 * (1 + skewness.square())
+    alpha = torch.where(free, 0, (squared * x).sum(0) / torch.where(free, 1, beta))
+    beta = torch.where(free, 0, beta)
+    return mean, spread * largest, _jacobi_eigenvalues(skewness, alpha, beta)
+
+
+def interpolatory_weights(nodes: Tensor, values: Tensor, measure: Tensor) -> Tensor:
+    """Weights with which nodes integrate the polynomials that they determine.
+
+    The expectation, with ``measure``, of the Lagrange polynomials of the nodes, from its first moments.
+
+    Args:
+        nodes: 2 or 3, all different, ``[*, N]``.
+        values: where the measure has mass, ``[M, *]``.
+        measure: mass of each, summing to one over the first dimension, ``[M, *]``.
+
+    Returns:
+        ``[*, N]``, summing to one; some may be negative.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.gauss import interpolatory_weights
+        >>> values = torch.tensor([0., 1.])
+        >>> interpolatory_weights(torch.tensor([-1., 1.]), values, torch.tensor([.5, .5]))
+        tensor([0.2500, 0.7500])
+    """
+    first = (measure * values).sum(0).unsqueeze(-1)
+    if nodes.shape[-1] == 2:
+        other = nodes.flip(-1)
+        return (first - other) / (nodes - other)
+    second = (measure * values.square()).sum(0).unsqueeze(-1)
+    following, last = nodes.roll(-1, -1), nodes.roll(-2, -1)
+    product = second - first * (following + last) + following * last
+    return product / ((nodes - following) * (nodes - last))
+
+
+def mixture_of_products(own: Tensor, tilted: Tensor, share: Tensor) -> Tensor:
+    r"""Weights :math:`\sum_d c_d\, x_d \prod_{j \ne d} p_j` of joint choices of d components.
+
+    Args:
+        own: ``p_d`` of each component of each choice, ``[*, K, d]``.
+        tilted: ``x_d``, alike.
+        share: ``c_d``, ``[*, d]``.
+
+    Returns:
+        ``[*, K]``.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.gauss import mixture_of_products
+        >>> own, tilted = torch.tensor([[.5, .2]]), torch.tensor([[.1, .3]])
+        >>> mixture_of_products(own, tilted, torch.tensor([1., 0.]))  # .1 * .2
+        tensor([0.0200])
+    """
+    one = torch.eye(share.shape[-1], dtype=torch.bool, device=share.device)
+    mixed = torch.where(one, tilted.unsqueeze(-2), own.unsqueeze(-2)).prod(-1)  # [*, K, d]
+    return (mixed * share.unsqueeze(-2)).sum(-1)
+
+
+def _main_effects(centre: Tensor, values: Tensor, own: Tensor, optimal: Tensor) -> GaussRule:
+    """The centre, and the centre with one component at one of its nodes."""
+    moves = torch.diag_embed((values - centre.unsqueeze(-1)).movedim(-1, 0)).movedim(0, -3)
+    moved = centre.unsqueeze(-2) + moves.flatten(-3, -2)  # [*B, n, N d, d]
+    weights = (x.transpose(-1, -2).flatten(-2) for x in (own, optimal))
+    return GaussRule(
+        torch.cat([centre.unsqueeze(-2), moved], -2),
+        *(torch.cat([1 - x.sum(-1, keepdim=True), x], -1) for x in weights),
+    )
+
+
+def _jacobi_eigenvalues(gamma: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """Of the matrices with diagonal (0, γ, α) and squared off-diagonal (1, β), ascending, ``[*, 3]``.
+
+    By the trigonometric solution of the characteristic equation.
+    """
+    third = (gamma + alpha) / 3
+    a, b, c = -third, gamma - third, alpha - third
+    size = ((a.square() + b.square() + c.square() + 2 + 2 * beta) / 6).sqrt()
+    determinant = a * (b * c - beta) - c
+    angle = (determinant / (2 * size.pow(3))).clamp(-1, 1).acos() / 3  # of a cosine, up to rounding
+    top = third + 2 * size * angle.cos()
+    bottom = third + 2 * size * (angle + 2 * math.pi / 3).cos()
+    middle = 3 * third - top - bottom
+    gap = 1e-5 * (top - bottom)  # rounding may merge them where one is far from the others
+    return torch.stack(
+        [torch.minimum(bottom, middle - gap), middle, torch.maximum(top, middle + gap)], -1
+    )
