@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torchrl.collectors import BaseCollector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
 from torchrl.trainers import LRSchedulerHook, Trainer
 from torchrl.trainers.algorithms.ppo import PPOTrainer
@@ -81,7 +83,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     loss.set_keys(value=critic.out_keys[0], **keys)
     optimizer = _make(config.optimizer)(loss.parameters())
     collector = _make(config.collector)(
-        _make(config.env, seed=config.seed, device=str(device)),
+        partial(_make, config.env, seed=config.seed, device=str(device)),
         actor,
         total_frames=config.total_frames,
         device=device,
@@ -112,6 +114,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
             checkpoint_metadata=lambda _: {"config": training_config(config)},
             num_epochs=config.trainer.num_epochs,
             add_gae=False,
+            weight_update_map=_weights_of_workers(collector),
             enable_logging=False,
             **{f"{name}_key": key for name, key in keys.items()},
         )
@@ -158,6 +161,11 @@ def _other_logger(config: DictConfig, folder: Path) -> Any:
             f"no {config.logger._target_} ({error}); metrics go to {folder} alone.", stacklevel=2
         )
         return None
+
+
+def _weights_of_workers(collector: BaseCollector) -> dict[str, str] | None:
+    """Where the trainer finds the weights that worker processes await; there may be none."""
+    return dict.fromkeys(collector._weight_sync_schemes or (), "loss_module.actor_network") or None
 
 
 def _optional(config: DictConfig, **options: Any) -> Any:

@@ -16,6 +16,7 @@ def check_config(config: DictConfig) -> None:
         ExperimentError: in one line, with the remedy.
     """
     frames, envs = config.collector.frames_per_batch, config.env.num_envs
+    _divides("collector.num_workers", config.collector.get("num_workers", 1), "env.num_envs", envs)
     _divides("env.num_envs", envs, "collector.frames_per_batch", frames)
     _divides("collector.frames_per_batch", frames, "total_frames", config.total_frames)
     _divides(

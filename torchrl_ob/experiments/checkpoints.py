@@ -43,8 +43,12 @@ class _Rotation(CheckpointRotation):
         except (OSError, RuntimeError) as error:
             latest = self.latest()
             kept = f"{latest} is whole" if latest else "there is none before it"
+            free = (
+                shutil.disk_usage(self.directory.parent).free // 2**20
+            )  # torch.save does not tell
+            reason = f"{str(error).partition(chr(10))[0]}; {free} MiB free on the disk"
             raise ExperimentError(
-                f"cannot write the checkpoint of frame {step} to {self.directory} ({error}); {kept}. "
+                f"cannot write the checkpoint of frame {step} to {self.directory} ({reason}); {kept}. "
                 "Make room or another hydra.run.dir, and continue with resume=auto."
             ) from error
 

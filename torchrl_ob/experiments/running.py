@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from torchrl.trainers import Trainer
 from torchrl_ob.experiments.building import Experiment, build, training_config
 from torchrl_ob.experiments.checking import check_config
 from torchrl_ob.experiments.checkpoints import resume
+from torchrl_ob.experiments.curves import plot_metrics
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluating import describe
 
@@ -33,7 +35,8 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
     Args:
         config: composed from ``configs/train.yaml``.
         folder: of the run. It gets ``config.yaml``, ``run.json`` (versions, git revision, choices of
-            the groups), ``metrics/scalars``, ``checkpoints`` and ``evaluation.json``.
+            the groups), ``metrics/scalars``, ``metrics.png``, ``checkpoints`` and
+            ``evaluation.json``.
         choices: which choice each group of the config was.
 
     Returns:
@@ -48,18 +51,25 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
     _describe(config, folder, choices or {})
     experiment = build(config, folder)
     trainer = experiment.trainer
-    if source is not None:
-        done = resume(trainer, source, training_config(config))
-        print(done or f"nothing to resume in {source}: starting afresh")
-    print(f"results go to {folder}")
-    with _stop_on_signal(trainer):
-        trainer.train()
+    try:
+        done = ""
+        if source is not None:
+            done = resume(trainer, source, training_config(config))
+            print(done or f"nothing to resume in {source}: starting afresh")
+        if not done:  # a run killed before its first checkpoint leaves metrics
+            shutil.rmtree(folder / "metrics" / "scalars", ignore_errors=True)
+        print(f"results go to {folder}")
+        with _stop_on_signal(trainer):
+            trainer.train()
+    finally:
+        trainer.collector.shutdown()  # processes, where it has any
     if trainer._stop_training:
         print(f"stopped and saved at frame {trainer.collected_frames}; go on with resume=auto")
         raise SystemExit(130)
     estimates = experiment.evaluation.estimates()
     numbers = {name: [x.item() for x in estimate] for name, estimate in estimates.items()}
     (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    plot_metrics(folder / "metrics").savefig(folder / "metrics.png")
     print(describe(estimates))
     print(f"results are in {folder}")
     return experiment
@@ -102,7 +112,10 @@ def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None
 
 def _git_revision() -> str | None:
     command = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    except FileNotFoundError:  # no git
+        return None
     return found.stdout.strip() or None
 
 

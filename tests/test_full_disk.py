@@ -1,0 +1,70 @@
+"""A disk that is full: one line says so, and the run goes on from the checkpoint before."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits a running process")
+
+
+def start(folder):
+    """A run of four batches in a process where a write beyond a limit fails, as on a full disk."""
+    code = "import torchrl_ob.train; torchrl_ob.train.main()"
+    overrides = ["experiment=smoke", "env.scenario=balance", "device=cpu", "progress_bar=false"]
+    options = ["total_frames=1600", "resume=auto", f"hydra.run.dir={folder}"]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "train", *overrides, *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
+
+
+def results(folder):
+    scalars = folder / "metrics" / "scalars"
+    files = [*scalars.rglob("*.csv"), folder / "evaluation.json"]
+    return {path.relative_to(folder): path.read_text() for path in files}
+
+
+def checkpoints(folder):
+    return sorted(folder.glob("checkpoints/checkpoint-*"))
+
+
+def test_a_full_disk_is_told_in_one_line_and_costs_no_more_than_the_batch(tmp_path):
+    undisturbed, filled = tmp_path / "undisturbed", tmp_path / "filled"
+    left = undisturbed / "metrics" / "scalars" / "train" / "reward.csv"
+    left.parent.mkdir(parents=True)
+    left.write_text("200,1.0\n")  # by a run that was killed before its first checkpoint
+    process = start(undisturbed)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+    process = start(filled)
+    while not checkpoints(filled):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    room = 100_000  # for metrics, and not for a checkpoint
+    assert checkpoints(filled)[0].stat().st_size > 2 * room
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (room, room))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    told = errors.splitlines()[-1]
+    assert told.startswith("torchrl-ob: cannot write the checkpoint of frame")
+    assert "MiB free on the disk" in told
+    assert f"{checkpoints(filled)[-1]} is whole" in told
+    assert told.endswith("continue with resume=auto.")
+    assert "Traceback" not in errors
+
+    process = start(filled)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "resumed from" in out
+    assert "cannot be read" not in out
+    assert results(filled) == results(undisturbed)
