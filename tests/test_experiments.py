@@ -214,6 +214,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(tmp_p
         (["env.num_envs=30"], "multiple of env.num_envs=30"),
         (["trainer.minibatch_size=500"], "larger than"),
         (["value_norm=popart"], "loss=mappo"),
+        (["value_norm=popart", "loss=mappo", "trainer.compile=true"], "value_norm=none"),
         (["env.scenario=navigaton"], "did you mean 'navigation'"),
         (["+env.scenario_kwargs.n_agent=3"], "n_agent"),
         (["env.scenario=simple_tag"], "2 groups, adversary, agent"),

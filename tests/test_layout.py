@@ -106,6 +106,7 @@ LAYERS = {  # each may import those on its right
     "experiments.collectors": ("experiments.simulator_state",),
     "experiments.state_value": (),
     "experiments.hooks": ("experiments.envs", "experiments.errors"),
+    "experiments.stepping": ("experiments.errors",),
     "experiments.curves": (),
     "experiments.optimizers": (),
     "experiments.overrides": ("experiments.errors",),
@@ -128,6 +129,7 @@ LAYERS = {  # each may import those on its right
         "experiments.evaluating",
         "experiments.hooks",
         "experiments.loggers",
+        "experiments.stepping",
     ),
     "experiments.running": (
         "experiments.building",
@@ -196,6 +198,7 @@ OUTSIDE = {
     "experiments.simulator_state": {"numpy", "torch", "torchrl"},
     "experiments.collectors": {"tensordict", "torch", "torchrl"},
     "experiments.state_value": {"torch", "tensordict", "torchrl"},
+    "experiments.stepping": {"torch", "tensordict", "torchrl"},
     "experiments.hooks": {"torch", "tensordict", "torchrl", "tqdm"},
     "experiments.curves": {"matplotlib"},
     "experiments.optimizers": {"hydra", "torchrl"},

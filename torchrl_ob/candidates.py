@@ -46,7 +46,7 @@ __all__ = [
 ONE_HOT = (OneHotCategorical, MaskedOneHotCategorical, D.OneHotCategorical)
 """Distributions over one-hot vectors."""
 
-LINE = 16
+LINE = 12
 """Nodes on which a continuous action's own distribution is known; no critic is asked there."""
 
 MAX_JOINT_CHOICES = 4096

@@ -27,6 +27,7 @@ from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluating import Evaluation
 from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
 from torchrl_ob.experiments.loggers import RunLogger
+from torchrl_ob.experiments.stepping import Stepper, update_keys
 from torchrl_ob.joint_advantage import JointAdvantage
 
 __all__ = ["Experiment", "build", "build_evaluation", "training_config"]
@@ -103,9 +104,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
             frame_skip=1,
             optim_steps_per_batch=None,
             loss_module=loss,
-            optimizer=optimizer,
             logger=log,
-            clip_norm=config.trainer.clip_norm,
             progress_bar=False,
             save_trainer_interval=config.checkpoint.interval - 1,  # saves past it
             log_interval=0,
@@ -119,7 +118,11 @@ def build(config: DictConfig, folder: Path) -> Experiment:
             **{f"{name}_key": key for name, key in keys.items()},
         )
         FiniteLoss({"actor": actor, "critic": critic}, folder / "nan_batch.pt").register(trainer)
-    Minibatches(advantage, buffer).register(trainer)
+    options = config.trainer
+    stepper = Stepper(loss, optimizer, clip_norm=options.clip_norm, compile=options.compile)
+    trainer.optimization_stepper = stepper  # TorchRL's PPOTrainer takes none
+    stepper.register(trainer)
+    Minibatches(advantage, buffer, update_keys(loss)).register(trainer)
     EpisodeReward(group).register(trainer)
     if config.variance_interval and isinstance(advantage, JointAdvantage):
         VarianceLogger(advantage, interval=config.variance_interval).register(trainer)

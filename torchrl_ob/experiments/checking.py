@@ -47,6 +47,12 @@ def check_config(config: DictConfig) -> None:
             "a value norm is updated by MAPPOLoss and IPPOLoss alone: take loss=mappo or loss=ippo."
         )
 
+    if normed and config.trainer.compile:
+        raise ExperimentError(
+            "trainer.compile=true cannot compile a value norm, which changes while the loss is "
+            "computed: take value_norm=none."
+        )
+
 
 def _divides(small_name: str, small: int, large_name: str, large: int) -> None:
     if small < 1 or large < 1 or large % small:

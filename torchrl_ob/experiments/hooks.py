@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.data import ReplayBuffer
 from torchrl.trainers import Trainer
@@ -27,16 +28,22 @@ class Minibatches:
     Args:
         advantage: of the batch, ``[*B, T]``.
         buffer: that the steps are drawn from, without replacement.
+        keys: what an update reads of a step.
     """
 
-    def __init__(self, advantage: Callable[[TensorDictBase], Any], buffer: ReplayBuffer) -> None:
-        self.advantage, self.buffer = advantage, buffer
+    def __init__(
+        self,
+        advantage: Callable[[TensorDictBase], Any],
+        buffer: ReplayBuffer,
+        keys: Sequence[NestedKey],
+    ) -> None:
+        self.advantage, self.buffer, self.keys = advantage, buffer, keys
         self.minibatches = iter(buffer)
 
     def prepare(self, batch: TensorDictBase) -> TensorDictBase:
         """Add the advantage to the batch and fill the buffer."""
         self.advantage(batch)
-        self.buffer.extend(batch.reshape(-1))
+        self.buffer.extend(batch.select(*self.keys, strict=False).reshape(-1))
         return batch
 
     def draw(self, _: TensorDictBase) -> TensorDictBase:
@@ -124,7 +131,7 @@ class FiniteLoss:
             ExperimentError: with the cause: the batch, the parameters, or else the loss.
         """
         terms = {name: term for name, term in losses.items() if name.startswith("loss")}
-        if torch.stack([term.isfinite().all() for term in terms.values()]).all():
+        if sum(terms.values()).isfinite():
             return
         broken = [name for name, term in terms.items() if not term.isfinite().all()]
         entries = minibatch.detach().flatten_keys(".").to_dict()

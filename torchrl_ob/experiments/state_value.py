@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tensordict.nn import TensorDictModule
-from torch import nn
+from torch import Tensor, nn
 from torchrl.envs import EnvBase
-from torchrl.modules import MultiAgentMLP
+from torchrl.modules import MLP, MultiAgentMLP
 from torchrl.objectives.value import MultiAgentGAE
 
 __all__ = ["multi_agent_gae", "state_value_from_env"]
@@ -46,18 +46,35 @@ def state_value_from_env(
         torch.Size([2, 3, 1])
     """
     observation = env.observation_spec_unbatched[group, "observation"]
-    net = MultiAgentMLP(
-        n_agent_inputs=observation.shape[-1],
-        n_agent_outputs=1,
-        n_agents=observation.shape[0],
-        centralized=centralized,
-        share_params=share_params,
-        depth=depth,
-        num_cells=num_cells,
-        activation_class=activation_class,
-        device=env.device,
-    )
+    num_agents, size = observation.shape
+    sizes: dict[str, Any] = {
+        "depth": depth,
+        "num_cells": num_cells,
+        "activation_class": activation_class,
+        "device": env.device,
+    }
+    net: nn.Module
+    if not share_params:
+        net = MultiAgentMLP(
+            size, 1, num_agents, centralized=centralized, share_params=False, **sizes
+        )
+    elif centralized:
+        net = _TeamValue(MLP(num_agents * size, 1, **sizes))
+    else:
+        net = MLP(size, 1, **sizes)
     return TensorDictModule(net, [(group, "observation")], [(group, "state_value")])
+
+
+class _TeamValue(nn.Module):
+    """One value of all observations ``[*B, n, o]``, for each agent ``[*B, n, 1]``."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, observations: Tensor) -> Tensor:
+        value = self.net(observations.flatten(-2)).unsqueeze(-2)
+        return value.expand(*observations.shape[:-1], 1)
 
 
 def multi_agent_gae(*, actor_network: Any, value_network: Any, **options: Any) -> MultiAgentGAE:

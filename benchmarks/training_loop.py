@@ -1,0 +1,176 @@
+"""Frames per second of MAPPO with the optimal baseline, next to TorchRL's own multi-agent PPO.
+
+The peer is the loop of TorchRL's tutorial "Multi-Agent Reinforcement Learning (PPO)", with MAPPO and GAE,
+written from its public API: a centralised state value of two layers of 256, ``ClipPPOLoss``, a replay
+buffer, Adam. Ours is ``torchrl-ob train`` with ``advantage=ob`` and the joint critic, plain and with
+every option for speed. All train three agents of VMAS navigation with the same actor, 6,000 frames a
+batch, 30 epochs of minibatches of 400, on the same threads. They take turns batch by batch, so that a
+busy machine slows all; the first batch, in which a compiled one compiles, is not counted. At the end
+the mean rewards of the last training episodes are compared. ``SMOKE=1`` for a run of seconds.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from results import record
+from tensordict.nn import TensorDictModule
+from torch import nn
+from torchrl.collectors import Collector
+from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
+from torchrl.envs import RewardSum, TransformedEnv, VmasEnv
+from torchrl.modules import MultiAgentMLP, NormalParamExtractor, ProbabilisticActor, TanhNormal
+from torchrl.objectives import ClipPPOLoss, ValueEstimators
+
+from torchrl_ob.experiments.building import build
+from torchrl_ob.train import config_folder
+
+warnings.simplefilter("ignore")
+SMOKE = os.environ.get("SMOKE") == "1"
+FRAMES, EPOCHS, MINIBATCH = (600, 2, 100) if SMOKE else (6_000, 30, 400)
+BATCHES = 2 if SMOKE else 12
+STEPS = 100
+LR = 1e-3
+OPTIONS = ("trainer.compile=true", "optimizer.fused=true")
+
+
+def torchrl_loop() -> Iterator[float]:
+    """TorchRL's tutorial; yields the mean reward of the episodes of each batch."""
+    torch.manual_seed(0)
+    env = TransformedEnv(
+        VmasEnv("navigation", num_envs=FRAMES // STEPS, max_steps=STEPS, n_agents=3, seed=0),
+        RewardSum(in_keys=[("agents", "reward")], out_keys=[("agents", "episode_reward")]),
+    )
+
+    def mlp(outputs: int, centralized: bool) -> MultiAgentMLP:
+        return MultiAgentMLP(
+            n_agent_inputs=env.observation_spec["agents", "observation"].shape[-1],
+            n_agent_outputs=outputs,
+            n_agents=3,
+            centralized=centralized,
+            share_params=True,
+            depth=2,
+            num_cells=256,
+            activation_class=nn.Tanh,
+        )
+
+    net = nn.Sequential(mlp(4, centralized=False), NormalParamExtractor())
+    params = [("agents", "loc"), ("agents", "scale")]
+    policy = ProbabilisticActor(
+        TensorDictModule(net, [("agents", "observation")], params),
+        in_keys=params,
+        out_keys=[env.action_key],
+        distribution_class=TanhNormal,
+        distribution_kwargs={
+            "low": env.full_action_spec_unbatched[env.action_key].space.low,
+            "high": env.full_action_spec_unbatched[env.action_key].space.high,
+        },
+        return_log_prob=True,
+    )
+    critic = TensorDictModule(
+        mlp(1, centralized=True), [("agents", "observation")], [("agents", "state_value")]
+    )
+    collector = Collector(
+        env, policy, frames_per_batch=FRAMES, total_frames=FRAMES * (BATCHES + 1), device="cpu"
+    )
+    buffer = ReplayBuffer(
+        storage=LazyTensorStorage(FRAMES), sampler=SamplerWithoutReplacement(), batch_size=MINIBATCH
+    )
+    loss = ClipPPOLoss(
+        policy, critic, clip_epsilon=0.2, entropy_coeff=1e-4, normalize_advantage=False
+    )
+    loss.set_keys(
+        reward=env.reward_key,
+        action=env.action_key,
+        value=("agents", "state_value"),
+        done=("agents", "done"),
+        terminated=("agents", "terminated"),
+    )
+    loss.make_value_estimator(ValueEstimators.GAE, gamma=0.99, lmbda=0.9)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=LR)
+    for data in collector:
+        for name in ("done", "terminated"):
+            shape = data["next", "agents", "reward"].shape
+            data["next", "agents", name] = data["next", name].unsqueeze(-1).expand(shape)
+        with torch.no_grad():
+            loss.value_estimator(
+                data,
+                params=loss.critic_network_params,
+                target_params=loss.target_critic_network_params,
+            )
+        buffer.extend(data.reshape(-1))
+        for _ in range(EPOCHS):
+            for _ in range(FRAMES // MINIBATCH):
+                losses = loss(buffer.sample())
+                total = losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]
+                total.backward()
+                nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+        collector.update_policy_weights_()
+        done = data["next", "agents", "done"]
+        yield data["next", "agents", "episode_reward"][done].mean().item()
+
+
+def our_loop(folder: Path, *options: str) -> Iterator[float]:
+    """The trainer of ``experiment=navigation``, batch by batch."""
+    overrides = [
+        "experiment=navigation",
+        "device=cpu",
+        "progress_bar=false",
+        f"optimizer.lr={LR}",
+        "scheduler=constant",
+        f"env.num_envs={FRAMES // STEPS}",
+        f"collector.frames_per_batch={FRAMES}",
+        f"trainer.num_epochs={EPOCHS}",
+        f"trainer.minibatch_size={MINIBATCH}",
+        f"total_frames={FRAMES * (BATCHES + 1)}",
+        f"evaluation.interval={FRAMES * 1000}",
+        f"checkpoint.interval={FRAMES * 1000}",
+        *options,
+    ]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        trainer = build(compose("train", overrides), folder).trainer
+    for batch in trainer.collector:  # what Trainer.train does for each batch
+        batch = trainer._process_batch_hook(batch)
+        trainer.collected_frames += batch.numel()
+        trainer._pre_steps_log_hook(batch)
+        trainer.optim_steps(batch)
+        trainer._post_steps_hook()
+        trainer._post_steps_log_hook(batch)
+        yield trainer._log_dict["train/episode_reward"][-1]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        loops = {
+            "TorchRL, MAPPO with GAE": torchrl_loop(),
+            "torchrl_ob, OB": our_loop(Path(name) / "plain"),
+            "torchrl_ob, OB, compiled": our_loop(Path(name) / "fast", *OPTIONS),
+            "torchrl_ob, GAE, compiled": our_loop(Path(name) / "gae", "advantage=gae", *OPTIONS),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in loops}
+        rewards: dict[str, float] = {}
+        for _ in range(BATCHES + 1):
+            for name, loop in loops.items():
+                start = time.perf_counter()
+                rewards[name] = next(loop)
+                seconds[name].append(time.perf_counter() - start)
+    peer, *ours = loops
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {BATCHES} batches each")
+    print(f"{'':28} {'frames/s':>9} {'over TorchRL':>24} {'first batch':>12} {'reward':>7}")
+    for name, times in seconds.items():
+        ratios = sorted(a / b for a, b in zip(seconds[peer][1:], times[1:], strict=True))
+        middle = statistics.median(ratios)
+        print(
+            f"{name:28} {FRAMES / statistics.median(times[1:]):9.0f} "
+            f"{middle:8.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) {times[0]:10.1f} s {rewards[name]:7.2f}"
+        )
+        if name == "torchrl_ob, OB, compiled":
+            record("fps_over_torchrl", middle, low=ratios[0], high=ratios[-1], frames=FRAMES)

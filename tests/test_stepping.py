@@ -1,0 +1,100 @@
+"""The update of the networks: TorchRL's own, the same when it is compiled."""
+
+from functools import partial
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torchrl.trainers import DefaultOptimizationStepper
+
+from torchrl_ob.experiments.building import build
+from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.optimizers import register_optimizers
+from torchrl_ob.train import config_folder
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo(monkeypatch):
+    """The same graphs, run eagerly: inductor's C++ takes half a minute."""
+    torch._dynamo.reset()
+    compile = partial(torch.compile, backend="aot_eager")
+
+    def quick(function, *, options, **kwargs):
+        assert set(options) == {"guard_filter_fn"}  # which only tells when to compile again
+        return compile(function, **kwargs)
+
+    monkeypatch.setattr(torch, "compile", quick)
+
+
+def experiment(folder, *overrides):
+    names = ("experiment=smoke", "progress_bar=false", "device=cpu", *overrides)
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return build(compose("train", list(names)), folder)
+
+
+def trained(folder, *overrides):
+    parts = experiment(folder, *overrides)
+    parts.trainer.train()
+    return torch.cat([x.detach().flatten() for x in parts.trainer.loss_module.parameters()])
+
+
+def test_the_plain_update_is_torchrls(tmp_path):
+    ours = trained(tmp_path / "ours")
+    parts = experiment(tmp_path / "theirs")
+    stepper = parts.trainer.optimization_stepper
+    parts.trainer.optimizer = stepper.optimizer
+    theirs = DefaultOptimizationStepper()
+    stepper.step = lambda trainer, minibatch: theirs.step(trainer, minibatch).detach()
+    parts.trainer.train()
+    theirs = torch.cat([x.detach().flatten() for x in parts.trainer.loss_module.parameters()])
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("env.continuous_actions=false",),
+        ("loss=mappo", "critic=concat"),
+        ("advantage=gae", "loss=ippo"),
+        ("advantage=coma", "loss=a2c"),
+    ],
+)
+def test_a_compiled_run_has_the_same_numbers_and_compiles_once(overrides, tmp_path):
+    # Adam would magnify the rounding of gradients that are nearly zero; one epoch, since TorchRL
+    # draws random numbers for the entropy where it is compiled, and the next permutation is another
+    register_optimizers()
+    short = ("total_frames=200", "trainer.num_epochs=1", "optimizer=sgd", "optimizer.lr=0.1")
+    one_batch = (*overrides, *short)
+    plain = trained(tmp_path / "plain", *one_batch)
+    compiled = trained(tmp_path / "compiled", "trainer.compile=true", *one_batch)
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        trained(tmp_path / "two batches", "trainer.compile=true", *overrides)
+
+
+def test_fused_and_plain_adam_agree(tmp_path):
+    one_batch = "total_frames=200"
+    fused = trained(tmp_path / "fused", "optimizer.fused=true", one_batch)
+    plain = trained(tmp_path / "plain", one_batch)
+    torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_networks_that_cannot_be_compiled_are_told(tmp_path):
+    with pytest.raises(ExperimentError, match=r"cannot compile.*share_params=true"):
+        trained(tmp_path, "trainer.compile=true", "policy.share_params=false")
+
+
+def test_an_update_reads_nothing_of_the_next_steps(tmp_path):
+    trainer = experiment(tmp_path).trainer
+    batch = trainer._process_batch_hook(next(iter(trainer.collector)))
+    minibatch = trainer._process_optim_batch_hook(batch)
+    assert "next" not in minibatch.keys()  # noqa: SIM118
+    assert set(trainer.loss_module(minibatch).keys()) >= {"loss_objective", "loss_critic"}

@@ -1,0 +1,98 @@
+"""One update of the networks, as one compiled graph where that is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase, unravel_key
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torch._dynamo.exc import Unsupported
+from torchrl.objectives import LossModule
+from torchrl.trainers import OptimizationStepper, Trainer
+
+from torchrl_ob.experiments.errors import ExperimentError
+
+__all__ = ["Stepper", "update_keys"]
+
+
+def update_keys(loss: LossModule) -> list[NestedKey]:
+    """What a loss reads of a batch whose advantage is known: nothing of the next steps.
+
+    Args:
+        loss: TorchRL's loss module, with its keys set.
+    """
+    keys = [unravel_key(key) for key in loss.in_keys]
+    keys += [loss.tensor_keys.advantage, loss.tensor_keys.value_target]
+    return [key for key in keys if key[0] != "next"]
+
+
+class Stepper(OptimizationStepper):
+    """Loss, gradient, clipping and the optimiser's step, with nothing read back to the host.
+
+    The update of TorchRL's own stepper. Compiled, loss and gradient are the same to rounding, and where
+    TorchRL samples the entropy the random numbers are others. It takes tens of seconds at the first
+    minibatch, and again for one of another size.
+
+    Args:
+        loss: TorchRL's loss module.
+        optimizer: of its parameters.
+        clip_norm: largest norm of the gradient.
+        compile: whether loss and gradient are compiled.
+    """
+
+    def __init__(
+        self,
+        loss: LossModule,
+        optimizer: torch.optim.Optimizer,
+        *,
+        clip_norm: float,
+        compile: bool = False,
+    ) -> None:
+        self.loss, self.optimizer, self.clip_norm = loss, optimizer, clip_norm
+        self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
+        self.total = self._total
+        if compile:  # nothing but the minibatch changes from call to call
+            guards: dict[str, Any] = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
+            self.total = torch.compile(self._total, fullgraph=True, options=guards)
+
+    def _total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
+        losses = self.loss(minibatch)
+        terms = [term for name, term in losses.items() if name.startswith("loss")]
+        return sum(terms[1:], terms[0]), losses.detach()
+
+    def step(self, trainer: Trainer, sub_batch: TensorDictBase) -> TensorDictBase:
+        """One update.
+
+        Args:
+            trainer: whose hooks look at the losses before a parameter is touched.
+            sub_batch: the minibatch.
+
+        Returns:
+            What the loss module reports, and the norm of the gradient.
+
+        Raises:
+            ExperimentError: where loss or networks cannot be compiled as one graph.
+        """
+        try:
+            total, losses = self.total(sub_batch)
+        except Unsupported as error:
+            raise ExperimentError(
+                "trainer.compile=true cannot compile these networks or this loss "
+                f"({str(error).splitlines()[0]}): take share_params=true, or trainer.compile=false."
+            ) from error
+        losses = trainer._process_loss_hook(sub_batch, losses)
+        total.backward()
+        losses["grad_norm_0"] = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return losses
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The optimiser's."""
+        self.optimizer.load_state_dict(state_dict)
