@@ -143,11 +143,12 @@ def test_a_run_that_is_killed_and_resumed_ends_in_the_same_numbers(tmp_path):
 def test_a_truncated_checkpoint_falls_back_and_another_config_is_refused(tmp_path, capsys):
     overrides = ["total_frames=800", "env.scenario=balance"]
     run(configure(*overrides), tmp_path)
-    first = scalars(tmp_path)
+    first, config = scalars(tmp_path), (tmp_path / "config.yaml").read_text()
     with pytest.raises(ExperimentError, match="already holds a run"):
         run(configure(*overrides), tmp_path)
     with pytest.raises(ExperimentError, match=r"another config: seed=0 there and 1 here"):
         run(configure(*overrides, "resume=auto", "seed=1"), tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == config  # what was refused has left no trace
     newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     run(configure(*overrides, "resume=auto"), tmp_path)
@@ -165,6 +166,15 @@ def test_a_run_is_evaluated_from_its_folder_as_it_was_in_training(tmp_path):
     assert evaluate_run(tmp_path, episodes=3).keys() == again.keys()
     with pytest.raises(ExperimentError, match=r"no config\.yaml"):
         evaluate_run(tmp_path / "checkpoints")
+    OmegaConf.save(configure("policy.num_cells=16"), tmp_path / "config.yaml")
+    with pytest.raises(ExperimentError, match=r"does not fit .*config\.yaml"):
+        evaluate_run(tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(
+        ExperimentError, match=r"has no checkpoint: .*000200\.torchrl.* cannot be read"
+    ):
+        evaluate_run(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +229,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(tmp_p
         (["+env.scenario_kwargs.n_agent=3"], "n_agent"),
         (["env.scenario=simple_tag"], "2 groups, adversary, agent"),
         (["resume=nowhere"], "does not exist"),
+        (["resume=true"], "resume must be auto"),
+        (["total_frames=abc"], "total_frames must be a whole number, 1 or more, got 'abc'"),
+        (["env.max_steps=null"], "env.max_steps must be a whole number"),
+        (["seed=-1"], "seed must be a whole number from 0"),
+        (["env.continuous_actions=flase"], "must be true or false, got 'flase'"),
+        (["optimizer.lr=-1"], "torch.optim.Adam: ValueError: Invalid learning rate: -1"),
+        (["device=gpu"], "device=gpu cannot be used here"),
+        (["loss=a2c"], "trainer.num_epochs=1 trainer.minibatch_size=200"),
     ],
 )
 def test_what_cannot_work_is_told_before_training(overrides, message, tmp_path):
@@ -272,8 +290,10 @@ def test_the_command_says_what_it_takes(tmp_path):
         ("env.scenario=navigaton", "VMAS has no scenario"),
         ("env.scenario_kwargs.n_agent=3", "VMAS refuses scenario 'navigation'"),
         ("advantge=ob", "the config has no 'advantge'"),
+        ("env.scenario_kwargs={n_agnts: 3}", "VMAS refuses scenario 'navigation'"),
+        ("hydra.run.dir=/dev/null/x", "[Errno"),
         ("hydra/launcher=jobli", "hydra/launcher has no choice"),
     ):
-        failed = call("train", override, f"hydra.run.dir={tmp_path / 'x'}")
+        failed = call("train", f"hydra.run.dir={tmp_path / 'x'}", override)
         assert failed.returncode == 1
         assert failed.stderr.splitlines()[-1].startswith(f"torchrl-ob: {message}")

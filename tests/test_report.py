@@ -97,7 +97,7 @@ def test_names_tell_what_differs(tmp_path):
     made_up(tmp_path / "a", "ob", 0, [0, 1])
     made_up(tmp_path / "b", "ob", 0, [0, 1], "optimizer.lr=0.01")
     made_up(tmp_path / "c", "gae", 0, [0, 1], "+env.scenario_kwargs.n_agents=5")
-    names = {(x.task, x.algorithm) for x in read_results([tmp_path])}
+    names = {(x.task, x.algorithm) for x in read_results([tmp_path])[0]}
     assert names == {
         ("navigation env.scenario_kwargs.n_agents=None", "ob optimizer.lr=0.001"),
         ("navigation env.scenario_kwargs.n_agents=None", "ob optimizer.lr=0.01"),
@@ -111,6 +111,11 @@ def test_longer_runs_are_cut_and_named(tmp_path):
     text = write_report([tmp_path], tmp_path / "report")
     assert table(text)["navigation", "ob", "2"][0] == "1.500 [1.000, 2.000]"
     assert f"cut to the frames that all have: {tmp_path / '1'}." in text
+    assert "Left out" not in text
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "run.json").touch()
+    text = write_report([tmp_path], tmp_path / "report")
+    assert f"Left out, never evaluated: {tmp_path / 'failed'}." in text
 
 
 @pytest.mark.parametrize(
@@ -140,9 +145,12 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
     path = tmp_path / "1/metrics/scalars/eval/deterministic_reward.csv"
     path.write_text("50,1\n")
     with pytest.raises(ExperimentError, match="no evaluation at the same frame"):
-        score_matrices(read_results([tmp_path]))
+        score_matrices(read_results([tmp_path])[0])
     path.unlink()
-    with pytest.raises(ExperimentError, match="has no evaluation yet"):
+    results, never = read_results([tmp_path])
+    assert ([x.folder for x in results], never) == ([tmp_path / "0"], [tmp_path / "1"])
+    (tmp_path / "0/metrics/scalars/eval/deterministic_reward.csv").unlink()
+    with pytest.raises(ExperimentError, match="no run was evaluated yet"):
         read_results([tmp_path])
 
 
@@ -156,6 +164,8 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
         ("~seeds", "the config has no 'seeds': did you mean 'seed'"),
         ("loss.entropy=1", "the config has no 'loss.entropy': did you mean 'loss.entropy_coeff'"),
         ("seed=[1", "cannot read the override 'seed=[1'"),
+        ("seed", "cannot read the override 'seed', of the form key=value"),
+        ("collector.num_workers=2", "'collector.num_workers' belongs to another choice of"),
     ],
 )
 def test_a_mistyped_override_is_told_in_one_line(override, message):
@@ -173,6 +183,6 @@ def test_torchrls_optimizers_build(name, tmp_path):
 
     overrides = (f"optimizer={name}", "optimizer.lr=0.5", "experiment=smoke", "device=cpu")
     config, _ = configure(*overrides)
-    optimizer = build(config, tmp_path).trainer.optimizer
+    optimizer = build(config, tmp_path).trainer.optimization_stepper.optimizer
     assert type(optimizer).__name__.lower() == name
     assert optimizer.param_groups[0]["lr"] == 0.5

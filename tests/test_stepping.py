@@ -64,7 +64,7 @@ def test_the_plain_update_is_torchrls(tmp_path):
         ("env.continuous_actions=false",),
         ("loss=mappo", "critic=concat"),
         ("advantage=gae", "loss=ippo"),
-        ("advantage=coma", "loss=a2c"),
+        ("advantage=coma", "loss=a2c", "trainer.num_epochs=1", "trainer.minibatch_size=200"),
     ],
 )
 def test_a_compiled_run_has_the_same_numbers_and_compiles_once(overrides, tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from torchrl_ob.experiments.errors import ExperimentError
@@ -40,17 +42,20 @@ def main() -> None:
     except ModuleNotFoundError as error:
         extra = "report" if error.name == "rliable" else "experiments"
         sys.exit(f"torchrl-ob: {error}: pip install 'torchrl-ob[{extra}]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="torchrl-ob", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=version("torchrl-ob"))
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("train", help="train; advantage=coma swaps the advantage, -m sweeps")
     evaluate = commands.add_parser("eval", help="evaluate the newest checkpoint of a run")
     evaluate.add_argument("run", type=Path, help="folder of the run")
-    evaluate.add_argument("--episodes", type=int, help="how many; as in training by default")
+    evaluate.add_argument("--episodes", type=_positive, help="how many; as in training by default")
     evaluate.set_defaults(command=_eval)
     render = commands.add_parser("render", help="draw an episode of a run as a GIF")
     render.add_argument("run", type=Path, help="folder of the run")
@@ -63,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     render.set_defaults(command=_render)
     report = commands.add_parser("report", help="compare runs: curves, intervals, a table")
     report.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of sweeps")
-    report.add_argument("--output", type=Path, default=Path("report"), help="folder to write to")
+    report.add_argument("--output", type=Path, default=Path("report"), help="folder; ./report")
     report.add_argument(
         "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
     )
@@ -71,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     swap = commands.add_parser("list", help="what can be swapped")
     swap.set_defaults(command=_list)
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("1 or more")
+    return number
 
 
 def _train(arguments: list[str]) -> None:
@@ -82,26 +94,36 @@ def _train(arguments: list[str]) -> None:
     from torchrl_ob.experiments.overrides import explain
     from torchrl_ob.experiments.running import run
 
+    began = False
+
     def task(config: DictConfig) -> None:
+        nonlocal began
+        began = True
         of_hydra = HydraConfig.get()
         run(config, Path(of_hydra.runtime.output_dir), dict(of_hydra.runtime.choices))
 
     register_optimizers()
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every buffer it makes
     # arguments of a scenario are not in the config until they are given
-    sys.argv[1:] = [re.sub(r"^(?=env\.scenario_kwargs\.)", "++", x) for x in arguments]
+    sys.argv[1:] = [re.sub(r"^(?=env\.scenario_kwargs[.=])", "++", x) for x in arguments]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be told in one line
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
     try:
         entry(task)()
     except hydra.errors.HydraException as error:
         raise ExperimentError(explain(error, config_folder())) from error
+    except OSError as error:
+        if began:
+            raise
+        raise ExperimentError(f"{error}: give another hydra.run.dir.") from error
 
 
 def _eval(run: Path, episodes: int | None) -> None:
     from torchrl_ob.experiments.evaluating import describe
-    from torchrl_ob.experiments.saved import evaluate_run
+    from torchrl_ob.experiments.saved import evaluate_run, newest_checkpoint
 
     print(describe(evaluate_run(run, episodes)))
+    print(f"of {newest_checkpoint(run)}")
 
 
 def _render(run: Path, output: Path | None, exploration: str) -> None:

@@ -82,8 +82,9 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
     keys = {"reward": probe.reward_key, "action": probe.action_key}
     loss.set_keys(value=critic.out_keys[0], **keys)
-    optimizer = _make(config.optimizer)(loss.parameters())
-    collector = _make(config.collector)(
+    optimizer = _call(config.optimizer, loss.parameters())
+    collector = _call(
+        config.collector,
         partial(_make, config.env, seed=config.seed, device=str(device)),
         actor,
         total_frames=config.total_frames,
@@ -157,8 +158,11 @@ def build_evaluation(config: DictConfig) -> Evaluation:
 def _other_logger(config: DictConfig, folder: Path) -> Any:
     try:
         return _optional(config.logger, log_dir=str(folder))
-    except ImportError as error:
-        raise ExperimentError(f"{error}: pip install the logger that logger=... names.") from error
+    except ModuleNotFoundError as error:
+        package = config.logger._target_.split(".")[-2]
+        raise ExperimentError(
+            f"logger={package} needs its package: pip install {package}"
+        ) from error
     except Exception as error:  # a service that cannot be reached
         warnings.warn(
             f"no {config.logger._target_} ({error}); metrics go to {folder} alone.", stacklevel=2
@@ -182,15 +186,34 @@ def _make(config: DictConfig, *arguments: Any, **options: Any) -> Any:
         return instantiate(config, *arguments, **options)
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, ExperimentError | ImportError | None):
+        if isinstance(cause, ExperimentError | ModuleNotFoundError | None):
             raise (cause or error) from error
-        raise ExperimentError(f"{config._target_}: {type(cause).__name__}: {cause}") from error
+        raise ExperimentError(_line(config, cause)) from error
+
+
+def _call(config: DictConfig, *arguments: Any, **options: Any) -> Any:
+    """What a partial part of the config makes of arguments; why it cannot, in one line."""
+    part = _make(config)
+    try:
+        return part(*arguments, **options)
+    except ExperimentError:
+        raise
+    except Exception as error:
+        raise ExperimentError(_line(config, error)) from error
+
+
+def _line(config: DictConfig, error: BaseException) -> str:
+    return f"{config._target_}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except Exception as error:  # no such device, in the words of its backend
+        reason = str(error).partition("\n")[0]
+        raise ExperimentError(f"device={name} cannot be used here ({reason}).") from error
 
 
 def _seed(seed: int) -> None:

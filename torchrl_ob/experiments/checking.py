@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["check_config"]
 
+POSITIVE = (
+    "total_frames",
+    "env.num_envs",
+    "env.max_steps",
+    "collector.frames_per_batch",
+    "trainer.num_epochs",
+    "trainer.minibatch_size",
+    "checkpoint.interval",
+    "checkpoint.keep",
+    "evaluation.interval",
+    "evaluation.num_envs",
+)
+SEEDS = ("seed", "evaluation.seed")
+SWITCHES = (
+    "env.continuous_actions",
+    "env.shared_reward",
+    "trainer.normalize_advantage",
+    "trainer.compile",
+    "progress_bar",
+)
+
 
 def check_config(config: DictConfig) -> None:
-    """Check sizes and that the critic fits the advantage.
+    """Check values, sizes, and that the parts fit one another.
 
     Raises:
         ExperimentError: in one line, with the remedy.
     """
+    _check_values(config)
     frames, envs = config.collector.frames_per_batch, config.env.num_envs
     _divides("collector.num_workers", config.collector.get("num_workers", 1), "env.num_envs", envs)
     _divides("env.num_envs", envs, "collector.frames_per_batch", frames)
@@ -29,6 +51,12 @@ def check_config(config: DictConfig) -> None:
         raise ExperimentError(
             f"trainer.minibatch_size={config.trainer.minibatch_size} is larger than "
             f"collector.frames_per_batch={frames}: lower it."
+        )
+    whole = config.trainer.num_epochs == 1 and config.trainer.minibatch_size == frames
+    if config.loss._target_.endswith("A2CLoss") and not whole:
+        raise ExperimentError(
+            "loss=a2c has no ratio of policies and takes one step a batch: take trainer.num_epochs=1 "
+            f"trainer.minibatch_size={frames}."
         )
     is_gae = config.advantage._target_.endswith("gae")
     is_value = config.critic._target_.endswith("state_value_from_env")
@@ -51,6 +79,23 @@ def check_config(config: DictConfig) -> None:
         raise ExperimentError(
             "trainer.compile=true cannot compile a value norm, which changes while the loss is "
             "computed: take value_norm=none."
+        )
+
+
+def _check_values(config: DictConfig) -> None:
+    for key in (*POSITIVE, *SEEDS):
+        value = OmegaConf.select(config, key)
+        low, high = (0, 2**32 - 1) if key in SEEDS else (1, None)
+        if type(value) is not int or value < low or (high is not None and value > high):
+            kind = f"a whole number from {low} to {high}" if high else "a whole number, 1 or more"
+            raise ExperimentError(f"{key} must be {kind}, got {value!r}.")
+    for key in SWITCHES:
+        value = OmegaConf.select(config, key)
+        if type(value) is not bool:
+            raise ExperimentError(f"{key} must be true or false, got {value!r}.")
+    if not isinstance(config.resume, str | None):
+        raise ExperimentError(
+            f"resume must be auto, the path of a run or of a checkpoint, or null, got {config.resume!r}."
         )
 
 

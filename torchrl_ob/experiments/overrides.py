@@ -39,12 +39,19 @@ def explain(error: HydraException, configs: Path) -> str:
             return "hydra/launcher=joblib needs its plugin: pip install 'torchrl-ob[sweeps]'"
         return f"{group} has no choice {choice!r}: {nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read the override {error.override!r}: {error.message.splitlines()[0]}"
+        reason = error.message.splitlines()[0]
+        return f"cannot read the override {error.override!r}, of the form key=value: {reason}"
     message = str(error)
+    if "Ambiguous value" in message:
+        return f"{message.splitlines()[0]}: to sweep over several values give -m too"
     unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", message)
     if unknown is None:
         return message.splitlines()[0]
-    return f"the config has no {unknown[1]!r}: {nearest(unknown[1], _names(configs))}"
+    name, names = unknown[1], _names(configs)
+    if name in names:
+        group = name.split(".")[0]
+        return f"{name!r} belongs to another choice of {group!r} than the one made."
+    return f"the config has no {name!r}: {nearest(name, names)}"
 
 
 def _names(configs: Path) -> set[str]:

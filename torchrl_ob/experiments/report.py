@@ -48,9 +48,11 @@ def write_report(runs: Sequence[Path], folder: Path, *, exploration: str = "dete
     Raises:
         ExperimentError: where runs are missing, twice or evaluated differently.
     """
-    results = read_results(runs, exploration)
+    results, never = read_results(runs, exploration)
     scores, tasks, frames = score_matrices(results)
     text = _markdown(results, scores, tasks, frames, exploration)
+    if never:
+        text += f"\nLeft out, never evaluated: {', '.join(map(str, never))}.\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(text)
     (folder / "marl_eval.json").write_text(json.dumps(_marl_eval(results, frames), indent=1) + "\n")

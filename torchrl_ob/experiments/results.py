@@ -36,7 +36,9 @@ class Result:
     environment: str
 
 
-def read_results(folders: Iterable[Path], exploration: str = "deterministic") -> list[Result]:
+def read_results(
+    folders: Iterable[Path], exploration: str = "deterministic"
+) -> tuple[list[Result], list[Path]]:
     """The runs in some folders.
 
     A task is named by its scenario, and an algorithm by its advantage. Where runs of one name differ
@@ -47,13 +49,17 @@ def read_results(folders: Iterable[Path], exploration: str = "deterministic") ->
         exploration: ``"deterministic"`` or ``"stochastic"`` evaluation.
 
     Returns:
-        One result a run.
+        One result a run, and the runs that failed before their first evaluation.
 
     Raises:
-        ExperimentError: where a folder has no run, a run has no evaluation, two runs are the same,
+        ExperimentError: where a folder has no run, no run has an evaluation, two runs are the same,
             or runs were evaluated on different episodes.
     """
-    results = [_read(run, exploration) for folder in folders for run in _runs(folder)]
+    runs = [run for folder in folders for run in _runs(folder)]
+    never = [run for run in runs if not _evaluations(run, exploration).is_file()]
+    results = [_read(run, exploration) for run in runs if run not in never]
+    if not results:
+        raise ExperimentError(f"no run was evaluated yet: {', '.join(map(str, never))}.")
     for name in ("task", "algorithm"):
         _tell_apart(results, name)
     seen: dict[tuple[str, str, int], Path] = {}
@@ -73,7 +79,7 @@ def read_results(folders: Iterable[Path], exploration: str = "deterministic") ->
             f"the runs were evaluated on different episodes: {', '.join(differ)} differs between them. "
             "Report them apart."
         )
-    return sorted(results, key=lambda x: (x.task, x.algorithm, x.seed))
+    return sorted(results, key=lambda x: (x.task, x.algorithm, x.seed)), never
 
 
 def score_matrices(results: Sequence[Result]) -> tuple[Scores, list[str], list[int]]:
@@ -145,11 +151,12 @@ def _runs(folder: Path) -> list[Path]:
     return runs
 
 
+def _evaluations(folder: Path, exploration: str) -> Path:
+    return folder / "metrics" / "scalars" / "eval" / f"{exploration}_reward.csv"
+
+
 def _read(folder: Path, exploration: str) -> Result:
-    path = folder / "metrics" / "scalars" / "eval" / f"{exploration}_reward.csv"
-    if not path.is_file():
-        raise ExperimentError(f"{folder} has no evaluation yet: {path} is missing.")
-    rows = (line.split(",") for line in path.read_text().splitlines())
+    rows = (line.split(",") for line in _evaluations(folder, exploration).read_text().splitlines())
     choices = json.loads((folder / "run.json").read_text())["choices"]
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     return Result(

@@ -48,7 +48,8 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
     """
     check_config(config)
     source = _source(config, folder)
-    _describe(config, folder, choices or {})
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     experiment = build(config, folder)
     trainer = experiment.trainer
     try:
@@ -58,6 +59,8 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
             print(done or f"nothing to resume in {source}: starting afresh")
         if not done:  # a run killed before its first checkpoint leaves metrics
             shutil.rmtree(folder / "metrics" / "scalars", ignore_errors=True)
+        with _told(folder):
+            _describe(config, folder, choices or {})  # not before a resume is known to fit
         print(f"results go to {folder}")
         with _stop_on_signal(trainer):
             trainer.train()
@@ -81,7 +84,7 @@ def _source(config: DictConfig, folder: Path) -> Path | None:
         if any(checkpoints.glob("checkpoint-*")):
             raise ExperimentError(
                 f"{folder} already holds a run: continue it with resume=auto, or give another "
-                "hydra.run.dir."
+                "hydra.run.dir (of a sweep, hydra.sweep.dir)."
             )
         return None
     if config.resume == "auto":
@@ -92,28 +95,36 @@ def _source(config: DictConfig, folder: Path) -> Path | None:
     return path / "checkpoints" if (path / "checkpoints").is_dir() else path
 
 
-def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None:
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, folder / "config.yaml", resolve=True)
-        about = {
-            "versions": {name: version(name) for name in PACKAGES},
-            "python": platform.python_version(),
-            "git": _git_revision(),
-            "command": sys.argv,
-            "choices": choices,
-        }
-        (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+        yield
     except OSError as error:
         raise ExperimentError(
             f"cannot write to {folder} ({error.strerror}): give another hydra.run.dir."
         ) from error
 
 
+def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None:
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    about = {
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "git": _git_revision(),
+        "command": sys.orig_argv,
+        "choices": choices,
+    }
+    (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
 def _git_revision() -> str | None:
+    """Of the checkout that this file is in; an installed package has none."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
+        return None
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+        found = subprocess.run(command, capture_output=True, text=True, cwd=checkout)
     except FileNotFoundError:  # no git
         return None
     return found.stdout.strip() or None

@@ -16,7 +16,7 @@ from torchrl_ob.experiments.checkpoints import read_checkpoint
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluating import Evaluation
 
-__all__ = ["evaluate_run", "read_config", "trained_evaluation"]
+__all__ = ["evaluate_run", "newest_checkpoint", "read_config", "trained_evaluation"]
 
 TRUSTED = ("torchrl_ob", "torchrl", "torch")
 
@@ -43,7 +43,7 @@ def read_config(folder: Path) -> DictConfig:
         if not _is_trusted(target):
             raise ExperimentError(
                 f"{path} names {target!r}, and only what torchrl_ob, torchrl and torch define is "
-                "called from a run's folder. Train it from its own command instead."
+                "called from a run's folder. Build what is your own in a script."
             )
     return config
 
@@ -82,15 +82,32 @@ def trained_evaluation(folder: Path, episodes: int | None = None) -> Evaluation:
     config = read_config(folder)
     if episodes is not None:
         config.evaluation.num_envs = episodes
-    latest = CheckpointRotation(folder / "checkpoints", keep_last=1).latest()
-    if latest is None:
-        raise ExperimentError(f"{folder} has no checkpoint that can be read.")
+    latest = newest_checkpoint(folder)
     generators = GlobalRNGState()
     before = generators.state_dict()
     evaluation = build_evaluation(config)
     generators.load_state_dict(before)
-    read_checkpoint(latest, actor=evaluation.policy)
+    try:
+        read_checkpoint(latest, actor=evaluation.policy)
+    except Exception as error:  # whichever way it is broken, or another network's
+        reason = str(error).partition("\n")[0]
+        raise ExperimentError(f"{latest} does not fit {folder}/config.yaml ({reason}).") from error
     return evaluation
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a run.
+
+    Raises:
+        ExperimentError: where there is none, or none can be read.
+    """
+    checkpoints = folder / "checkpoints"
+    latest = CheckpointRotation(checkpoints, keep_last=1).latest()
+    if latest is None:
+        broken = ", ".join(str(path) for path in sorted(checkpoints.glob("checkpoint-*")))
+        reason = f"{broken} cannot be read" if broken else "none was written yet"
+        raise ExperimentError(f"{folder} has no checkpoint: {reason}.")
+    return latest
 
 
 def _targets(node: Any) -> Iterator[Any]:
