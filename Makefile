@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test lint tutorial bench clean
+.PHONY: test lint tutorial bench bench-gpu clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
@@ -20,8 +20,14 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the figures of benchmarks/results.json in ten minutes; the other scripts take up to an hour each
 bench: .venv/.installed
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for name in cubature_accuracy advantage_cost training_loop results; do \
+		$(BIN)/python benchmarks/$$name.py || exit 1; done
+
+bench-gpu: .venv/.installed
+	for frames in 6000 60000; do \
+		DEVICE=cuda FRAMES=$$frames $(BIN)/python benchmarks/training_loop.py || exit 1; done
 
 clean:
 	rm -rf .venv runs

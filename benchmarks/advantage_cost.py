@@ -20,6 +20,7 @@ from pathlib import Path
 import tensordict
 import torch
 import torchrl
+from results import record
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torchrl.modules import MultiAgentMLP, NormalParamExtractor, ProbabilisticActor, TanhNormal
@@ -32,6 +33,7 @@ from torchrl_ob.diagnostics import variance_metrics
 SMOKE = os.environ.get("SMOKE") == "1"
 FRAMES, STEPS, MINIBATCH, EPOCHS = (400, 100, 100, 1) if SMOKE else (6_000, 100, 400, 30)
 REPEATS = 1 if SMOKE else 7
+TEAMS = (2, 4) if SMOKE else (2, 4, 8, 16, 32, 64)
 UPDATES_TIMED = 4 if SMOKE else 45  # minibatch updates timed; a batch takes many more
 OBSERVATION, ACTION = 18, 2
 GAMMA, LMBDA = 0.99, 0.9
@@ -174,6 +176,25 @@ def compare_memory(agents: int = 64) -> None:
     ratio = added["OB"] / max(added["MultiAgentGAE"], 1)  # the smoke run may add nothing
     print(f"peak memory added with {agents} agents: OB {added['OB'] / 2**20:.0f} MiB, ", end="")
     print(f"MultiAgentGAE {added['MultiAgentGAE'] / 2**20:.0f} MiB, ratio {ratio:.2f}")
+    record("ob_memory_over_gae", ratio, agents=agents, frames=FRAMES)
+
+
+def compare_growth() -> None:
+    """Time per agent of one call of OB, for teams of 2 to 64, in turns."""
+    calls = {n: make_advantage("OB", agents=n)[0] for n in TEAMS}
+    times: dict[int, list[float]] = {n: [] for n in TEAMS}
+    for round_ in range(REPEATS + 1):
+        for n in TEAMS:
+            spent = seconds(calls[n]) / n
+            if round_ > 0:  # warm-up
+                times[n].append(spent)
+    middle = {n: statistics.median(t) for n, t in times.items()}
+    print(f"OB, milliseconds per agent, {FRAMES:,} frames: ", end="")
+    print(", ".join(f"n={n}: {1e3 * x:.0f}" for n, x in middle.items()))
+    growth = max(middle.values()) / middle[TEAMS[0]]
+    print(f"largest over that of n={TEAMS[0]}: {growth:.2f}")
+    per_agent = {str(n): x for n, x in middle.items()}
+    record("ob_time_per_agent_growth", growth, frames=FRAMES, seconds_per_agent=per_agent)
 
 
 def added_memory(name: str, agents: int) -> int:
@@ -202,3 +223,4 @@ if __name__ == "__main__":
     )
     compare_times()
     compare_memory(agents=8 if SMOKE else 64)
+    compare_growth()

@@ -2,18 +2,30 @@
 
 The error is the root mean square of ``b* - exact`` over states, divided by the standard deviation of
 Q across own actions; exact is a dense quadrature. The critics are tanh networks with TorchRL's
-initial weights times a gain, so from nearly linear in the action to strongly curved; the policies
-are squashed Gaussians. ``python benchmarks/cubature_accuracy.py``; ``SMOKE=1`` for seconds.
+initial weights times a gain, so from nearly linear in the action to strongly curved, and those of VMAS
+navigation (d = 2) before and after twelve batches of training; the policies are squashed Gaussians.
+``python benchmarks/cubature_accuracy.py`` takes two minutes; ``SMOKE=1`` for seconds.
 """
 
 import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+from hydra import compose, initialize_config_dir
+from results import record
 from torch import Tensor
+from torch.distributions import Distribution
+from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.modules import MLP, TanhNormal
 
-from torchrl_ob.candidates import Candidates, action_candidates
+from torchrl_ob.candidates import action_candidates
+from torchrl_ob.experiments.building import build
 from torchrl_ob.functional import weighted_baseline
+from torchrl_ob.train import config_folder
 
 SMOKE = os.environ.get("SMOKE") == "1"
 STATES = {1: 500, 2: 500, 3: 100, 6: 20}
@@ -21,6 +33,7 @@ DENSE = {1: 80, 2: 40, 3: 20, 6: 5}  # nodes in each dimension of the exact base
 OBSERVATION = 18
 RULES = {
     "Gauss (default)": {},
+    "Gauss, 2 nodes": {"num_points": 2},
     "grid, 3 nodes": {"rule": "grid", "num_points": 3},
     "grid, 5 nodes": {"rule": "grid", "num_points": 5},
     "Sobol, 64 points": {"rule": "sobol"},
@@ -28,9 +41,27 @@ RULES = {
 }
 
 
+def compare(
+    dist: Distribution, dense: int, q: Callable[[Tensor], Tensor], rules: dict[str, dict[str, Any]]
+) -> dict[str, tuple[int, float]]:
+    """Number of points and error of every rule, against a grid of ``dense`` nodes a dimension."""
+    everywhere = action_candidates(dist, rule="grid", num_points=dense)
+    values = q(everywhere.actions)
+    exact = weighted_baseline(values, everywhere.optimal_weights)
+    mean = weighted_baseline(values, everywhere.probabilities).unsqueeze(-1)
+    spread = weighted_baseline((values - mean).square(), everywhere.probabilities).sqrt()
+    out = {}
+    for name, options in rules.items():
+        candidates = action_candidates(dist, measure="optimal_weights", **options)
+        b = weighted_baseline(q(candidates.actions), candidates.optimal_weights)
+        error = ((b - exact) / spread).square().mean().sqrt().item()
+        out[name] = candidates.actions.shape[-2], error
+    return out
+
+
 @torch.no_grad()
-def errors(dim: int, gain: float) -> dict[str, float]:
-    """Error of every rule for actions of one dimension ``dim``."""
+def random_network(dim: int, gain: float) -> dict[str, tuple[int, float]]:
+    """Errors for actions of one dimension ``dim``."""
     torch.manual_seed(0)
     states = 20 if SMOKE else STATES[dim]
     net = MLP(OBSERVATION + dim, 1, depth=2, num_cells=256, activation_class=torch.nn.Tanh).double()
@@ -40,35 +71,68 @@ def errors(dim: int, gain: float) -> dict[str, float]:
     observation = torch.randn(states, 1, OBSERVATION, dtype=torch.float64)
     loc = torch.randn(states, dim, dtype=torch.float64) / 2
     scale = torch.rand(states, dim, dtype=torch.float64) * 0.7 + 0.3
-    dist = TanhNormal(loc, scale)
 
-    def q(candidates: Candidates) -> Tensor:
+    def q(actions: Tensor) -> Tensor:
         chunks = []
-        for actions in candidates.actions.split(2_000, dim=1):
-            inputs = [observation.expand(-1, actions.shape[1], -1), actions]
+        for some in actions.split(2_000, dim=1):
+            inputs = [observation.expand(-1, some.shape[1], -1), some]
             chunks.append(net(torch.cat(inputs, -1)).squeeze(-1))
         return torch.cat(chunks, 1)
 
-    dense = action_candidates(dist, rule="grid", num_points=10 if SMOKE and dim < 6 else DENSE[dim])
-    values = q(dense)
-    exact = weighted_baseline(values, dense.optimal_weights)
-    mean = weighted_baseline(values, dense.probabilities).unsqueeze(-1)
-    spread = weighted_baseline((values - mean).square(), dense.probabilities).sqrt()
-    out = {}
-    for name, options in RULES.items():
-        if name.startswith("grid") and dim > 3:
-            continue  # as many points as the exact one
-        candidates = action_candidates(dist, **options)
-        b = weighted_baseline(q(candidates), candidates.optimal_weights)
-        out[name] = ((b - exact) / spread).square().mean().sqrt().item()
-    return out
+    # a grid is as many points as the exact one where there are many dimensions
+    rules = {name: x for name, x in RULES.items() if dim <= 3 or not name.startswith("grid")}
+    dense = 10 if SMOKE and dim < 6 else DENSE[dim]
+    return compare(TanhNormal(loc, scale), dense, q, rules)
+
+
+def navigation(batches: int) -> dict[str, tuple[int, float]]:
+    """Errors for the critic of ``torchrl-ob train`` after some batches, with four agents."""
+    overrides = ["experiment=smoke"] if SMOKE else ["trainer.num_epochs=15"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        initialize_config_dir(str(config_folder()), version_base="1.3"),
+    ):
+        parts = build(
+            compose("train", ["device=cpu", "progress_bar=false", *overrides]), Path(folder)
+        )
+        trainer = parts.trainer
+        for _, batch in zip(range(batches), trainer.collector, strict=False):
+            trainer.optim_steps(trainer._process_batch_hook(batch))
+    with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+        steps = parts.evaluation.env.rollout(20, parts.actor, break_when_any_done=False)[:20, ::5]
+        for network in (parts.actor, parts.critic):
+            network.double()
+        steps = steps.apply(lambda x: x.double() if x.is_floating_point() else x)
+        dist = parts.advantage.policy(steps)
+        dense = 6 if SMOKE else 24
+        return compare(dist, dense, lambda x: parts.advantage.candidate_values(steps, x), RULES)
+
+
+def show(name: str, gain: str, row: dict[str, tuple[int, float]]) -> None:
+    """One line of the table."""
+    cells = "  ".join(
+        f"{row[n][1]:9.2%} ({row[n][0]:4})" if n in row else f"{'-':>16}" for n in RULES
+    )
+    print(f"{name:>18} {gain:>5}  {cells}", flush=True)
 
 
 if __name__ == "__main__":
-    print("RMSE of b* over the standard deviation of Q across own actions")
-    print(f"{'d':>2} {'points':>7} {'gain':>5}  " + "  ".join(f"{name:>16}" for name in RULES))
+    warnings.simplefilter("ignore")
+    print("RMSE of b* over the standard deviation of Q across own actions (points)")
+    print(f"{'d':>18} {'gain':>5}  " + "  ".join(f"{name:>16}" for name in RULES))
+    figures = {}
     for dim in (1, 2) if SMOKE else STATES:
         for gain in (1.0, 2.0, 4.0):
-            row = errors(dim, gain)
-            cells = "  ".join(f"{row[n]:16.2%}" if n in row else f"{'-':>16}" for n in RULES)
-            print(f"{dim:2} {2 * dim + 1:7} {gain:5.1f}  {cells}")
+            row = random_network(dim, gain)
+            show(str(dim), f"{gain:.0f}", row)
+            figures[f"d={dim}, gain {gain:.0f}"] = row["Gauss (default)"][1]
+    for batches in (0, 1 if SMOKE else 12):
+        row = navigation(batches)
+        show("2, navigation", f"{batches}", row)
+        figures[f"navigation, batch {batches}"] = row["Gauss (default)"][1]
+    record(
+        "ob_rmse_over_q_std",
+        row["Gauss (default)"][1],
+        points=row["Gauss (default)"][0],
+        all=figures,
+    )

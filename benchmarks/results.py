@@ -13,14 +13,16 @@ PATH = Path(__file__).parent / "results.json"
 
 
 def record(name: str, value: float, **about: Any) -> None:
-    """Put a figure in ``results.json``, with versions and threads; a smoke run leaves it alone.
+    """Put a figure in ``results.json``, with versions and threads, where it was measured on the CPU.
+
+    A smoke run leaves it alone, and so does one on a GPU, whose place is ``gpu.md``.
 
     Args:
         name: of the figure.
         value: the figure.
         **about: its sizes and its spread.
     """
-    if os.environ.get("SMOKE") == "1":
+    if os.environ.get("SMOKE") == "1" or os.environ.get("DEVICE", "cpu") != "cpu":
         return
     figures = json.loads(PATH.read_text()) if PATH.exists() else {}
     figures[name] = {
@@ -34,4 +36,6 @@ def record(name: str, value: float, **about: Any) -> None:
 
 
 if __name__ == "__main__":
-    print(PATH.read_text() if PATH.exists() else "no figures yet: make bench")
+    figures = json.loads(PATH.read_text()) if PATH.exists() else {}
+    for name, figure in figures.items():
+        print(f"{name:32} {figure['value']:.4g}")

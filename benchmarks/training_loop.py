@@ -6,11 +6,13 @@ buffer, Adam. Ours is ``torchrl-ob train`` with ``advantage=ob`` and the joint c
 every option for speed. All train three agents of VMAS navigation with the same actor, 6,000 frames a
 batch, 30 epochs of minibatches of 400, on the same threads. They take turns batch by batch, so that a
 busy machine slows all; the first batch, in which a compiled one compiles, is not counted. At the end
-the mean rewards of the last training episodes are compared. ``SMOKE=1`` for a run of seconds.
+the mean rewards of the last training episodes are compared. ``SMOKE=1`` for a run of seconds;
+``DEVICE=cuda FRAMES=60000`` for a GPU.
 """
 
 import os
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -33,18 +35,36 @@ from torchrl_ob.train import config_folder
 
 warnings.simplefilter("ignore")
 SMOKE = os.environ.get("SMOKE") == "1"
+DEVICE = os.environ.get("DEVICE", "cpu")
 FRAMES, EPOCHS, MINIBATCH = (600, 2, 100) if SMOKE else (6_000, 30, 400)
+if "FRAMES" in os.environ:  # as many minibatches of more frames
+    MINIBATCH *= int(os.environ["FRAMES"]) // FRAMES
+    FRAMES = int(os.environ["FRAMES"])
 BATCHES = 2 if SMOKE else 12
 STEPS = 100
 LR = 1e-3
 OPTIONS = ("trainer.compile=true", "optimizer.fused=true")
 
 
+def clock() -> float:
+    """Seconds, after what the device was asked before is done."""
+    if DEVICE.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def torchrl_loop() -> Iterator[float]:
     """TorchRL's tutorial; yields the mean reward of the episodes of each batch."""
     torch.manual_seed(0)
     env = TransformedEnv(
-        VmasEnv("navigation", num_envs=FRAMES // STEPS, max_steps=STEPS, n_agents=3, seed=0),
+        VmasEnv(
+            "navigation",
+            num_envs=FRAMES // STEPS,
+            max_steps=STEPS,
+            n_agents=3,
+            seed=0,
+            device=DEVICE,
+        ),
         RewardSum(in_keys=[("agents", "reward")], out_keys=[("agents", "episode_reward")]),
     )
 
@@ -58,6 +78,7 @@ def torchrl_loop() -> Iterator[float]:
             depth=2,
             num_cells=256,
             activation_class=nn.Tanh,
+            device=DEVICE,
         )
 
     net = nn.Sequential(mlp(4, centralized=False), NormalParamExtractor())
@@ -77,10 +98,12 @@ def torchrl_loop() -> Iterator[float]:
         mlp(1, centralized=True), [("agents", "observation")], [("agents", "state_value")]
     )
     collector = Collector(
-        env, policy, frames_per_batch=FRAMES, total_frames=FRAMES * (BATCHES + 1), device="cpu"
+        env, policy, frames_per_batch=FRAMES, total_frames=FRAMES * (BATCHES + 1), device=DEVICE
     )
     buffer = ReplayBuffer(
-        storage=LazyTensorStorage(FRAMES), sampler=SamplerWithoutReplacement(), batch_size=MINIBATCH
+        storage=LazyTensorStorage(FRAMES, device=DEVICE),
+        sampler=SamplerWithoutReplacement(),
+        batch_size=MINIBATCH,
     )
     loss = ClipPPOLoss(
         policy, critic, clip_epsilon=0.2, entropy_coeff=1e-4, normalize_advantage=False
@@ -118,11 +141,11 @@ def torchrl_loop() -> Iterator[float]:
         yield data["next", "agents", "episode_reward"][done].mean().item()
 
 
-def our_loop(folder: Path, *options: str) -> Iterator[float]:
-    """The trainer of ``experiment=navigation``, batch by batch."""
+def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float]:
+    """The trainer of ``experiment=navigation``, batch by batch; ``shares`` gets the advantage's."""
     overrides = [
         "experiment=navigation",
-        "device=cpu",
+        f"device={DEVICE}",
         "progress_bar=false",
         f"optimizer.lr={LR}",
         "scheduler=constant",
@@ -137,40 +160,62 @@ def our_loop(folder: Path, *options: str) -> Iterator[float]:
     ]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         trainer = build(compose("train", overrides), folder).trainer
+    start = clock()
     for batch in trainer.collector:  # what Trainer.train does for each batch
+        collected = clock()
         batch = trainer._process_batch_hook(batch)
+        advantage = clock() - collected
         trainer.collected_frames += batch.numel()
         trainer._pre_steps_log_hook(batch)
         trainer.optim_steps(batch)
         trainer._post_steps_hook()
         trainer._post_steps_log_hook(batch)
+        shares.append(advantage / (clock() - start))
         yield trainer._log_dict["train/episode_reward"][-1]
+        start = clock()
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        loops = {
-            "TorchRL, MAPPO with GAE": torchrl_loop(),
-            "torchrl_ob, OB": our_loop(Path(name) / "plain"),
-            "torchrl_ob, OB, compiled": our_loop(Path(name) / "fast", *OPTIONS),
-            "torchrl_ob, GAE, compiled": our_loop(Path(name) / "gae", "advantage=gae", *OPTIONS),
-        }
+    if DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        sys.exit(f"DEVICE={DEVICE}, and torch {torch.__version__} finds no CUDA device here.")
+    settings: dict[str, tuple[str, ...]] = {
+        "torchrl_ob, OB": (),
+        "torchrl_ob, OB, compiled": OPTIONS,
+        "torchrl_ob, GAE, compiled": ("advantage=gae", *OPTIONS),
+    }
+    shares: dict[str, list[float]] = {name: [] for name in settings}
+    with tempfile.TemporaryDirectory() as folder:
+        loops = {"TorchRL, MAPPO with GAE": torchrl_loop()}
+        for name, options in settings.items():
+            loops[name] = our_loop(Path(folder) / name, shares[name], *options)
         seconds: dict[str, list[float]] = {name: [] for name in loops}
         rewards: dict[str, float] = {}
         for _ in range(BATCHES + 1):
             for name, loop in loops.items():
-                start = time.perf_counter()
+                start = clock()
                 rewards[name] = next(loop)
-                seconds[name].append(time.perf_counter() - start)
-    peer, *ours = loops
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {BATCHES} batches each")
-    print(f"{'':28} {'frames/s':>9} {'over TorchRL':>24} {'first batch':>12} {'reward':>7}")
+                seconds[name].append(clock() - start)
+    peer = next(iter(loops))
+    print(
+        f"{DEVICE}, {torch.get_num_threads()} threads, torch {torch.__version__}, {BATCHES} batches each"
+    )
+    print(
+        f"{'':26} {'frames/s':>9} {'over TorchRL':>21} {'advantage':>10} {'first batch':>12} "
+        f"{'reward':>7}"
+    )
     for name, times in seconds.items():
         ratios = sorted(a / b for a, b in zip(seconds[peer][1:], times[1:], strict=True))
         middle = statistics.median(ratios)
+        share = statistics.median(shares[name][1:]) if name in shares else float("nan")
         print(
-            f"{name:28} {FRAMES / statistics.median(times[1:]):9.0f} "
-            f"{middle:8.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) {times[0]:10.1f} s {rewards[name]:7.2f}"
+            f"{name:26} {FRAMES / statistics.median(times[1:]):9.0f} "
+            f"{middle:5.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) {share:10.1%} {times[0]:10.1f} s "
+            f"{rewards[name]:7.2f}"
         )
+        spread = {"low": ratios[0], "high": ratios[-1], "batches": BATCHES, "frames": FRAMES}
         if name == "torchrl_ob, OB, compiled":
-            record("fps_over_torchrl", middle, low=ratios[0], high=ratios[-1], frames=FRAMES)
+            record("fps_over_torchrl", middle, options=OPTIONS, **spread)
+            record("ob_share_of_compiled_iteration", share, options=OPTIONS, frames=FRAMES)
+        elif name == "torchrl_ob, OB":
+            record("plain_fps_over_torchrl", middle, **spread)
+            record("ob_share_of_iteration", share, frames=FRAMES)

@@ -16,7 +16,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torchrl.collectors import BaseCollector
-from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
 from torchrl.trainers import LRSchedulerHook, Trainer
 from torchrl.trainers.algorithms.ppo import PPOTrainer
 
@@ -90,11 +89,6 @@ def build(config: DictConfig, folder: Path) -> Experiment:
         total_frames=config.total_frames,
         device=device,
     )
-    buffer = ReplayBuffer(
-        storage=LazyTensorStorage(frames, device=device),
-        sampler=SamplerWithoutReplacement(),
-        batch_size=config.trainer.minibatch_size,
-    )
     log = RunLogger(folder / "metrics", _other_logger(config, folder))
     with warnings.catch_warnings():  # of TorchRL's trainer about itself
         warnings.filterwarnings("ignore", "PPOTrainer is an experimental")
@@ -109,7 +103,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
             progress_bar=False,
             save_trainer_interval=config.checkpoint.interval - 1,  # saves past it
             log_interval=0,
-            checkpoint=make_checkpoint(actor=actor, critic=critic, sampler=buffer.sampler),
+            checkpoint=make_checkpoint(actor=actor, critic=critic),
             checkpoint_rotation=make_rotation(folder / "checkpoints", config.checkpoint.keep),
             checkpoint_metadata=lambda _: {"config": training_config(config)},
             num_epochs=config.trainer.num_epochs,
@@ -123,7 +117,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     stepper = Stepper(loss, optimizer, clip_norm=options.clip_norm, compile=options.compile)
     trainer.optimization_stepper = stepper  # TorchRL's PPOTrainer takes none
     stepper.register(trainer)
-    Minibatches(advantage, buffer, update_keys(loss)).register(trainer)
+    Minibatches(advantage, update_keys(loss), options.minibatch_size).register(trainer)
     EpisodeReward(group).register(trainer)
     if config.variance_interval and isinstance(advantage, JointAdvantage):
         VarianceLogger(advantage, interval=config.variance_interval).register(trainer)

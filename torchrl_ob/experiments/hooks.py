@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import nn
-from torchrl.data import ReplayBuffer
 from torchrl.trainers import Trainer
 from tqdm import tqdm
 
@@ -23,35 +22,39 @@ __all__ = ["EpisodeReward", "FiniteLoss", "Minibatches", "Progress"]
 class Minibatches:
     """The advantage of a batch, once, while time is a dimension; then minibatches of its steps.
 
-    TorchRL's trainer computes the advantage again in each epoch.
+    TorchRL's trainer computes the advantage again in each epoch. The steps are shuffled once an
+    epoch and cut, without a replay buffer that gathers each minibatch apart.
 
     Args:
         advantage: of the batch, ``[*B, T]``.
-        buffer: that the steps are drawn from, without replacement.
         keys: what an update reads of a step.
+        size: of a minibatch.
     """
 
     def __init__(
         self,
         advantage: Callable[[TensorDictBase], Any],
-        buffer: ReplayBuffer,
         keys: Sequence[NestedKey],
+        size: int,
     ) -> None:
-        self.advantage, self.buffer, self.keys = advantage, buffer, keys
-        self.minibatches = iter(buffer)
+        self.advantage, self.keys, self.size = advantage, keys, size
+        self.minibatches: Iterator[TensorDictBase] | None = None
 
     def prepare(self, batch: TensorDictBase) -> TensorDictBase:
-        """Add the advantage to the batch and fill the buffer."""
+        """Add the advantage to the batch."""
         self.advantage(batch)
-        self.buffer.extend(batch.select(*self.keys, strict=False).reshape(-1))
         return batch
 
-    def draw(self, _: TensorDictBase) -> TensorDictBase:
+    def draw(self, batch: TensorDictBase) -> TensorDictBase:
         """The next minibatch; ``StopIteration`` ends the epoch."""
+        if self.minibatches is None:
+            steps = batch.select(*self.keys, strict=False).reshape(-1)
+            order = torch.randperm(len(steps), device=steps.device)
+            self.minibatches = iter(steps[order].split(self.size))
         try:
             return next(self.minibatches)
         except StopIteration:
-            self.minibatches = iter(self.buffer)
+            self.minibatches = None
             raise
 
     def register(self, trainer: Trainer) -> None:

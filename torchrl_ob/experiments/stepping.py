@@ -52,10 +52,8 @@ class Stepper(OptimizationStepper):
     ) -> None:
         self.loss, self.optimizer, self.clip_norm = loss, optimizer, clip_norm
         self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
-        self.total = self._total
-        if compile:  # nothing but the minibatch changes from call to call
-            guards: dict[str, Any] = {"guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe}
-            self.total = torch.compile(self._total, fullgraph=True, options=guards)
+        self.total = torch.compile(self._total, fullgraph=True) if compile else self._total
+        self.sizes: set[int] = set()  # of minibatches that it was compiled for
 
     def _total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
         losses = self.loss(minibatch)
@@ -75,13 +73,17 @@ class Stepper(OptimizationStepper):
         Raises:
             ExperimentError: where loss or networks cannot be compiled as one graph.
         """
+        known = len(sub_batch) in self.sizes
         try:
-            total, losses = self.total(sub_batch)
+            # what is compiled depends on nothing but the size of the minibatch
+            with torch.compiler.set_stance(skip_guard_eval_unsafe=known):
+                total, losses = self.total(sub_batch)
         except Unsupported as error:
             raise ExperimentError(
                 "trainer.compile=true cannot compile these networks or this loss "
                 f"({str(error).splitlines()[0]}): take share_params=true, or trainer.compile=false."
             ) from error
+        self.sizes.add(len(sub_batch))
         losses = trainer._process_loss_hook(sub_batch, losses)
         total.backward()
         losses["grad_norm_0"] = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)

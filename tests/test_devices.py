@@ -1,0 +1,81 @@
+"""Nothing is created on the wrong device: the path on tensors that only pretend to be on a GPU."""
+
+import pytest
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import distributions as D
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torchrl.modules import IndependentNormal, NormalParamExtractor, ProbabilisticActor
+
+from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
+
+N, OBS, ACTION = 3, 4, 2
+DEVICE = "lazy:0"  # of those that torch knows, one that needs no driver to be pretended
+
+
+def pipeline(module, discrete, device, **options):
+    """An advantage and a batch of two trajectories of five steps."""
+    outputs = ACTION if discrete else 2 * ACTION
+    net = torch.nn.Linear(OBS, outputs, device=device)
+    names = ["logits"] if discrete else ["loc", "scale"]
+    keys = [("agents", name) for name in names]
+    actor = ProbabilisticActor(
+        TensorDictModule(
+            net if discrete else torch.nn.Sequential(net, NormalParamExtractor()),
+            [("agents", "observation")],
+            keys,
+        ),
+        in_keys=keys,
+        out_keys=[("agents", "action")],
+        distribution_class=D.Categorical if discrete else IndependentNormal,
+    )
+    with torch.device(device):
+        critic = JointQCritic(
+            N, ACTION, OBS, action_encoding="categorical" if discrete else "continuous"
+        )
+    advantage = module(actor_network=actor, value_network=critic, gamma=0.9, lmbda=0.8, **options)
+    advantage.set_keys(reward=("agents", "reward"))
+    action = (
+        torch.zeros(2, 5, N, dtype=torch.long, device=device)
+        if discrete
+        else torch.zeros(2, 5, N, ACTION, device=device)
+    )
+    agents = {"observation": torch.zeros(2, 5, N, OBS, device=device), "action": action}
+    following = {
+        "agents": {
+            "observation": torch.zeros(2, 5, N, OBS, device=device),
+            "reward": torch.zeros(2, 5, N, 1, device=device),
+        },
+        "done": torch.zeros(2, 5, 1, dtype=torch.bool, device=device),
+        "terminated": torch.zeros(2, 5, 1, dtype=torch.bool, device=device),
+    }
+    batch = TensorDict({"agents": agents, "next": following}, [2, 5], device=device)
+    return advantage, batch
+
+
+@pytest.mark.parametrize("module", [ObAdvantage, ComaAdvantage, MapgAdvantage])
+@pytest.mark.parametrize("bootstrap", ["sampled", "expected"])
+@pytest.mark.parametrize("discrete", [True, False])
+def test_advantages_stay_on_the_device_of_their_inputs(module, bootstrap, discrete):
+    with FakeTensorMode():
+        advantage, batch = pipeline(module, discrete, DEVICE, bootstrap=bootstrap)
+        advantage(batch)
+        for key in ("advantage", "value_target", ("agents", "baseline")):
+            assert batch[key].device == torch.device(DEVICE)
+
+
+# torch's Sobol engine itself cannot be pretended
+@pytest.mark.parametrize("rule", ["gauss", "grid", "monte_carlo"])
+def test_rules_stay_on_the_device_of_the_policy(rule):
+    with FakeTensorMode():
+        advantage, batch = pipeline(ObAdvantage, False, DEVICE, rule=rule)
+        assert advantage(batch)["advantage"].device == torch.device(DEVICE)
+
+
+def test_a_tensor_on_another_device_is_noticed():
+    with FakeTensorMode():
+        advantage, batch = pipeline(ObAdvantage, False, DEVICE)
+        advantage.value_network.backbone.own.bias = torch.nn.Parameter(torch.zeros(1, 1, 128))
+        with pytest.raises(RuntimeError, match="cpu"):
+            advantage(batch)
