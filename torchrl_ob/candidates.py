@@ -335,19 +335,24 @@ def _truncated_quantile(
     loc: Tensor, scale: Tensor, lower: Tensor, upper: Tensor
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Maps standard normal nodes to the truncated Gaussian of the same cumulative probability."""
-    ndtr, ndtri = torch.special.ndtr, torch.special.ndtri
-    # in double precision: torch's float32 ndtr is zero below -5
+
+    def ndtr(x: Tensor) -> Tensor:  # torch's own is zero far below
+        return torch.special.erfc(-x * math.sqrt(0.5)) / 2
+
     low, high = lower.double(), upper.double()
     below, above = ndtr(low), ndtr(-high)  # what is cut off
-    inside = torch.where(low + high > 0, ndtr(-low) - above, ndtr(high) - below)
+    right_tail = low + high > 0
+    inside = torch.where(right_tail, ndtr(-low) - above, ndtr(high) - below)
+    nearest = torch.where(right_tail, low, high)  # where the tail is too thin for a number
 
     def quantile(nodes: Tensor) -> tuple[Tensor, Tensor]:
         # from the nearer tail, where probabilities keep their digits
         left, right = (
             cut + ndtr(x) * inside for cut, x in ((below, nodes.double()), (above, -nodes.double()))
         )
-        z = ndtri(torch.minimum(left, right))
-        z = torch.where(left < right, z, -z).to(nodes.dtype)
+        z = torch.special.ndtri(torch.minimum(left, right))
+        z = torch.where(left < right, z, -z)
+        z = torch.where(inside > 0, z, nearest).to(nodes.dtype)
         z = torch.minimum(torch.maximum(z, lower), upper)
         return loc + scale * z, z
 

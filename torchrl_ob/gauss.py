@@ -79,6 +79,9 @@ def gauss_rule(
     own = interpolatory_weights(nodes, standard, p)  # [*B, n, d, N]
     tilted = interpolatory_weights(nodes, standard, p * tilt)
     values = mean.unsqueeze(-1) + std.unsqueeze(-1) * nodes
+    # Gauss nodes lie between the values; nor does rounding take them out of the action's bounds
+    lowest, highest = line.amin(0).unsqueeze(-1), line.amax(0).unsqueeze(-1)
+    values = torch.minimum(torch.maximum(values, lowest), highest)
     if num_points is None and dim > 4:
         share = share.unsqueeze(-1)
         return _main_effects(mean, values, own, share * tilted + (1 - share) * own)
