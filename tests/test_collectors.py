@@ -181,10 +181,3 @@ class TestProcessesEnd:
         running.kill()
         running.communicate(timeout=60)
         assert nothing_is_left(running.pid)
-
-    def test_a_worker_that_is_killed_ends_the_run(self, running):
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGKILL)
-        _, errors = running.communicate(timeout=60)
-        assert running.returncode == 1, errors
-        assert nothing_is_left(running.pid)

@@ -58,7 +58,8 @@ class WorkersCollector(MultiSyncCollector):
 
     Batches are ``[num_envs, T]``, as one process gives them, and the same seed gives the same
     batches. The workers act on the newest weights. Where a run is resumed the episodes begin anew,
-    from other starts.
+    from other starts. Where a worker is killed from outside, TorchRL's collector may wait for it: stop
+    the run and resume it.
 
     Args:
         make_env: makes environments; called in each worker with its ``num_envs``.
