@@ -22,7 +22,7 @@ from torchrl.trainers.algorithms.ppo import PPOTrainer
 from torchrl_ob.diagnostics.live import VarianceLogger
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
 from torchrl_ob.experiments.envs import group_of
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluating import Evaluation
 from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
 from torchrl_ob.experiments.loggers import RunLogger
@@ -197,7 +197,7 @@ def _call(config: DictConfig, *arguments: Any, **options: Any) -> Any:
 
 
 def _line(config: DictConfig, error: BaseException) -> str:
-    return f"{config._target_}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return f"{config._target_}: {type(error).__name__}: {first_line(error)}"
 
 
 def _device(name: str) -> torch.device:
@@ -206,8 +206,9 @@ def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except Exception as error:  # no such device, in the words of its backend
-        reason = str(error).partition("\n")[0]
-        raise ExperimentError(f"device={name} cannot be used here ({reason}).") from error
+        raise ExperimentError(
+            f"device={name} cannot be used here ({first_line(error)})."
+        ) from error
 
 
 def _seed(seed: int) -> None:

@@ -16,7 +16,7 @@ from torchrl.checkpoint import (
 )
 from torchrl.trainers import Trainer
 
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, first_line
 
 __all__ = ["WeightsOnlyAdapter", "make_checkpoint", "make_rotation", "read_checkpoint", "resume"]
 
@@ -46,7 +46,7 @@ class _Rotation(CheckpointRotation):
             free = (
                 shutil.disk_usage(self.directory.parent).free // 2**20
             )  # torch.save does not tell
-            reason = f"{str(error).partition(chr(10))[0]}; {free} MiB free on the disk"
+            reason = f"{first_line(error)}; {free} MiB free on the disk"
             raise ExperimentError(
                 f"cannot write the checkpoint of frame {step} to {self.directory} ({reason}); {kept}. "
                 "Make room or another hydra.run.dir, and continue with resume=auto."

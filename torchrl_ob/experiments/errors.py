@@ -5,11 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ExperimentError", "nearest"]
+__all__ = ["ExperimentError", "first_line", "nearest"]
 
 
 class ExperimentError(Exception):
     """Something in the config, the run folder or the machine that the user can mend."""
+
+
+def first_line(error: object) -> str:
+    """What an error says first: those of torch and of Hydra go on for pages."""
+    return str(error).partition("\n")[0]
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

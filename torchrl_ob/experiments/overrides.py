@@ -10,7 +10,7 @@ from typing import Any
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
-from torchrl_ob.experiments.errors import nearest
+from torchrl_ob.experiments.errors import first_line, nearest
 
 __all__ = ["explain"]
 
@@ -39,14 +39,14 @@ def explain(error: HydraException, configs: Path) -> str:
             return "hydra/launcher=joblib needs its plugin: pip install 'torchrl-ob[sweeps]'"
         return f"{group} has no choice {choice!r}: {nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
-        reason = error.message.splitlines()[0]
+        reason = first_line(error.message)
         return f"cannot read the override {error.override!r}, of the form key=value: {reason}"
     message = str(error)
     if "Ambiguous value" in message:
-        return f"{message.splitlines()[0]}: to sweep over several values give -m too"
+        return f"{first_line(message)}: to sweep over several values give -m too"
     unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", message)
     if unknown is None:
-        return message.splitlines()[0]
+        return first_line(message)
     name, names = unknown[1], _names(configs)
     if name in names:
         group = name.split(".")[0]
@@ -56,8 +56,7 @@ def explain(error: HydraException, configs: Path) -> str:
 
 def _names(configs: Path) -> set[str]:
     """Everything that can be overridden: groups, and the keys of any choice."""
-    groups = {path.name for path in configs.iterdir() if path.is_dir()}
-    names = set(groups)
+    names = {path.name for path in configs.iterdir() if path.is_dir()}
     for path in configs.rglob("*.yaml"):
         is_global = path.parent == configs or "@package _global_" in path.read_text()
         prefix = "" if is_global else f"{path.parent.name}."

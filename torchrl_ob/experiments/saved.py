@@ -13,7 +13,7 @@ from torchrl.checkpoint import CheckpointRotation, GlobalRNGState
 from torchrl_ob.diagnostics.bootstrap import Estimate
 from torchrl_ob.experiments.building import build_evaluation
 from torchrl_ob.experiments.checkpoints import read_checkpoint
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluating import Evaluation
 
 __all__ = ["evaluate_run", "newest_checkpoint", "read_config", "trained_evaluation"]
@@ -90,8 +90,9 @@ def trained_evaluation(folder: Path, episodes: int | None = None) -> Evaluation:
     try:
         read_checkpoint(latest, actor=evaluation.policy)
     except Exception as error:  # whichever way it is broken, or another network's
-        reason = str(error).partition("\n")[0]
-        raise ExperimentError(f"{latest} does not fit {folder}/config.yaml ({reason}).") from error
+        raise ExperimentError(
+            f"{latest} does not fit {folder}/config.yaml ({first_line(error)})."
+        ) from error
     return evaluation
 
 

@@ -12,7 +12,7 @@ from torch._dynamo.exc import Unsupported
 from torchrl.objectives import LossModule
 from torchrl.trainers import OptimizationStepper, Trainer
 
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, first_line
 
 __all__ = ["Stepper", "update_keys"]
 
@@ -52,13 +52,28 @@ class Stepper(OptimizationStepper):
     ) -> None:
         self.loss, self.optimizer, self.clip_norm = loss, optimizer, clip_norm
         self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
-        self.total = torch.compile(self._total, fullgraph=True) if compile else self._total
+        self.total = self._compiled_total if compile else self._total
+        self.compiled = torch.compile(self._total, fullgraph=True)  # at the first call, if any
         self.sizes: set[int] = set()  # of minibatches that it was compiled for
 
     def _total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
         losses = self.loss(minibatch)
         terms = [term for name, term in losses.items() if name.startswith("loss")]
         return sum(terms[1:], terms[0]), losses.detach()
+
+    def _compiled_total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
+        # what is compiled depends on nothing but the size of the minibatch
+        known = len(minibatch) in self.sizes
+        try:
+            with torch.compiler.set_stance(skip_guard_eval_unsafe=known):
+                result = self.compiled(minibatch)
+        except Unsupported as error:
+            raise ExperimentError(
+                "trainer.compile=true cannot compile these networks or this loss "
+                f"({first_line(error)}): take share_params=true, or trainer.compile=false."
+            ) from error
+        self.sizes.add(len(minibatch))
+        return result
 
     def step(self, trainer: Trainer, sub_batch: TensorDictBase) -> TensorDictBase:
         """One update.
@@ -73,17 +88,7 @@ class Stepper(OptimizationStepper):
         Raises:
             ExperimentError: where loss or networks cannot be compiled as one graph.
         """
-        known = len(sub_batch) in self.sizes
-        try:
-            # what is compiled depends on nothing but the size of the minibatch
-            with torch.compiler.set_stance(skip_guard_eval_unsafe=known):
-                total, losses = self.total(sub_batch)
-        except Unsupported as error:
-            raise ExperimentError(
-                "trainer.compile=true cannot compile these networks or this loss "
-                f"({str(error).splitlines()[0]}): take share_params=true, or trainer.compile=false."
-            ) from error
-        self.sizes.add(len(sub_batch))
+        total, losses = self.total(sub_batch)
         losses = trainer._process_loss_hook(sub_batch, losses)
         total.backward()
         losses["grad_norm_0"] = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
