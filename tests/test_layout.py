@@ -110,14 +110,15 @@ LAYERS = {  # each may import those on its right
     "experiments.curves": (),
     "experiments.optimizers": (),
     "experiments.overrides": ("experiments.errors",),
-    "experiments.results": ("experiments.errors",),
+    "experiments.results": ("experiments.errors", "experiments.settings"),
     "experiments.report": ("experiments.results",),
     "experiments.evaluating": (
         "diagnostics.bootstrap",
         "diagnostics.vmas_clone",
         "experiments.envs",
     ),
-    "experiments.checkpoints": ("experiments.errors",),
+    "experiments.settings": (),
+    "experiments.checkpoints": ("experiments.errors", "experiments.settings"),
     "experiments.loggers": (),
     "experiments.checking": ("experiments.errors",),
     "experiments.building": (
@@ -129,6 +130,7 @@ LAYERS = {  # each may import those on its right
         "experiments.evaluating",
         "experiments.hooks",
         "experiments.loggers",
+        "experiments.settings",
         "experiments.stepping",
     ),
     "experiments.running": (
@@ -199,6 +201,7 @@ OUTSIDE = {
     "experiments.collectors": {"tensordict", "torch", "torchrl"},
     "experiments.state_value": {"torch", "tensordict", "torchrl"},
     "experiments.stepping": {"torch", "tensordict", "torchrl"},
+    "experiments.settings": set(),
     "experiments.hooks": {"torch", "tensordict", "torchrl", "tqdm"},
     "experiments.curves": {"matplotlib"},
     "experiments.optimizers": {"hydra", "torchrl"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import torch
 from tensordict import TensorDictBase
@@ -32,7 +32,7 @@ from torchrl_ob.functional import (
     optimal_weights,
     truncated_normal_score_weights,
 )
-from torchrl_ob.gauss import GaussRule, Measure, gauss_rule, mixture_of_products
+from torchrl_ob.gauss import Candidates, Measure, gauss_rule, mixture_of_products
 
 __all__ = [
     "MAX_JOINT_CHOICES",
@@ -51,21 +51,6 @@ LINE = 12
 
 MAX_JOINT_CHOICES = 4096
 """Multi-categorical actions with more joint choices than this are refused, not enumerated."""
-
-
-class Candidates(NamedTuple):
-    """Alternative own actions of every agent.
-
-    Attributes:
-        actions: ``[*B, n, K, *event]``.
-        probabilities: weights ``p`` of the expectation over the own action, ``[*B, n, K]``, summing
-            to one; a cubature's may be negative.
-        optimal_weights: weights ``x`` of the optimal baseline, ``[*B, n, K]``, summing to one.
-    """
-
-    actions: Tensor
-    probabilities: Tensor
-    optimal_weights: Tensor
 
 
 def action_candidates(
@@ -287,7 +272,7 @@ def _factorised(
             gauss_rule(actions, p, squared_score, measure=m, num_points=num_points)
             for m in measures
         ]
-        return Candidates(*rules[0]) if measure else _both(*rules)
+        return rules[0] if measure else _both(*rules)
     dim = loc.shape[-1]
     if rule == "monte_carlo":
         size = _size(rule, num_points)
@@ -306,7 +291,7 @@ def _factorised(
     )
 
 
-def _both(own: GaussRule, optimal: GaussRule) -> Candidates:
+def _both(own: Candidates, optimal: Candidates) -> Candidates:
     """The nodes of both measures, those of the other having no weight."""
     return Candidates(
         torch.cat([own.actions, optimal.actions], -2),

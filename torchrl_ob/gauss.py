@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "GaussRule",
+    "Candidates",
     "Measure",
     "gauss_nodes",
     "gauss_rule",
@@ -33,8 +33,15 @@ Measure = Literal["probabilities", "optimal_weights"]
 """What an expectation is taken with: the policy's probabilities, or the optimal baseline's weights."""
 
 
-class GaussRule(NamedTuple):
-    """Actions ``[*B, n, K, d]``, and the weights of both measures ``[*B, n, K]``, summing to one."""
+class Candidates(NamedTuple):
+    """Alternative own actions of every agent.
+
+    Attributes:
+        actions: ``[*B, n, K, *event]``.
+        probabilities: weights ``p`` of the expectation over the own action, ``[*B, n, K]``, summing
+            to one; a cubature's may be negative.
+        optimal_weights: weights ``x`` of the optimal baseline, ``[*B, n, K]``, summing to one.
+    """
 
     actions: Tensor
     probabilities: Tensor
@@ -48,7 +55,7 @@ def gauss_rule(
     *,
     measure: Measure,
     num_points: int | None = None,
-) -> GaussRule:
+) -> Candidates:
     """A rule for actions of d independent components.
 
     By default 3 nodes in each of one or two dimensions, 2 in each of three or four, and all their
@@ -90,7 +97,7 @@ def gauss_rule(
     component = torch.arange(dim, device=line.device)
     own, tilted = own[..., component, joint], tilted[..., component, joint]
     actions = values[..., component, joint]
-    return GaussRule(actions, own.prod(-1), mixture_of_products(own, tilted, share))
+    return Candidates(actions, own.prod(-1), mixture_of_products(own, tilted, share))
 
 
 def gauss_nodes(values: Tensor, measure: Tensor, num_points: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,12 +209,12 @@ def mixture_of_products(own: Tensor, tilted: Tensor, share: Tensor) -> Tensor:
     return (mixed * share.unsqueeze(-2)).sum(-1)
 
 
-def _main_effects(centre: Tensor, values: Tensor, own: Tensor, optimal: Tensor) -> GaussRule:
+def _main_effects(centre: Tensor, values: Tensor, own: Tensor, optimal: Tensor) -> Candidates:
     """The centre, and the centre with one component at one of its nodes."""
     moves = torch.diag_embed((values - centre.unsqueeze(-1)).movedim(-1, 0)).movedim(0, -3)
     moved = centre.unsqueeze(-2) + moves.flatten(-3, -2)  # [*B, n, N d, d]
     weights = (x.transpose(-1, -2).flatten(-2) for x in (own, optimal))
-    return GaussRule(
+    return Candidates(
         torch.cat([centre.unsqueeze(-2), moved], -2),
         *(torch.cat([1 - x.sum(-1, keepdim=True), x], -1) for x in weights),
     )

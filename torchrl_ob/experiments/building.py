@@ -26,12 +26,11 @@ from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluating import Evaluation
 from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
 from torchrl_ob.experiments.loggers import RunLogger
+from torchrl_ob.experiments.settings import NOT_TRAINING
 from torchrl_ob.experiments.stepping import Stepper, update_keys
 from torchrl_ob.joint_advantage import JointAdvantage
 
 __all__ = ["Experiment", "build", "build_evaluation", "training_config"]
-
-NOT_TRAINING = ("resume", "checkpoint", "logger", "progress_bar")
 
 
 @dataclass

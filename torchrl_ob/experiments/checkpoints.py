@@ -17,6 +17,7 @@ from torchrl.checkpoint import (
 from torchrl.trainers import Trainer
 
 from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.settings import leaves
 
 __all__ = ["WeightsOnlyAdapter", "make_checkpoint", "make_rotation", "read_checkpoint", "resume"]
 
@@ -111,7 +112,7 @@ def _weights_only(**components: Any) -> Checkpoint:
 
 
 def _require_same(saved: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
-    before, now = dict(_leaves(saved)), dict(_leaves(config))
+    before, now = leaves(saved), leaves(config)
     differ = [
         f"{key}={before.get(key)!r} there and {now.get(key)!r} here"
         for key in sorted(before.keys() | now.keys())
@@ -122,11 +123,3 @@ def _require_same(saved: Mapping[str, Any], config: Mapping[str, Any], path: Pat
             f"{path} is of another config: {'; '.join(differ[:5])}. Use the same overrides, or start "
             "afresh in another hydra.run.dir."
         )
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Any:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -26,6 +26,8 @@ __all__ = ["write_report"]
 
 RESAMPLES = 2000
 OVER = " > "
+Intervals = tuple[dict[str, Any], dict[str, Any]]
+"""Rliable's estimates by name, and the ends of their intervals."""
 
 
 def write_report(runs: Sequence[Path], folder: Path, *, exploration: str = "deterministic") -> str:
@@ -50,13 +52,16 @@ def write_report(runs: Sequence[Path], folder: Path, *, exploration: str = "dete
     """
     results, never = read_results(runs, exploration)
     scores, tasks, frames = score_matrices(results)
-    text = _markdown(results, scores, tasks, frames, exploration)
+    by_area = _improvement(scores, _mean)
+    text = _markdown(results, scores, tasks, frames, by_area, exploration)
     if never:
         text += f"\nLeft out, never evaluated: {', '.join(map(str, never))}.\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(text)
     (folder / "marl_eval.json").write_text(json.dumps(_marl_eval(results, frames), indent=1) + "\n")
-    _figure(scores, tasks, frames).savefig(folder / "report.png", dpi=120, bbox_inches="tight")
+    _figure(scores, tasks, frames, by_area).savefig(
+        folder / "report.png", dpi=120, bbox_inches="tight"
+    )
     return text
 
 
@@ -65,6 +70,7 @@ def _markdown(
     scores: Scores,
     tasks: Sequence[str],
     frames: Sequence[int],
+    by_area: Intervals,
     exploration: str,
 ) -> str:
     lines = [
@@ -88,8 +94,8 @@ def _markdown(
             "| probability that a run of X is better than one of Y | at the end | mean over training |",
             "| --- | --- | --- |",
         ]
-        end, area = _improvement(scores, lambda x: x[..., -1]), _improvement(scores, _mean)
-        lines += [f"| {pair} | {_cell(end, pair)} | {_cell(area, pair)} |" for pair in end[0]]
+        end = _improvement(scores, lambda x: x[..., -1])
+        lines += [f"| {pair} | {_cell(end, pair)} | {_cell(by_area, pair)} |" for pair in end[0]]
     longer = [str(result.folder) for result in results if max(result.rewards) > frames[-1]]
     if longer:
         lines += ["", f"Longer runs, cut to the frames that all have: {', '.join(longer)}."]
@@ -99,7 +105,9 @@ def _markdown(
     return "\n".join([*lines, "", "![Learning curves](report.png)", ""])
 
 
-def _figure(scores: Scores, tasks: Sequence[str], frames: Sequence[int]) -> Figure:
+def _figure(
+    scores: Scores, tasks: Sequence[str], frames: Sequence[int], by_area: Intervals
+) -> Figure:
     panels = _with_aggregate(scores, tasks)
     figure = Figure(figsize=(5 * (len(panels) + (len(scores) > 1)), 3.6), layout="constrained")
     axes = figure.subplots(1, len(panels) + (len(scores) > 1), squeeze=False)[0]
@@ -118,7 +126,7 @@ def _figure(scores: Scores, tasks: Sequence[str], frames: Sequence[int]) -> Figu
     axes[0].legend(frameon=False)
     if len(scores) > 1:
         plot_utils.plot_probability_of_improvement(
-            *_improvement(scores, _mean),
+            *by_area,
             pair_separator=OVER,
             ax=axes[-1],
             xlabel="P(X > Y), mean over training",
@@ -158,16 +166,14 @@ def _scaled(scores: Scores) -> Scores:
 
 def _improvement(
     scores: Scores, reduce: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> Intervals:
     pairs = {
         f"{x}{OVER}{y}": [reduce(scores[x]), reduce(scores[y])] for x, y in combinations(scores, 2)
     }
     return _intervals(pairs, metrics.probability_of_improvement)
 
 
-def _intervals(
-    scores: Mapping[str, Any], statistic: Callable[..., Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _intervals(scores: Mapping[str, Any], statistic: Callable[..., Any]) -> Intervals:
     with _seeded():
         return library.get_interval_estimates(scores, statistic, reps=RESAMPLES)
 
@@ -191,6 +197,6 @@ def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return scores.mean(-1)
 
 
-def _cell(estimates: tuple[dict[str, Any], dict[str, Any]], name: str) -> str:
+def _cell(estimates: Intervals, name: str) -> str:
     value, (low, high) = estimates[0][name], np.ravel(estimates[1][name])
     return f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.settings import NOT_TRAINING, leaves
 
 __all__ = ["Result", "Scores", "differences", "read_results", "score_matrices"]
 
 Scores = dict[str, NDArray[np.float64]]
 """For each algorithm, the rewards ``[seeds, tasks, evaluations]``."""
 
-NOT_COMPARED = ("seed", "device", "env", "resume", "checkpoint", "logger", "progress_bar")
+NOT_COMPARED = ("seed", "device", "env", *NOT_TRAINING)
 
 
 @dataclass
@@ -165,7 +166,7 @@ def _read(folder: Path, exploration: str) -> Result:
         algorithm=choices["advantage"],
         seed=config["seed"],
         rewards={int(frame): float(reward) for frame, reward in rows},
-        settings=_flat(config),
+        settings=leaves(config),
         environment=choices["env"],
     )
 
@@ -183,13 +184,3 @@ def _tell_apart(results: Sequence[Result], name: str) -> None:
         for run in runs:
             words = [f"{key}={run.settings.get(key)}" for key in keys]
             setattr(run, name, " ".join([shared, *words]))
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            leaves.update(_flat(value, f"{prefix}{key}."))
-        else:
-            leaves[prefix + str(key)] = value
-    return leaves
