@@ -5,7 +5,6 @@ batch, 30 epochs of minibatches of 400. They take turns, so that a busy machine 
 evaluates nor writes checkpoints while the clock runs. ``SMOKE=1`` for a run of seconds.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -14,28 +13,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
 from torchrl.objectives import ClipPPOLoss
+from training_loop import EPOCHS, FRAMES, LR, MINIBATCH, SMOKE, STEPS, our_loop
 
 from torchrl_ob import JointQCritic, ObAdvantage
-from torchrl_ob.experiments.building import build
 from torchrl_ob.experiments.envs import make_vmas
 from torchrl_ob.policies import policy_from_env
-from torchrl_ob.train import config_folder
 
 warnings.simplefilter("ignore")
-SMOKE = os.environ.get("SMOKE") == "1"
-FRAMES, EPOCHS, MINIBATCH = (600, 2, 100) if SMOKE else (6_000, 30, 400)
 ROUNDS = 2 if SMOKE else 8
-NUM_ENVS = FRAMES // 100
 
 
 def by_hand() -> Iterator[None]:
     """The loop of ``tutorials/vmas_navigation_ob.py``; yields after each batch."""
     env = make_vmas(
-        "navigation", num_envs=NUM_ENVS, max_steps=100, seed=0, scenario_kwargs={"n_agents": 3}
+        "navigation",
+        num_envs=FRAMES // STEPS,
+        max_steps=STEPS,
+        seed=0,
+        scenario_kwargs={"n_agents": 3},
     )
     policy, critic = policy_from_env(env), JointQCritic.from_env(env)
     collector = Collector(
@@ -59,7 +57,7 @@ def by_hand() -> Iterator[None]:
     advantage = ObAdvantage(actor_network=policy, value_network=critic, gamma=0.99, lmbda=0.9)
     loss.make_value_estimator(advantage)
     loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, action=env.action_key)
-    optimizer = torch.optim.Adam(loss.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=LR)
     for batch in collector:
         advantage(batch)
         buffer.extend(batch.reshape(-1))
@@ -75,34 +73,8 @@ def by_hand() -> Iterator[None]:
         yield
 
 
-def from_config(folder: Path) -> Iterator[None]:
-    """The same from ``experiment=navigation``, its trainer's loop batch by batch."""
-    overrides = [
-        "experiment=navigation",
-        "device=cpu",
-        "progress_bar=false",
-        f"env.num_envs={NUM_ENVS}",
-        f"collector.frames_per_batch={FRAMES}",
-        f"trainer.num_epochs={EPOCHS}",
-        f"trainer.minibatch_size={MINIBATCH}",
-        f"total_frames={FRAMES * (ROUNDS + 1)}",
-        f"evaluation.interval={FRAMES * 1000}",
-        f"checkpoint.interval={FRAMES * 1000}",
-    ]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        trainer = build(compose("train", overrides), folder).trainer
-    for batch in trainer.collector:  # what Trainer.train does for each batch
-        batch = trainer._process_batch_hook(batch)
-        trainer.collected_frames += batch.numel()
-        trainer._pre_steps_log_hook(batch)
-        trainer.optim_steps(batch)
-        trainer._post_steps_hook()
-        trainer._post_steps_log_hook(batch)
-        yield
-
-
 with tempfile.TemporaryDirectory() as folder:
-    loops = {"by hand": by_hand(), "from config": from_config(Path(folder))}
+    loops = {"by hand": by_hand(), "from config": our_loop(Path(folder), [])}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(ROUNDS + 1):
         for name, loop in loops.items():
