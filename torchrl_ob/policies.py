@@ -11,13 +11,13 @@ from torch import nn
 from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot
 from torchrl.envs import EnvBase
 from torchrl.modules import (
-    MLP,
-    MultiAgentMLP,
     NormalParamExtractor,
     OneHotCategorical,
     ProbabilisticActor,
     TanhNormal,
 )
+
+from torchrl_ob.networks import team_network
 
 __all__ = ["policy_from_env"]
 
@@ -67,24 +67,16 @@ def policy_from_env(
             f"{list(env.action_keys)}. Pass group=..., the name of the group of agents."
         )
     names, distribution, num_outputs, options = _distribution(action)
-    sizes: dict[str, Any] = {
-        "depth": depth,
-        "num_cells": num_cells,
-        "activation_class": activation_class,
-        "device": env.device,
-    }
-    net: nn.Module
-    if share_params:  # one network for the last dimension, whatever the agent
-        net = MLP(observation.shape[-1], num_outputs, **sizes)
-    else:
-        net = MultiAgentMLP(
-            n_agent_inputs=observation.shape[-1],
-            n_agent_outputs=num_outputs,
-            n_agents=observation.shape[0],
-            centralized=False,
-            share_params=False,
-            **sizes,
-        )
+    net = team_network(
+        observation.shape,
+        num_outputs,
+        centralized=False,
+        share_params=share_params,
+        depth=depth,
+        num_cells=num_cells,
+        activation_class=activation_class,
+        device=env.device,
+    )
     if len(names) > 1:
         net = nn.Sequential(net, NormalParamExtractor())
     params = [(group, name) for name in names]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tensordict.nn import TensorDictModule
-from torch import Tensor, nn
+from torch import nn
 from torchrl.envs import EnvBase
-from torchrl.modules import MLP, MultiAgentMLP
 from torchrl.objectives.value import MultiAgentGAE
+
+from torchrl_ob.networks import team_network
 
 __all__ = ["multi_agent_gae", "state_value_from_env"]
 
@@ -45,36 +46,17 @@ def state_value_from_env(
         >>> state_value_from_env(env)(env.reset())["agents", "state_value"].shape
         torch.Size([2, 3, 1])
     """
-    observation = env.observation_spec_unbatched[group, "observation"]
-    num_agents, size = observation.shape
-    sizes: dict[str, Any] = {
-        "depth": depth,
-        "num_cells": num_cells,
-        "activation_class": activation_class,
-        "device": env.device,
-    }
-    net: nn.Module
-    if not share_params:
-        net = MultiAgentMLP(
-            size, 1, num_agents, centralized=centralized, share_params=False, **sizes
-        )
-    elif centralized:
-        net = _TeamValue(MLP(num_agents * size, 1, **sizes))
-    else:
-        net = MLP(size, 1, **sizes)
+    net = team_network(
+        env.observation_spec_unbatched[group, "observation"].shape,
+        1,
+        centralized=centralized,
+        share_params=share_params,
+        depth=depth,
+        num_cells=num_cells,
+        activation_class=activation_class,
+        device=env.device,
+    )
     return TensorDictModule(net, [(group, "observation")], [(group, "state_value")])
-
-
-class _TeamValue(nn.Module):
-    """One value of all observations ``[*B, n, o]``, for each agent ``[*B, n, 1]``."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, observations: Tensor) -> Tensor:
-        value = self.net(observations.flatten(-2)).unsqueeze(-2)
-        return value.expand(*observations.shape[:-1], 1)
 
 
 def multi_agent_gae(*, actor_network: Any, value_network: Any, **options: Any) -> MultiAgentGAE:
