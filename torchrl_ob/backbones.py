@@ -53,26 +53,34 @@ class AgentLinear(nn.Module):
         biases = torch.empty(num_agents if identity else sets, 1, out_dim).uniform_(-bound, bound)
         self.bias = nn.Parameter(biases) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply each agent's layer, ``[B, n, K, in]`` to ``[B, n, K, out]``."""
-        if self.weight.shape[0] > 1:
-            x = torch.einsum("bnki,noi->bnko", x, self.weight)
+    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
+        """Apply each agent's layer, ``[B, n, K, in]`` to ``[B, n, K, out]``.
+
+        Args:
+            x: the inputs; n may be 1 where they are the same for all agents.
+            plus: added to the weights.
+        """
+        weight = self.weight if plus is None else self.weight + plus
+        if weight.shape[0] > 1:
+            x = torch.einsum("bnki,noi->bnko", x.expand(-1, weight.shape[0], -1, -1), weight)
         elif self.bias is not None and self.bias.shape[0] == 1:
-            return nn.functional.linear(x, self.weight[0], self.bias[0, 0])
+            return nn.functional.linear(x, weight[0], self.bias[0, 0])
         else:
-            x = nn.functional.linear(x, self.weight[0])
+            x = nn.functional.linear(x, weight[0])
         return x if self.bias is None else x + self.bias
 
 
 class PooledBackbone(nn.Module):
-    r"""Embeds each agent's observation and action, and averages the other agents' embeddings.
+    r"""Embeds each agent's observation and action, and hands each the mean over the team.
 
     .. math::
-        e_j(a) = \phi(o_j, a, j), \qquad
-        Q_i(s, a) = \rho\Big(e_i(a^i),\ \tfrac{1}{n-1}\textstyle\sum_{j \ne i} e_j(a^j),\ s\Big)
+        h_j(a) = \sigma\big(\phi_j(o_j, a)\big), \qquad
+        Q_i(s, a) = \rho\Big(\sigma\big(W h_i(a^i) + M\, \tfrac{1}{n}\textstyle\sum_j h_j(a^j)
+        + S s\big)\Big)
 
-    Linear in the number of agents; a candidate embeds one agent again and leaves the pool alone.
-    (Zaheer et al., "Deep Sets", NeurIPS 2017, theorem 2.)
+    The hidden layer is the equivariant one of Zaheer et al., "Deep Sets", NeurIPS 2017, section 3.2,
+    equation 4. Linear in the number of agents; a candidate embeds one agent again, and moves the mean
+    by an n-th of the difference: one product with ``W + M / n``.
     """
 
     def __init__(
@@ -82,11 +90,9 @@ class PooledBackbone(nn.Module):
         linear = partial(AgentLinear, num_agents=sizes.num_agents, share_params=share_params)
         self.observation = linear(sizes.observation_dim, sizes.hidden_dim, identity=True)
         self.action = linear(sizes.action_dim, sizes.hidden_dim, bias=False)
-        self.embedding = nn.Sequential(
-            activation(), linear(sizes.hidden_dim, sizes.hidden_dim), activation()
-        )
+        self.activation = activation()
         self.own = linear(sizes.hidden_dim, sizes.hidden_dim)
-        self.others = linear(sizes.hidden_dim, sizes.hidden_dim, bias=False)
+        self.team = linear(sizes.hidden_dim, sizes.hidden_dim, bias=False)
         self.state = linear(sizes.state_dim, sizes.hidden_dim, bias=False)
         self.tail = nn.Sequential(activation(), linear(sizes.hidden_dim, sizes.out_dim))
 
@@ -95,13 +101,17 @@ class PooledBackbone(nn.Module):
     ) -> Tensor:
         """Values of the own actions, or of the joint action itself where none are given."""
         observed = self.observation(observation.unsqueeze(-2))
-        taken = self.embedding(observed + self.action(action.unsqueeze(-2)))
-        others = (taken.sum(1, keepdim=True) - taken) / max(action.shape[1] - 1, 1)
-        context = self.others(others)
+        taken = self.activation(observed + self.action(action.unsqueeze(-2)))
+        mean = taken.mean(1, keepdim=True)
+        if own is None:
+            hidden = self.own(taken) + self.team(mean)
+        else:
+            n = action.shape[1]
+            mine = self.activation(observed + self.action(own))
+            hidden = self.own(mine, plus=self.team.weight / n) + self.team(mean - taken / n)
         if state.shape[-1]:
-            context = context + self.state(state[:, None, None])
-        mine = taken if own is None else self.embedding(observed + self.action(own))
-        return self.tail(context + self.own(mine))
+            hidden = hidden + self.state(state[:, None, None])
+        return self.tail(hidden)
 
 
 class ConcatBackbone(nn.Module):

@@ -26,6 +26,7 @@ SWITCHES = (
     "env.shared_reward",
     "trainer.normalize_advantage",
     "trainer.compile",
+    "trainer.flat_parameters",
     "progress_bar",
 )
 
