@@ -43,7 +43,7 @@ if "FRAMES" in os.environ:  # as many minibatches of more frames
 BATCHES = 2 if SMOKE else 12
 STEPS = 100
 LR = 1e-3
-OPTIONS = ("trainer.compile=true", "trainer.flat_parameters=true", "optimizer.fused=true")
+OPTIONS = ("trainer.compile=true", "optimizer.fused=true")
 
 
 def clock() -> float:

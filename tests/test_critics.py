@@ -145,7 +145,7 @@ def test_own_parameters_only_where_they_are_not_shared(share_params, agent):
     critic = JointQCritic(N, 2, OBS, share_params=share_params, hidden_dim=8)
     value = critic(random_inputs("continuous", 5))["agents", "state_action_value"]
     value[:, agent].sum().backward()
-    used = critic.backbone.own.weight.grad.abs().sum((1, 2)) > 0
+    used = critic.backbone.tail[-1].weight.grad.abs().sum((1, 2)) > 0
     assert used.tolist() == ([True] if share_params else [i == agent for i in range(N)])
 
 

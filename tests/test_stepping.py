@@ -9,7 +9,6 @@ from torchrl.trainers import DefaultOptimizationStepper
 
 from torchrl_ob.experiments.building import build
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.flat import flatten_parameters
 from torchrl_ob.experiments.optimizers import register_optimizers
 from torchrl_ob.train import config_folder
 
@@ -95,36 +94,6 @@ def test_fused_and_plain_adam_agree(tmp_path):
     fused = trained(tmp_path / "fused", "optimizer.fused=true", one_batch)
     plain = trained(tmp_path / "plain", one_batch)
     torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adamw"])
-def test_flat_parameters_change_nothing_but_rounding(optimizer, tmp_path):
-    register_optimizers()
-    short = ("total_frames=200", f"optimizer={optimizer}", "optimizer.lr=0.01")
-    flat = trained(tmp_path / "flat", "trainer.flat_parameters=true", *short)
-    plain = trained(tmp_path / "plain", *short)
-    untrained = experiment(tmp_path / "untrained", *short).trainer.loss_module.parameters()
-    start = torch.cat([x.detach().flatten() for x in untrained])
-    assert (plain - start).abs().max() > 1e-4
-    torch.testing.assert_close(flat, plain, rtol=1e-3, atol=1e-4)
-
-
-def test_flat_parameters_are_those_of_the_networks_and_compile(tmp_path):
-    options = ("trainer.flat_parameters=true", "trainer.compile=true", "optimizer.fused=true")
-    parts = experiment(tmp_path, *options)
-    (flat,) = parts.trainer.optimization_stepper.parameters
-    parts.trainer.train()
-    networks = [*parts.actor.parameters(), *parts.critic.parameters()]
-    assert flat.numel() == sum(x.numel() for x in networks)
-    for x in networks:
-        assert x.untyped_storage().data_ptr() == flat.untyped_storage().data_ptr()
-        assert x.grad.untyped_storage().data_ptr() == flat.grad.untyped_storage().data_ptr()
-
-
-def test_parameters_of_several_types_are_not_flattened():
-    nets = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1, dtype=torch.float64)
-    with pytest.raises(ExperimentError, match="flat_parameters=false"):
-        flatten_parameters([x for net in nets for x in net.parameters()])
 
 
 def test_metrics_are_means_over_all_minibatches_of_a_batch(tmp_path):

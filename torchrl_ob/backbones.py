@@ -53,20 +53,14 @@ class AgentLinear(nn.Module):
         biases = torch.empty(num_agents if identity else sets, 1, out_dim).uniform_(-bound, bound)
         self.bias = nn.Parameter(biases) if bias else None
 
-    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-        """Apply each agent's layer, ``[B, n, K, in]`` to ``[B, n, K, out]``.
-
-        Args:
-            x: the inputs; n may be 1 where they are the same for all agents.
-            plus: added to the weights.
-        """
-        weight = self.weight if plus is None else self.weight + plus
-        if weight.shape[0] > 1:
-            x = torch.einsum("bnki,noi->bnko", x.expand(-1, weight.shape[0], -1, -1), weight)
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply each agent's layer, ``[B, n, K, in]`` to ``[B, n, K, out]``; n may be 1 for the team."""
+        if self.weight.shape[0] > 1:
+            x = torch.einsum("bnki,noi->bnko", x.expand(-1, len(self.weight), -1, -1), self.weight)
         elif self.bias is not None and self.bias.shape[0] == 1:
-            return nn.functional.linear(x, weight[0], self.bias[0, 0])
+            return nn.functional.linear(x, self.weight[0], self.bias[0, 0])
         else:
-            x = nn.functional.linear(x, weight[0])
+            x = nn.functional.linear(x, self.weight[0])
         return x if self.bias is None else x + self.bias
 
 
@@ -74,13 +68,13 @@ class PooledBackbone(nn.Module):
     r"""Embeds each agent's observation and action, and hands each the mean over the team.
 
     .. math::
-        h_j(a) = \sigma\big(\phi_j(o_j, a)\big), \qquad
-        Q_i(s, a) = \rho\Big(\sigma\big(W h_i(a^i) + M\, \tfrac{1}{n}\textstyle\sum_j h_j(a^j)
-        + S s\big)\Big)
+        z_j(a) = \phi(o_j, a, j), \qquad
+        Q_i(s, a) = \rho\Big(z_i(a^i) + M\, \tfrac{1}{n}\textstyle\sum_j \sigma\big(z_j(a^j)\big)
+        + S s\Big)
 
-    The hidden layer is the equivariant one of Zaheer et al., "Deep Sets", NeurIPS 2017, section 3.2,
-    equation 4. Linear in the number of agents; a candidate embeds one agent again, and moves the mean
-    by an n-th of the difference: one product with ``W + M / n``.
+    Linear in the number of agents, with one layer evaluated once for the team; a candidate embeds one
+    agent again and moves the mean by an n-th of the difference. Where all own actions are valued at
+    once, the own action is blank in both terms. (Zaheer et al., "Deep Sets", NeurIPS 2017, section 3.)
     """
 
     def __init__(
@@ -101,17 +95,20 @@ class PooledBackbone(nn.Module):
     ) -> Tensor:
         """Values of the own actions, or of the joint action itself where none are given."""
         observed = self.observation(observation.unsqueeze(-2))
-        taken = self.activation(observed + self.action(action.unsqueeze(-2)))
-        mean = taken.mean(1, keepdim=True)
-        if own is None:
-            hidden = self.own(taken) + self.team(mean)
-        else:
-            n = action.shape[1]
-            mine = self.activation(observed + self.action(own))
-            hidden = self.own(mine, plus=self.team.weight / n) + self.team(mean - taken / n)
+
+        def embed(actions: Tensor) -> Tensor:
+            return self.own(self.activation(observed + self.action(actions)))
+
+        mine = embed(action.unsqueeze(-2))
+        messages = self.activation(mine)
+        mean = messages.mean(1, keepdim=True)
+        if own is not None:
+            mine = embed(own)
+            mean = mean + (self.activation(mine) - messages) / action.shape[1]
+        team = self.team(mean)
         if state.shape[-1]:
-            hidden = hidden + self.state(state[:, None, None])
-        return self.tail(hidden)
+            team = team + self.state(state[:, None, None])
+        return self.tail(mine + team)
 
 
 class ConcatBackbone(nn.Module):

@@ -65,7 +65,7 @@ class JointAdvantage(ValueEstimatorBase):
         rule: ExpectationRule = "gauss",
         num_points: int | None = None,
         psi: GaussianPsi = "loc_scale",
-        chunk_size: int = 12_000,
+        chunk_size: int = 24_000,
         time_dim: int | None = None,
         device: torch.device | None = None,
     ) -> None:

@@ -24,7 +24,6 @@ from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
 from torchrl_ob.experiments.envs import group_of
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluating import Evaluation
-from torchrl_ob.experiments.flat import flatten_parameters
 from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
 from torchrl_ob.experiments.loggers import RunLogger
 from torchrl_ob.experiments.settings import NOT_TRAINING
@@ -81,9 +80,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
     keys = {"reward": probe.reward_key, "action": probe.action_key}
     loss.set_keys(value=critic.out_keys[0], **keys)
-    in_one = config.trainer.flat_parameters
-    parameters = [flatten_parameters(loss.parameters())] if in_one else list(loss.parameters())
-    optimizer = _call(config.optimizer, parameters)
+    optimizer = _call(config.optimizer, loss.parameters())
     collector = _call(
         config.collector,
         partial(_make, config.env, seed=config.seed, device=str(device)),
@@ -116,9 +113,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
         )
         FiniteLoss({"actor": actor, "critic": critic}, folder / "nan_batch.pt").register(trainer)
     options = config.trainer
-    stepper = Stepper(
-        loss, optimizer, clip_norm=options.clip_norm, compile=options.compile, in_place=in_one
-    )
+    stepper = Stepper(loss, optimizer, clip_norm=options.clip_norm, compile=options.compile)
     trainer.optimization_stepper = stepper  # TorchRL's PPOTrainer takes none
     stepper.register(trainer)
     trainer.register_op("post_optim_complete_log", stepper.means)

@@ -26,7 +26,6 @@ SWITCHES = (
     "env.shared_reward",
     "trainer.normalize_advantage",
     "trainer.compile",
-    "trainer.flat_parameters",
     "progress_bar",
 )
 

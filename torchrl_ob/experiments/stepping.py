@@ -41,8 +41,6 @@ class Stepper(OptimizationStepper):
         optimizer: of its parameters.
         clip_norm: largest norm of the gradient.
         compile: whether loss and gradient are compiled.
-        in_place: whether gradients are zeroed and added to, as those of
-            :func:`~torchrl_ob.experiments.flat.flatten_parameters` must be.
     """
 
     def __init__(
@@ -52,10 +50,8 @@ class Stepper(OptimizationStepper):
         *,
         clip_norm: float,
         compile: bool = False,
-        in_place: bool = False,
     ) -> None:
         self.loss, self.optimizer, self.clip_norm = loss, optimizer, clip_norm
-        self.in_place = in_place
         self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
         self.total = self._compiled_total if compile else self._total
         # at the first call, if any; inductor's own tanh takes six times as long as torch's on a CPU
@@ -101,7 +97,7 @@ class Stepper(OptimizationStepper):
         total.backward()
         losses["grad_norm_0"] = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=not self.in_place)
+        self.optimizer.zero_grad()
         self.reports.append(losses)
         return TensorDict()
 
