@@ -19,7 +19,7 @@ from torchrl.objectives import ClipPPOLoss
 from training_loop import EPOCHS, FRAMES, LR, MINIBATCH, SMOKE, STEPS, our_loop
 
 from torchrl_ob import JointQCritic, ObAdvantage
-from torchrl_ob.experiments.envs import make_vmas
+from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.policies import policy_from_env
 
 warnings.simplefilter("ignore")

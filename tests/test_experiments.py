@@ -17,7 +17,8 @@ from torchrl.envs import VmasEnv
 
 from torchrl_ob.experiments.building import build
 from torchrl_ob.experiments.checkpoints import WeightsOnlyAdapter
-from torchrl_ob.experiments.envs import group_of, make_vmas
+from torchrl_ob.experiments.envs.teams import group_of
+from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.running import run
 from torchrl_ob.experiments.saved import evaluate_run

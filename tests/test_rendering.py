@@ -98,7 +98,7 @@ def test_the_episode_is_that_of_the_evaluation(exploration, trained, tmp_path, m
     folder = trained("balance")
     render_run(folder, tmp_path / "new" / "a.gif", exploration=exploration)
     (episode,) = found[0].trajectories
-    expected = trained_evaluation(folder, episodes=1).returns(exploration)
+    expected = trained_evaluation(folder, episodes=1).episodes(exploration)["reward"]
     assert episode["next", "agents", "episode_reward"][:, -1].mean((-2, -1)).equal(expected)
     assert episode["next", "done"].flatten().tolist() == [False] * (STEPS - 1) + [True]
 

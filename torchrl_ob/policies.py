@@ -11,6 +11,8 @@ from torch import nn
 from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot
 from torchrl.envs import EnvBase
 from torchrl.modules import (
+    MaskedCategorical,
+    MaskedOneHotCategorical,
     NormalParamExtractor,
     OneHotCategorical,
     ProbabilisticActor,
@@ -34,7 +36,8 @@ def policy_from_env(
     """Decentralised policies of a group of agents: each acts on its own observation.
 
     Bounded continuous actions get a :class:`~torchrl.modules.TanhNormal`, discrete ones a categorical
-    over their choices, one-hot where the environment's actions are.
+    over their choices, one-hot where the environment's actions are. An environment that says which are
+    available, in ``(group, "action_mask")`` ``[n, A]``, gets the masked versions.
 
     Args:
         env: the environment, with ``(group, "observation")`` ``[n, o]`` and ``(group, "action")``.
@@ -66,7 +69,9 @@ def policy_from_env(
             f"the environment has no {observation_key} or no {action_key}; its action keys are "
             f"{list(env.action_keys)}. Pass group=..., the name of the group of agents."
         )
-    names, distribution, num_outputs, options = _distribution(action)
+    mask_key = (group, "action_mask")
+    masked = env.observation_spec_unbatched.get(mask_key, None) is not None
+    names, distribution, num_outputs, options = _distribution(action, masked)
     net = team_network(
         observation.shape,
         num_outputs,
@@ -82,7 +87,7 @@ def policy_from_env(
     params = [(group, name) for name in names]
     return ProbabilisticActor(
         TensorDictModule(net, [observation_key], params),
-        in_keys=params,
+        in_keys={"logits": params[0], "mask": mask_key} if masked else params,
         out_keys=[action_key],
         distribution_class=distribution,
         distribution_kwargs=options,
@@ -90,12 +95,15 @@ def policy_from_env(
     )
 
 
-def _distribution(spec: Any) -> tuple[list[str], type[D.Distribution], int, dict[str, Any]]:
+def _distribution(
+    spec: Any, masked: bool
+) -> tuple[list[str], type[D.Distribution], int, dict[str, Any]]:
     """Names of the parameters, class, number of the network's outputs, and constants of the class."""
     if isinstance(spec, OneHot):
-        return ["logits"], OneHotCategorical, spec.shape[-1], {}
+        one_hot = MaskedOneHotCategorical if masked else OneHotCategorical
+        return ["logits"], one_hot, spec.shape[-1], {}
     if isinstance(spec, Categorical) and not isinstance(spec, MultiCategorical):
-        return ["logits"], D.Categorical, spec.space.n, {}
+        return ["logits"], MaskedCategorical if masked else D.Categorical, spec.space.n, {}
     if isinstance(spec, Bounded) and spec.dtype.is_floating_point:
         low, high = (torch.as_tensor(end)[0] for end in (spec.space.low, spec.space.high))
         return ["loc", "scale"], TanhNormal, 2 * spec.shape[-1], {"low": low, "high": high}

@@ -21,7 +21,7 @@ from torchrl.trainers.algorithms.ppo import PPOTrainer
 
 from torchrl_ob.diagnostics.live import VarianceLogger
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
-from torchrl_ob.experiments.envs import group_of
+from torchrl_ob.experiments.envs.teams import group_of
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluating import Evaluation
 from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
@@ -118,7 +118,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     stepper.register(trainer)
     trainer.register_op("post_optim_complete_log", stepper.means)
     Minibatches(advantage, update_keys(loss), options.minibatch_size).register(trainer)
-    EpisodeReward(group).register(trainer)
+    EpisodeReward(probe.reward_key).register(trainer)
     if config.variance_interval and isinstance(advantage, JointAdvantage):
         VarianceLogger(advantage, interval=config.variance_interval).register(trainer)
     schedule = _optional(config.scheduler)

@@ -90,7 +90,7 @@ def _check_values(config: DictConfig) -> None:
             kind = f"a whole number from {low} to {high}" if high else "a whole number, 1 or more"
             raise ExperimentError(f"{key} must be {kind}, got {value!r}.")
     for key in SWITCHES:
-        value = OmegaConf.select(config, key)
+        value = OmegaConf.select(config, key, default=False)  # an environment may lack its own
         if type(value) is not bool:
             raise ExperimentError(f"{key} must be true or false, got {value!r}.")
     if not isinstance(config.resume, str | None):

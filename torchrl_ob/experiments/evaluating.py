@@ -10,15 +10,16 @@ from torchrl.trainers import Trainer
 
 from torchrl_ob.diagnostics.bootstrap import Estimate, bootstrap
 from torchrl_ob.diagnostics.vmas_clone import isolated
-from torchrl_ob.experiments.envs import group_of
+from torchrl_ob.experiments.envs.teams import BATTLE_WON, episode_key, group_of
 
 __all__ = ["Evaluation", "describe", "mean_with_interval"]
 
 EXPLORATION = {"deterministic": ExplorationType.DETERMINISTIC, "stochastic": ExplorationType.RANDOM}
+NAMES = {"reward": "mean episode reward", "win_rate": "battles won"}
 
 
 class Evaluation:
-    """Rewards of one episode in each of some environments, at an interval of frames.
+    """Rewards and wins of one episode in each of some environments, at an interval of frames.
 
     The starts are the same each time and for every run of the same ``seed``, so that runs compare
     on the same episodes. The random numbers of torch, numpy, python and VMAS are left as they were.
@@ -45,11 +46,14 @@ class Evaluation:
         self.env, self.group = env, group_of(env)
         self.trainer: Trainer | None = None
 
-    def returns(self, exploration: str) -> Tensor:
-        """Sum of rewards of the first episode of each environment, mean over agents, ``[envs]``.
+    def episodes(self, exploration: str) -> dict[str, Tensor]:
+        """The first episode of each environment, ``[envs]``: its rewards' sum, and whether it was won.
 
         Args:
             exploration: ``"deterministic"`` or ``"stochastic"``.
+
+        Returns:
+            ``"reward"``, the mean over agents of the sums, and ``"win_rate"`` where there are battles.
         """
         with (
             torch.no_grad(),
@@ -58,18 +62,31 @@ class Evaluation:
         ):
             self.env.set_seed(self.seed)
             batch = self.env.rollout(self.max_steps, self.policy, break_when_any_done=False)
-        done = batch["next", "done"].squeeze(-1)  # [envs, T]
+        following = batch["next"]
+        done = following["done"].squeeze(-1)  # [envs, T]
         first = done & (done.cumsum(-1) == 1)
-        episodes = batch["next", self.group, "episode_reward"].mean((-2, -1))
-        return (episodes * first).sum(-1)
+        rewards = following.get(episode_key(self.env.reward_key)).flatten(2).mean(-1)
+        found = {"reward": (rewards * first).sum(-1)}
+        won = following.get(BATTLE_WON, None)
+        if won is not None:
+            found["win_rate"] = (won.reshape(first.shape) & first).any(-1).to(rewards.dtype)
+        return found
 
     def estimates(self) -> dict[str, Estimate]:
-        """Mean reward of either exploration, with its bootstrap interval."""
-        return {name: mean_with_interval(self.returns(name)) for name in EXPLORATION}
+        """Means over the episodes of either exploration, with their bootstrap intervals."""
+        return {
+            f"{NAMES[name]}, {exploration}": mean_with_interval(values)
+            for exploration in EXPLORATION
+            for name, values in self.episodes(exploration).items()
+        }
 
     def metrics(self) -> dict[str, float]:
-        """Mean rewards, as they are logged."""
-        return {f"eval/{name}_reward": self.returns(name).mean().item() for name in EXPLORATION}
+        """The means, as they are logged."""
+        return {
+            f"eval/{exploration}_{name}": values.mean().item()
+            for exploration in EXPLORATION
+            for name, values in self.episodes(exploration).items()
+        }
 
     def start(self) -> None:
         """Log the untrained policy at frame 0, where the trainer itself logs nothing."""
@@ -93,7 +110,7 @@ class Evaluation:
 def describe(estimates: dict[str, Estimate]) -> str:
     """The means of an evaluation in words, a line each."""
     return "\n".join(
-        f"mean episode reward, {name}: {value:.3f} [{low:.3f}, {high:.3f}]"
+        f"{name}: {value:.3f} [{low:.3f}, {high:.3f}]"
         for name, (value, low, high) in estimates.items()
     )
 

@@ -13,7 +13,7 @@ from torch import nn
 from torchrl.trainers import Trainer
 from tqdm import tqdm
 
-from torchrl_ob.experiments.envs import episode_returns
+from torchrl_ob.experiments.envs.teams import BATTLE_WON, episode_returns
 from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["EpisodeReward", "FiniteLoss", "Minibatches", "Progress"]
@@ -64,17 +64,22 @@ class Minibatches:
 
 
 class EpisodeReward:
-    """Logs the mean reward of the steps of a batch and of the episodes that end in it."""
+    """Logs the mean reward of the steps of a batch and of the episodes that end in it, and battles won."""
 
-    def __init__(self, group: str) -> None:
-        self.group = group
+    def __init__(self, reward_key: NestedKey) -> None:
+        self.reward_key = reward_key
 
     def __call__(self, batch: TensorDictBase) -> dict[str, float]:
         """Means over agents; no episode, no number."""
-        metrics = {"train/reward": batch["next", self.group, "reward"].mean().item()}
-        returns = episode_returns(batch, self.group)
+        following = batch["next"]
+        metrics = {"train/reward": following.get(self.reward_key).mean().item()}
+        returns = episode_returns(batch, self.reward_key)
         if len(returns):
             metrics["train/episode_reward"] = returns.mean().item()
+            won = following.get(BATTLE_WON, None)
+            if won is not None:
+                ends = following["done"].flatten()
+                metrics["train/win_rate"] = won.flatten()[ends].float().mean().item()
         return metrics
 
     def register(self, trainer: Trainer) -> None:

@@ -1,4 +1,4 @@
-"""Environments of an experiment: a VMAS scenario with a time limit and the sum of rewards."""
+"""VMAS scenarios, simulated together as one batch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
-from torchrl.envs import (
-    Compose,
-    EnvBase,
-    RewardSum,
-    StepCounter,
-    TransformedEnv,
-    UnaryTransform,
-    VmasEnv,
-)
+from torchrl.envs import EnvBase, VmasEnv
 
+from torchrl_ob.experiments.envs.teams import team_env
 from torchrl_ob.experiments.errors import ExperimentError, nearest
 
-__all__ = ["episode_returns", "group_of", "make_vmas"]
+__all__ = ["make_vmas"]
 
 
 def make_vmas(
@@ -58,7 +50,7 @@ def make_vmas(
             do not form one group of equal spaces.
 
     Example:
-        >>> from torchrl_ob.experiments.envs import make_vmas  # needs vmas
+        >>> from torchrl_ob.experiments.envs.vmas import make_vmas  # needs vmas
         >>> env = make_vmas("balance", num_envs=2, max_steps=5, seed=0, shared_reward=True)
         >>> env.rollout(5)["next", "agents", "episode_reward"].shape
         torch.Size([2, 5, 3, 1])
@@ -84,40 +76,4 @@ def make_vmas(
             f"VMAS refuses scenario {scenario!r} with scenario_kwargs={dict(scenario_kwargs or {})}: "
             f"{error}"
         ) from error
-    group = group_of(env)
-    transforms: list[Any] = [StepCounter(max_steps=max_steps)]
-    if shared_reward:
-        key = (group, "reward")
-        transforms.append(UnaryTransform([key], [key], fn=_team_mean))
-    transforms.append(RewardSum([(group, "reward")], [(group, "episode_reward")]))
-    return TransformedEnv(env, Compose(*transforms))
-
-
-def group_of(env: EnvBase) -> str:
-    """The name of the one group of agents of an environment.
-
-    Raises:
-        ExperimentError: where there are several groups, or agents of different spaces.
-    """
-    groups = list(env.group_map)
-    if len(groups) != 1:
-        raise ExperimentError(
-            f"the agents form {len(groups)} groups, {', '.join(groups)}, and the training loop takes "
-            "one team. Build an actor, a critic and an advantage for each group in a script."
-        )
-    if getattr(env, "het_specs", False):
-        raise ExperimentError(
-            f"agents of the group {groups[0]!r} observe or act in spaces of different sizes, and the "
-            "training loop takes agents of equal spaces."
-        )
-    return groups[0]
-
-
-def episode_returns(batch: TensorDictBase, group: str) -> torch.Tensor:
-    """Sum of rewards of every episode that ends in a batch, mean over agents, ``[episodes]``."""
-    done = batch["next", "done"].squeeze(-1)
-    return batch["next", group, "episode_reward"][done].mean((-2, -1))
-
-
-def _team_mean(reward: torch.Tensor) -> torch.Tensor:
-    return reward.mean(-2, keepdim=True).expand_as(reward).contiguous()
+    return team_env(env, max_steps=max_steps, shared_reward=shared_reward)
