@@ -57,9 +57,12 @@ class ObAdvantage(JointAdvantage):
 
     Keys, settable with ``set_keys``: ``advantage``, ``value_target``, ``value`` (by default the first
     output of the critic), ``reward``, ``done``, ``terminated``, ``action`` (by default the actor's
-    output) and ``baseline`` (by default ``"baseline"`` in the action's group). A loss hands its own
-    keys to the advantage when ``loss.set_keys`` is called *after* ``loss.make_value_estimator``;
-    ``baseline`` and ``action`` are set on the advantage itself.
+    output), ``baseline`` and ``mask`` (by default ``"baseline"`` and ``"mask"`` in the action's group). A
+    loss hands its own keys to the advantage when ``loss.set_keys`` is called *after*
+    ``loss.make_value_estimator``; ``baseline``, ``mask`` and ``action`` are set on the advantage itself.
+
+    Where the batch has a mask, booleans ``[*B, T, n]``, it says which agents take part: those that are
+    dead or have no choice get an advantage of zero.
 
     Example:
         >>> import torch

@@ -48,6 +48,7 @@ class JointAdvantage(ValueEstimatorBase):
         sample_log_prob: NestedKey = "sample_log_prob"
         action: NestedKey = "action"
         baseline: NestedKey = "baseline"
+        mask: NestedKey = "mask"
 
     default_keys = _AcceptedKeys
     _weights: ClassVar[Literal["optimal_weights", "probabilities"] | None]
@@ -110,6 +111,7 @@ class JointAdvantage(ValueEstimatorBase):
         self.dep_keys = {
             "action": action,
             "baseline": sibling(action, "baseline"),
+            "mask": sibling(action, "mask"),
             "value": unravel_key(value_network.out_keys[0]),
         }
         self.set_keys()
@@ -226,7 +228,10 @@ class JointAdvantage(ValueEstimatorBase):
                     signal = torch.cat([self.action_value(chunk) for chunk in chunks])
                 if self._weights is not None:
                     baseline = torch.cat([self._baseline(chunk) for chunk in chunks])
-        tensordict.set(keys.advantage, signal - baseline)
+        advantage, active = signal - baseline, self.active(tensordict)
+        if active is not None:
+            advantage = torch.where(active.unsqueeze(-1), advantage, 0)
+        tensordict.set(keys.advantage, advantage)
         tensordict.set(keys.value_target, value_target)
         tensordict.set(keys.baseline, baseline)
         return tensordict
@@ -287,6 +292,25 @@ class JointAdvantage(ValueEstimatorBase):
             return max(1, len(tensordict))  # a single trajectory is not cut
         steps = action.shape[1 : tensordict.ndim + 1].numel()
         return max(1, self.chunk_size // max(1, steps))
+
+    def active(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Which agents take part, ``[*B, n]``: those alive, with a choice; ``None`` where all do.
+
+        Raises:
+            ValueError: for a mask of another shape.
+        """
+        keys = self.tensor_keys
+        mask, action = tensordict.get(keys.mask, None), tensordict.get(keys.action)
+        if mask is None:
+            return None
+        expected = action.shape[: tensordict.ndim + 1]
+        if mask.shape != expected or mask.dtype != torch.bool:
+            raise ValueError(
+                f"the mask {keys.mask!r} says which agents take part: expected booleans of shape "
+                f"{list(expected)}, got {mask.dtype} of {list(mask.shape)}. Name another with "
+                "set_keys(mask=...)."
+            )
+        return mask
 
     def policy(self, tensordict: TensorDictBase) -> D.Distribution:
         """The agents' policies, one distribution of batch shape ``[*B, n]``."""

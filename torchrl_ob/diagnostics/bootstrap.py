@@ -86,6 +86,8 @@ class Blocks:
         batch_size: of the batch, ``[*B, T]``.
         time_dim: which dimension is time.
         like: a tensor of the data.
+        active: which agents take part in each step, ``[*B, T, n]``, where not all do: the others enter
+            neither a sum nor a mean.
 
     Example:
         >>> import torch
@@ -98,7 +100,13 @@ class Blocks:
         tensor(9.5000)
     """
 
-    def __init__(self, batch_size: torch.Size, time_dim: int, like: Tensor) -> None:
+    def __init__(
+        self,
+        batch_size: torch.Size,
+        time_dim: int,
+        like: Tensor,
+        active: Tensor | None = None,
+    ) -> None:
         time_dim %= len(batch_size)
         steps = batch_size[time_dim]
         rows = batch_size.numel() // max(steps, 1)
@@ -109,7 +117,10 @@ class Blocks:
         others = [size for dim, size in enumerate(batch_size) if dim != time_dim]
         self.index = block.reshape(*others, steps).movedim(-1, time_dim).flatten()
         self.ndim = len(batch_size)
-        self.sizes = self.sums(like.new_ones(batch_size))
+        self.active = None if active is None else active.flatten(0, self.ndim - 1)
+        # steps of each block, [F]; those in which each agent takes part, [F, n]
+        ones = like.new_ones(batch_size if active is None else active.shape)
+        self.sizes = self.sums(ones)
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums ``[F, *]`` of ``values`` ``[*B, T, *]`` over each block."""
@@ -117,6 +128,10 @@ class Blocks:
 
     def sums_of_steps(self, values: Tensor, steps: slice) -> Tensor:
         """Sums ``[F, *]`` of the values ``[c, *]`` of some steps of the batch flattened."""
+        if self.active is not None:
+            active = self.active[steps]
+            active = active.reshape(*active.shape, *[1] * (values.ndim - active.ndim))
+            values = torch.where(active, values, 0)
         return values.new_zeros(self.count, *values.shape[1:]).index_add_(
             0, self.index[steps], values
         )
@@ -130,10 +145,13 @@ class Blocks:
     def means(self, values: Tensor) -> Callable[[Tensor], Tensor]:
         """The statistic that is the mean over steps of ``values`` ``[*B, T, *]``."""
         sums = self.sums(values)
-        rest = [1] * (sums.ndim - 1)
-        return lambda counts: (
-            torch.tensordot(counts, sums, dims=1) / (counts @ self.sizes).reshape(-1, *rest)
-        )
+        rest = [1] * (sums.ndim - self.sizes.ndim)
+
+        def statistic(counts: Tensor) -> Tensor:
+            sizes = counts @ self.sizes
+            return torch.tensordot(counts, sums, dims=1) / sizes.reshape(*sizes.shape, *rest)
+
+        return statistic
 
     def mean(self, values: Tensor, *, confidence: float = 0.95) -> Estimate:
         """Mean over steps of ``values`` ``[*B, T, *]``, with its interval."""
@@ -153,10 +171,11 @@ class Blocks:
         """
         different = 1 - torch.eye(self.count, dtype=sums.dtype, device=sums.device)
         products = torch.einsum("fnp,gnp->nfg", sums, sums) * different
-        pairs = torch.outer(self.sizes, self.sizes) * different
+        sizes = self.sizes.reshape(self.count, -1)  # [F, n], or [F, 1] where all take part
+        pairs = torch.einsum("fn,gn->nfg", sizes, sizes) * different
 
         def statistic(counts: Tensor) -> Tensor:
             total = torch.einsum("rf,nfg,rg->rn", counts, products, counts)
-            return total / torch.einsum("rf,fg,rg->r", counts, pairs, counts).unsqueeze(-1)
+            return total / torch.einsum("rf,nfg,rg->rn", counts, pairs, counts)
 
         return statistic

@@ -120,5 +120,9 @@ def read_signals(advantage: JointAdvantage, batch: TensorDictBase, num_draws: in
 
 
 def trajectory_blocks(advantage: JointAdvantage, batch: TensorDictBase, like: Tensor) -> Blocks:
-    """The batch in blocks of trajectories, for intervals of values with the dtype of ``like``."""
-    return Blocks(batch.batch_size, advantage._get_time_dim(None, batch), like)
+    """The batch in blocks of trajectories, for intervals of values with the dtype of ``like``.
+
+    Of agents that the mask of the advantage leaves out, nothing enters.
+    """
+    time_dim, active = advantage._get_time_dim(None, batch), advantage.active(batch)
+    return Blocks(batch.batch_size, time_dim, like, active)

@@ -21,7 +21,7 @@ from torchrl.trainers.algorithms.ppo import PPOTrainer
 
 from torchrl_ob.diagnostics.live import VarianceLogger
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
-from torchrl_ob.experiments.envs.teams import group_of
+from torchrl_ob.experiments.envs.teams import active_key_of, group_of
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluating import Evaluation
 from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
@@ -113,11 +113,19 @@ def build(config: DictConfig, folder: Path) -> Experiment:
         )
         FiniteLoss({"actor": actor, "critic": critic}, folder / "nan_batch.pt").register(trainer)
     options = config.trainer
-    stepper = Stepper(loss, optimizer, clip_norm=options.clip_norm, compile=options.compile)
+    active_key = active_key_of(probe)
+    stepper = Stepper(
+        loss,
+        optimizer,
+        clip_norm=options.clip_norm,
+        active_key=active_key,
+        compile=options.compile,
+    )
     trainer.optimization_stepper = stepper  # TorchRL's PPOTrainer takes none
     stepper.register(trainer)
     trainer.register_op("post_optim_complete_log", stepper.means)
-    Minibatches(advantage, update_keys(loss), options.minibatch_size).register(trainer)
+    keys_of_update, size = update_keys(loss), options.minibatch_size
+    Minibatches(advantage, keys_of_update, size, active_key).register(trainer)
     EpisodeReward(probe.reward_key).register(trainer)
     if config.variance_interval and isinstance(advantage, JointAdvantage):
         VarianceLogger(advantage, interval=config.variance_interval).register(trainer)

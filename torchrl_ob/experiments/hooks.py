@@ -29,6 +29,8 @@ class Minibatches:
         advantage: of the batch, ``[*B, T]``.
         keys: what an update reads of a step.
         size: of a minibatch.
+        active_key: where it is said which agents take part, ``[*B, T, n]``: the advantages of these alone
+            are normalised.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class Minibatches:
         advantage: Callable[[TensorDictBase], Any],
         keys: Sequence[NestedKey],
         size: int,
+        active_key: NestedKey | None = None,
     ) -> None:
         self.advantage, self.keys, self.size = advantage, keys, size
+        self.active_key = active_key
         self.minibatches: Iterator[TensorDictBase] | None = None
 
     def prepare(self, batch: TensorDictBase) -> TensorDictBase:
@@ -48,7 +52,12 @@ class Minibatches:
     def draw(self, batch: TensorDictBase) -> TensorDictBase:
         """The next minibatch; ``StopIteration`` ends the epoch."""
         if self.minibatches is None:
-            steps = batch.select(*self.keys, strict=False).reshape(-1)
+            steps = batch.select(*self.keys, strict=False)
+            if self.active_key is not None:
+                active = batch.get(self.active_key)
+                # the second is where TorchRL's losses look for what to leave out of a normalisation
+                steps.set(self.active_key, active).set("shifted_valid", active.unsqueeze(-1))
+            steps = steps.reshape(-1)
             order = torch.randperm(len(steps), device=steps.device)
             self.minibatches = iter(steps[order].split(self.size))
         try:

@@ -14,7 +14,7 @@ from torchrl.trainers import OptimizationStepper, Trainer
 
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 
-__all__ = ["Stepper", "update_keys"]
+__all__ = ["Stepper", "mean_over_active", "update_keys"]
 
 
 def update_keys(loss: LossModule) -> list[NestedKey]:
@@ -26,6 +26,39 @@ def update_keys(loss: LossModule) -> list[NestedKey]:
     keys = [unravel_key(key) for key in loss.in_keys]
     keys += [loss.tensor_keys.advantage, loss.tensor_keys.value_target]
     return [key for key in keys if key[0] != "next"]
+
+
+def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
+    """Losses of each agent as means: of the policy over agents that take part, of the critic over all.
+
+    Args:
+        losses: what a loss module of ``reduction="none"`` returns, ``loss_objective``,
+            ``loss_entropy`` and ``loss_critic`` ``[N, n]``.
+        active: which agents take part, ``[N, n]``.
+
+    Returns:
+        The same entries, every loss a scalar.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl_ob.experiments.stepping import mean_over_active
+        >>> losses = TensorDict({"loss_objective": torch.tensor([[1., 5.], [3., 5.]])})
+        >>> mean_over_active(losses, torch.tensor([[True, False], [True, False]]))["loss_objective"]
+        tensor(2.)
+    """
+    means = losses.copy()
+    for name, term in losses.items():
+        if name == "loss_critic":
+            means[name] = term.mean()
+        elif name.startswith("loss"):
+            if term.shape != active.shape:
+                raise ExperimentError(
+                    f"{name} has shape {list(term.shape)} and the mask of agents {list(active.shape)}: "
+                    "the loss must keep the agents apart."
+                )
+            means[name] = torch.where(active, term, 0).sum() / active.sum().clamp(min=1)
+    return means
 
 
 class Stepper(OptimizationStepper):
@@ -40,6 +73,8 @@ class Stepper(OptimizationStepper):
         loss: TorchRL's loss module.
         optimizer: of its parameters.
         clip_norm: largest norm of the gradient.
+        active_key: where it is said which agents take part, ``[*B, n]``; the others enter neither the
+            objective nor the entropy, but are valued by the critic, whose returns go on.
         compile: whether loss and gradient are compiled.
     """
 
@@ -49,9 +84,15 @@ class Stepper(OptimizationStepper):
         optimizer: torch.optim.Optimizer,
         *,
         clip_norm: float,
+        active_key: NestedKey | None = None,
         compile: bool = False,
     ) -> None:
         self.loss, self.optimizer, self.clip_norm = loss, optimizer, clip_norm
+        self.active_key = active_key
+        if (
+            active_key is not None
+        ):  # its masks would leave the critic without the dead agents' returns
+            loss.reduction, loss.loss_mask_key = "none", None
         self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
         self.total = self._compiled_total if compile else self._total
         # at the first call, if any; inductor's own tanh takes six times as long as torch's on a CPU
@@ -62,6 +103,8 @@ class Stepper(OptimizationStepper):
 
     def _total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
         losses = self.loss(minibatch)
+        if self.active_key is not None:
+            losses = mean_over_active(losses, minibatch.get(self.active_key))
         terms = [term for name, term in losses.items() if name.startswith("loss")]
         return sum(terms[1:], terms[0]), losses.detach()
 

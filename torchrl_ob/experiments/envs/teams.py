@@ -12,7 +12,7 @@ from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, TransformedEn
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.reading import sibling
 
-__all__ = ["BATTLE_WON", "episode_key", "episode_returns", "group_of", "team_env"]
+__all__ = ["BATTLE_WON", "active_key_of", "episode_key", "episode_returns", "group_of", "team_env"]
 
 BATTLE_WON = ("info", "battle_won")
 """Where an environment of battles says whether the step won it, ``[*B]`` or ``[*B, 1]``."""
@@ -43,6 +43,12 @@ def team_env(env: EnvBase, *, max_steps: int, shared_reward: bool = False) -> En
         transforms.append(UnaryTransform([key], [key], fn=_team_mean))
     transforms.append(RewardSum([key], [episode_key(key)]))
     return TransformedEnv(env, Compose(*transforms))
+
+
+def active_key_of(env: EnvBase) -> NestedKey | None:
+    """Where an environment says which agents take part, ``[*B, n]``; ``None`` where all always do."""
+    key = (group_of(env), "mask")
+    return None if env.observation_spec.get(key, None) is None else key
 
 
 def episode_key(reward_key: NestedKey) -> NestedKey:
