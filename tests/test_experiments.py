@@ -87,8 +87,8 @@ def test_every_advantage_trains_from_the_same_actor_and_first_batch(continuous, 
         weights = torch.cat([x.flatten() for x in before.values()])
         firsts.add(round(weights.double().sum().item(), 9))
         assert set(json.loads((folder / "evaluation.json").read_text())) == {
-            "deterministic",
-            "stochastic",
+            "deterministic_reward",
+            "stochastic_reward",
         }
     assert len(firsts) == 2  # one first reward and one sum of weights
 

@@ -61,7 +61,9 @@ def test_a_report_of_runs_that_were_made(tmp_path):
     assert "Beyond the advantage the runs differ in: critic." in text
     rows = table(text)
     finals = [
-        json.loads((tmp_path / f"runs/ob{seed}/evaluation.json").read_text())["deterministic"][0]
+        json.loads((tmp_path / f"runs/ob{seed}/evaluation.json").read_text())[
+            "deterministic_reward"
+        ][0]
         for seed in (0, 1)
     ]
     low, high = sorted(finals)

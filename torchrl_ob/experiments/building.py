@@ -16,7 +16,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torchrl.collectors import BaseCollector
-from torchrl.trainers import LRSchedulerHook, Trainer
+from torchrl.objectives import SoftUpdate
+from torchrl.trainers import LRSchedulerHook, TargetNetUpdaterHook, Trainer
 from torchrl.trainers.algorithms.ppo import PPOTrainer
 
 from torchrl_ob.diagnostics.live import VarianceLogger
@@ -76,6 +77,8 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     critic = _make(config.critic, probe, group=group, **(normed if reads_norm else {}))
     critic = critic.to(device)
     loss = _make(config.loss, actor, critic, **normed).to(device)
+    delayed = getattr(loss, "delay_value", False)  # has a slow copy of the critic
+    updater = SoftUpdate(loss, tau=config.trainer.target_tau) if delayed else None
     advantage = _make(config.advantage, actor_network=actor, value_network=critic)
     loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
     keys = {"reward": probe.reward_key, "action": probe.action_key}
@@ -124,8 +127,11 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     trainer.optimization_stepper = stepper  # TorchRL's PPOTrainer takes none
     stepper.register(trainer)
     trainer.register_op("post_optim_complete_log", stepper.means)
-    keys_of_update, size = update_keys(loss), options.minibatch_size
-    Minibatches(advantage, keys_of_update, size, active_key).register(trainer)
+    keys_of_update, size, estimate = update_keys(loss), options.minibatch_size, advantage
+    if updater is not None:
+        estimate = partial(advantage, target_params=loss.target_critic_network_params)
+        trainer.register_op("post_optim", TargetNetUpdaterHook(updater))
+    Minibatches(estimate, keys_of_update, size, active_key).register(trainer)
     EpisodeReward(probe.reward_key).register(trainer)
     if config.variance_interval and isinstance(advantage, JointAdvantage):
         VarianceLogger(advantage, interval=config.variance_interval).register(trainer)

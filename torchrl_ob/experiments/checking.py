@@ -53,16 +53,24 @@ def check_config(config: DictConfig) -> None:
             f"collector.frames_per_batch={frames}: lower it."
         )
     whole = config.trainer.num_epochs == 1 and config.trainer.minibatch_size == frames
-    if config.loss._target_.endswith("A2CLoss") and not whole:
+    if config.loss._target_.endswith(("A2CLoss", "ReinforceLoss")) and not whole:
         raise ExperimentError(
-            "loss=a2c has no ratio of policies and takes one step a batch: take trainer.num_epochs=1 "
-            f"trainer.minibatch_size={frames}."
+            f"{config.loss._target_.rsplit('.')[-1]} has no ratio of policies and takes one step a batch: "
+            f"take trainer.num_epochs=1 trainer.minibatch_size={frames}."
         )
+    tau = config.trainer.target_tau
+    if not isinstance(tau, int | float) or not 0 < tau <= 1:
+        raise ExperimentError(f"trainer.target_tau must be above 0 and at most 1, got {tau!r}.")
     is_gae = config.advantage._target_.endswith("gae")
     is_value = config.critic._target_.endswith("state_value_from_env")
     if is_gae and not is_value:
         raise ExperimentError(
             "advantage=gae needs V(s), and the critic reads the action: take critic=state_value."
+        )
+    if is_gae and config.loss.get("delay_value", False):
+        raise ExperimentError(
+            "a loss with a target critic, such as loss=reinforce, needs an advantage of the joint action: "
+            "take advantage=coma, or loss.delay_value=false."
         )
     if not is_gae and is_value:
         raise ExperimentError(

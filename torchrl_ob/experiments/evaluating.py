@@ -75,7 +75,7 @@ class Evaluation:
     def estimates(self) -> dict[str, Estimate]:
         """Means over the episodes of either exploration, with their bootstrap intervals."""
         return {
-            f"{NAMES[name]}, {exploration}": mean_with_interval(values)
+            f"{exploration}_{name}": mean_with_interval(values)
             for exploration in EXPLORATION
             for name, values in self.episodes(exploration).items()
         }
@@ -109,10 +109,11 @@ class Evaluation:
 
 def describe(estimates: dict[str, Estimate]) -> str:
     """The means of an evaluation in words, a line each."""
-    return "\n".join(
-        f"{name}: {value:.3f} [{low:.3f}, {high:.3f}]"
-        for name, (value, low, high) in estimates.items()
-    )
+    lines = []
+    for key, (value, low, high) in estimates.items():
+        exploration, name = key.split("_", 1)
+        lines.append(f"{NAMES[name]}, {exploration}: {value:.3f} [{low:.3f}, {high:.3f}]")
+    return "\n".join(lines)
 
 
 def mean_with_interval(returns: Tensor) -> Estimate:

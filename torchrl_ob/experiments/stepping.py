@@ -32,8 +32,8 @@ def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
     """Losses of each agent as means: of the policy over agents that take part, of the critic over all.
 
     Args:
-        losses: what a loss module of ``reduction="none"`` returns, ``loss_objective``,
-            ``loss_entropy`` and ``loss_critic`` ``[N, n]``.
+        losses: what a loss module of ``reduction="none"`` returns, ``[N, n]`` each; ``loss_critic``
+            and ``loss_value`` are the critic's.
         active: which agents take part, ``[N, n]``.
 
     Returns:
@@ -49,7 +49,7 @@ def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
     """
     means = losses.copy()
     for name, term in losses.items():
-        if name == "loss_critic":
+        if name in ("loss_critic", "loss_value"):
             means[name] = term.mean()
         elif name.startswith("loss"):
             if term.shape != active.shape:
