@@ -30,6 +30,10 @@ LAYERS = {  # each may import those on its right
         "reading",
     ),
     "advantages": ("joint_advantage",),
+    "envs.__init__": (),
+    "envs.dlpack": (),
+    "envs.jaxmarl_batch": (),
+    "envs.jaxmarl": ("envs.dlpack", "envs.jaxmarl_batch"),
     "networks": (),
     "policies": ("networks",),
     "diagnostics.games": ("functional",),
@@ -105,6 +109,11 @@ LAYERS = {  # each may import those on its right
     "experiments.envs.__init__": (),
     "experiments.envs.teams": ("reading", "experiments.errors"),
     "experiments.envs.vmas": ("experiments.envs.teams", "experiments.errors"),
+    "experiments.envs.smax": (
+        "envs.jaxmarl",
+        "experiments.envs.teams",
+        "experiments.errors",
+    ),
     "experiments.simulator_state": (),
     "experiments.collectors": ("experiments.simulator_state",),
     "experiments.state_value": ("networks",),
@@ -182,6 +191,10 @@ OUTSIDE = {
     "reading": {"torch", "tensordict"},
     "joint_advantage": {"torch", "tensordict", "torchrl"},
     "advantages": set(),
+    "envs.__init__": set(),
+    "envs.dlpack": {"jax", "torch"},
+    "envs.jaxmarl_batch": {"jax", "jaxmarl"},
+    "envs.jaxmarl": {"jax", "jaxmarl", "numpy", "torch", "tensordict", "torchrl"},
     "networks": {"torch", "torchrl"},
     "policies": {"torch", "tensordict", "torchrl"},
     "diagnostics.games": {"torch"},
@@ -203,6 +216,7 @@ OUTSIDE = {
     "experiments.envs.__init__": set(),
     "experiments.envs.teams": {"torch", "tensordict", "torchrl"},
     "experiments.envs.vmas": {"torch", "torchrl"},
+    "experiments.envs.smax": {"torch", "torchrl"},
     "experiments.simulator_state": {"numpy", "torch", "torchrl"},
     "experiments.collectors": {"tensordict", "torch", "torchrl"},
     "experiments.state_value": {"torch", "tensordict", "torchrl"},
@@ -259,9 +273,9 @@ def test_no_file_is_long():
 def test_library_loads_without_the_tutorials_dependencies():
     code = (
         "import sys\n"
-        "for name in ('vmas', 'matplotlib', 'hydra', 'wandb', 'tqdm.auto'):\n"
+        "for name in ('vmas', 'jax', 'jaxmarl', 'matplotlib', 'hydra', 'wandb', 'tqdm.auto'):\n"
         "    sys.modules[name] = None\n"
-        "import torchrl_ob, torchrl_ob.diagnostics\n"
+        "import torchrl_ob, torchrl_ob.diagnostics, torchrl_ob.envs.jaxmarl\n"
         "print(sorted(torchrl_ob.__all__))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -27,11 +27,12 @@ __all__ = ["ResumableCollector", "WorkersCollector"]
 
 
 class ResumableCollector(Collector):
-    """TorchRL's single-process collector, which also saves where its VMAS episodes stand.
+    """TorchRL's single-process collector, which also saves where its episodes stand.
 
     TorchRL's own state has the policy and the counters; its episodes begin anew when it is loaded.
     Here the simulator and the last step are saved too, and the next batch is the one that would
-    have come. Other simulators begin their episodes anew, with a warning.
+    have come: of VMAS, and of environments with ``simulator_state`` and ``load_simulator_state``. Others
+    begin their episodes anew, with a warning.
     """
 
     def state_dict(self) -> OrderedDict[str, Any]:

@@ -1,6 +1,7 @@
-"""The state of a VMAS simulator as tensors and plain values, to write to a checkpoint and read back.
+"""The state of a simulator as tensors and plain values, to write to a checkpoint and read back.
 
-VMAS is never imported: its objects are reached through the environment that is handed in.
+An environment that has ``simulator_state`` and ``load_simulator_state`` is asked. VMAS has no such thing:
+its objects are reached through the environment that is handed in, and it is never imported.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ ABSENT = object()
 
 
 def has_simulator(env: EnvBase) -> bool:
-    """Whether an environment, or the one that its transforms wrap, is VMAS's."""
-    return hasattr(_simulator(env), "world")
+    """Whether an environment, or the one that its transforms wrap, is VMAS's or saves itself."""
+    return hasattr(_base(env), "simulator_state") or hasattr(_simulator(env), "world")
 
 
 def simulator_state(env: EnvBase) -> dict[str, Any]:
-    """Whatever the scenario, the world and the entities of a VMAS environment hold.
+    """What an environment says of itself; of VMAS whatever scenario, world and entities hold.
 
     Args:
-        env: TorchRL's ``VmasEnv``, or a ``TransformedEnv`` of one.
+        env: TorchRL's ``VmasEnv``, an environment that saves itself, or a ``TransformedEnv`` of one.
 
     Returns:
-        Tensors, numbers and strings in dictionaries and lists. What is the same object there is a
+        Tensors, numbers and strings in dictionaries and lists. What is the same object in VMAS is a
         reference to it here. With VMAS's random state, which all its environments share.
 
     Raises:
@@ -58,6 +59,8 @@ def simulator_state(env: EnvBase) -> dict[str, Any]:
         >>> other.world.agents[0].state.pos.equal(env.world.agents[0].state.pos)
         True
     """
+    if hasattr(_base(env), "simulator_state"):
+        return _base(env).simulator_state()
     simulator = _simulator(env)
     roots = _roots(simulator)
     writer = _Writer({id(thing): name for name, thing in roots.items()})
@@ -69,15 +72,18 @@ def simulator_state(env: EnvBase) -> dict[str, Any]:
 
 
 def load_simulator_state(env: EnvBase, state: dict[str, Any]) -> None:
-    """Put a VMAS environment, built with the same arguments, into a state that was written.
+    """Put an environment, built with the same arguments, into a state that was written.
 
     Args:
-        env: the environment; it takes a step, so that it has whatever is made on first use.
+        env: the environment; VMAS's takes a step, so that it has whatever is made on first use.
         state: from :func:`simulator_state`.
 
     Raises:
         ValueError: where the state is that of another environment, by the path to the difference.
     """
+    if hasattr(_base(env), "simulator_state"):
+        _base(env).load_simulator_state(state)
+        return
     simulator = _simulator(env)
     env.step(env.rand_action(env.reset()))
     roots = _roots(simulator)
@@ -90,8 +96,12 @@ def load_simulator_state(env: EnvBase, state: dict[str, Any]) -> None:
     reader.value(state["random"], simulator.vmas_random_state, "random")
 
 
+def _base(env: EnvBase) -> Any:
+    return getattr(env, "base_env", env)
+
+
 def _simulator(env: EnvBase) -> Any:
-    return getattr(getattr(env, "base_env", env), "_env", None)
+    return getattr(_base(env), "_env", None)
 
 
 def _roots(simulator: Any) -> dict[str, Any]:

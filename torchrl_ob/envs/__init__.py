@@ -1,0 +1,1 @@
+"""Environments that TorchRL has no wrapper for."""

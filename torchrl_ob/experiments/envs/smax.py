@@ -1,0 +1,79 @@
+"""SMAX: the battles of StarCraft's micromanagement challenge in JAX, simulated together as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torchrl.envs import ActionMask, EnvBase
+
+from torchrl_ob.envs.jaxmarl import JaxMARLEnv
+from torchrl_ob.experiments.envs.teams import team_env
+from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
+
+__all__ = ["make_smax"]
+
+
+def make_smax(
+    map_name: str,
+    *,
+    num_envs: int,
+    max_steps: int,
+    seed: int,
+    env_kwargs: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> EnvBase:
+    """A map of SMAX (Rutherford et al., arXiv:2311.10090), whose enemies follow its heuristic.
+
+    An episode ends with the battle. One that is not decided after ``max_steps`` is cut, as a time
+    limit (``truncated``). All agents get the reward of the team, dead ones too.
+
+    Args:
+        map_name: such as ``"3m"``.
+        num_envs: number of environments that step together.
+        max_steps: length of an episode that no battle ends.
+        seed: of the starts of episodes and of the battles' chances.
+        env_kwargs: arguments of JaxMARL's ``HeuristicEnemySMAX``, such as
+            ``{"attack_mode": "random"}``.
+        device: where the simulation runs.
+
+    Returns:
+        The environment. Random actions are among the available ones.
+
+    Raises:
+        ExperimentError: for a map or an argument that SMAX does not know, where JaxMARL is not
+            installed, and where JAX has no such device.
+
+    Example:
+        >>> from torchrl_ob.experiments.envs.smax import make_smax  # needs jaxmarl
+        >>> env = make_smax("3m", num_envs=2, max_steps=5, seed=0)
+        >>> env.rollout(5)["next", "agents", "episode_reward"].shape
+        torch.Size([2, 5, 3, 1])
+    """
+    try:
+        maps = JaxMARLEnv.lib.environments.smax.smax_env.MAP_NAME_TO_SCENARIO
+    except ImportError as error:
+        raise ExperimentError(first_line(error)) from error
+    if map_name not in maps:
+        raise ExperimentError(f"SMAX has no map {map_name!r}: {nearest(map_name, maps)}")
+    arguments = dict(env_kwargs or {})
+    try:
+        env = JaxMARLEnv(
+            "HeuristicEnemySMAX",
+            scenario=maps[map_name],
+            max_steps=max_steps,
+            num_envs=num_envs,
+            seed=seed,
+            device=device,
+            **arguments,
+        )
+    except Exception as error:
+        raise ExperimentError(
+            f"SMAX refuses map {map_name!r} with env_kwargs={arguments} on {device}: {first_line(error)}"
+        ) from error
+    team = team_env(env, max_steps=max_steps)
+    if "action_mask" in env.observation_spec["agents"]:  # not where actions are continuous
+        masks = ActionMask(("agents", "action"), ("agents", "action_mask"))
+        team = team.append_transform(masks)
+    return team
