@@ -63,7 +63,10 @@ def test_every_choice_builds(group, choice, tmp_path):
     parts = build(configure(*extra, f"{group}={choice}"), tmp_path)
     parts.trainer.collector.shutdown()
     env = parts.evaluation.env
-    action, spec = parts.actor(env.reset())["agents", "action"], env.full_action_spec[env.action_key]
+    action, spec = (
+        parts.actor(env.reset())["agents", "action"],
+        env.full_action_spec[env.action_key],
+    )
     assert action.shape == spec.shape
     assert len(action) == 10
 

@@ -40,7 +40,8 @@ class JaxMARLWrapper(_EnvWrapper):
     ``("info", "battle_won")`` ``[B, 1]``: all enemies are dead and an ally is not.
 
     An episode that ends at the environment's ``max_steps`` is truncated, and not terminated; one of
-    SMAX is terminated there too where the battle is decided at that very step.
+    SMAX is terminated there too where the battle is decided at that very step. SMAX and MPE look at
+    the clock before they count the step, so their limit comes after ``max_steps + 1`` steps.
 
     Args:
         env: a JaxMARL environment.
