@@ -152,7 +152,11 @@ def test_random_actions_and_those_of_a_policy_are_available(battles):
     assert not random["agents", "mask"].all()  # some die, and have no choice
     assert taken_are_available(random)
     team = make_smax("3m", num_envs=4, max_steps=20, seed=0)
+    check_env_specs(team)
     assert taken_are_available(episodes(team, policy=None))
+    states = episodes(team, policy=None)["state"][..., : 6 * 10].unflatten(-1, (6, 10))
+    assert states[..., 1:3].max() < 1  # positions in the map
+    assert states[..., 1:3].max(-2).values.median() > 0.4
     with set_exploration_type(ExplorationType.RANDOM), torch.no_grad():
         assert taken_are_available(episodes(battles, policy=policy_from_env(battles, num_cells=8)))
 
@@ -322,7 +326,7 @@ class TestResume:
         state = battles.simulator_state()
         kept = {name: x.clone() for name, x in state.items()}
         battles.load_simulator_state(state)
-        for x in state.values():
+        for x in (*state.values(), *battles.simulator_state().values()):
             x.zero_()
         assert all(x.equal(kept[name]) for name, x in battles.simulator_state().items())
         spread.reset()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torchrl.envs import ActionMask, EnvBase
+from torchrl.envs import ActionMask, EnvBase, UnaryTransform
 
 from torchrl_ob.envs.jaxmarl import JaxMARLEnv
 from torchrl_ob.experiments.envs.teams import team_env
@@ -28,7 +28,9 @@ def make_smax(
     """A map of SMAX (Rutherford et al., arXiv:2311.10090), whose enemies follow its heuristic.
 
     An episode ends with the battle. One that is not decided after ``max_steps`` is cut, as a time
-    limit (``truncated``). All agents get the reward of the team, dead ones too.
+    limit (``truncated``). All agents get the reward of the team, dead ones too. Positions in the
+    ``"state"`` are shares of the map, as those in the observations are; SMAX itself has them in units
+    of the map, up to 32.
 
     Args:
         map_name: such as ``"3m"``.
@@ -75,7 +77,19 @@ def make_smax(
             f"SMAX refuses map {map_name!r} with env_kwargs={arguments} on {device}: {first_line(error)}"
         ) from error
     team = team_env(env, max_steps=max_steps)
+    scale = _state_scale(env)
+    team = team.append_transform(UnaryTransform(["state"], ["state"], fn=scale.mul))
     if "action_mask" in env.observation_spec["agents"]:  # not where actions are continuous
         masks = ActionMask(("agents", "action"), ("agents", "action_mask"))
         team = team.append_transform(masks)
     return team
+
+
+def _state_scale(env: EnvBase) -> torch.Tensor:
+    """What the state is multiplied by: one, and for positions one over the size of the map."""
+    features = len(env.own_features)  # of a unit; the teams and types of all units follow
+    units = env.observation_spec["state"].shape[-1] // (features + 2)
+    scale = torch.ones(units, features, device=env.device)
+    for name, size in (("position_x", env.map_width), ("position_y", env.map_height)):
+        scale[:, env.own_features.index(name)] = 1 / size
+    return torch.cat([scale.flatten(), torch.ones(2 * units, device=env.device)])
