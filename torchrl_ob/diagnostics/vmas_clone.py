@@ -96,7 +96,9 @@ def isolated(env: EnvBase, seed: int | None = None) -> Iterator[None]:
         >>> torch.get_rng_state().equal(state)
         True
     """
-    vmas_state = getattr(env, "vmas_random_state", [])
+    # not of the environment: a ParallelEnv claims to have whatever it is asked for
+    simulator = vars(getattr(env, "base_env", env)).get("_env")
+    vmas_state = getattr(simulator, "vmas_random_state", [])
     saved = list(vmas_state), np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:

@@ -34,7 +34,7 @@ ABSENT = object()
 
 def has_simulator(env: EnvBase) -> bool:
     """Whether an environment, or the one that its transforms wrap, is VMAS's or saves itself."""
-    return hasattr(_base(env), "simulator_state") or hasattr(_simulator(env), "world")
+    return hasattr(type(_base(env)), "simulator_state") or hasattr(_simulator(env), "world")
 
 
 def simulator_state(env: EnvBase) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def simulator_state(env: EnvBase) -> dict[str, Any]:
         >>> other.world.agents[0].state.pos.equal(env.world.agents[0].state.pos)
         True
     """
-    if hasattr(_base(env), "simulator_state"):
+    if hasattr(type(_base(env)), "simulator_state"):
         return _base(env).simulator_state()
     simulator = _simulator(env)
     roots = _roots(simulator)
@@ -81,7 +81,7 @@ def load_simulator_state(env: EnvBase, state: dict[str, Any]) -> None:
     Raises:
         ValueError: where the state is that of another environment, by the path to the difference.
     """
-    if hasattr(_base(env), "simulator_state"):
+    if hasattr(type(_base(env)), "simulator_state"):
         _base(env).load_simulator_state(state)
         return
     simulator = _simulator(env)
@@ -101,7 +101,8 @@ def _base(env: EnvBase) -> Any:
 
 
 def _simulator(env: EnvBase) -> Any:
-    return getattr(_base(env), "_env", None)
+    # not by getattr: a ParallelEnv claims to have whatever it is asked for
+    return vars(_base(env)).get("_env")
 
 
 def _roots(simulator: Any) -> dict[str, Any]:
