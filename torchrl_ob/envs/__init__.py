@@ -1,1 +1,1 @@
-"""Environments that TorchRL has no wrapper for."""
+"""Environments that TorchRL does not wrap."""

@@ -23,6 +23,7 @@ POSITIVE = (
 SEEDS = ("seed", "evaluation.seed")
 SWITCHES = (
     "env.continuous_actions",
+    "env.parallel",
     "env.shared_reward",
     "trainer.normalize_advantage",
     "trainer.compile",

@@ -1,0 +1,48 @@
+"""Several environments of a kind that steps one at a time, as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torchrl.envs import EnvBase, ParallelEnv, SerialEnv
+
+__all__ = ["several_envs"]
+
+
+def several_envs(
+    make_env: Callable[[], EnvBase],
+    num_envs: int,
+    *,
+    seed: int,
+    parallel: bool = False,
+    device: torch.device | str = "cpu",
+) -> EnvBase:
+    """Environments as one batch, each with a seed of its own that follows from one.
+
+    In this process they step one after the other, which is the faster way where a step takes less than
+    what it costs to hand it to a process, about a millisecond: Level-Based Foraging and MuJoCo.
+    To use more cores for such, take ``collector=multi_sync``, whose workers have a share each.
+
+    Args:
+        make_env: makes one of them; called in the process where it steps.
+        num_envs: number of environments.
+        seed: that theirs follow from.
+        parallel: step each in a process of its own.
+        device: where the batch is.
+
+    Returns:
+        The environments, of batch size ``[num_envs]``.
+
+    Example:
+        >>> from torchrl.envs import LBForagingEnv  # needs lbforaging
+        >>> from torchrl_ob.experiments.envs.several import several_envs
+        >>> env = several_envs(lambda: LBForagingEnv("Foraging-5x5-2p-1f-v3"), 3, seed=0)
+        >>> env.reset()["agents", "observation"].shape
+        torch.Size([3, 2, 9])
+    """
+    env = (ParallelEnv if parallel else SerialEnv)(num_envs, make_env, device=device)
+    env.set_seed(seed)  # it starts them
+    env.group_map = next(iter(env.group_map))  # TorchRL gives a list of theirs, which are the same
+    env.het_specs = False  # one tensor holds them
+    return env
