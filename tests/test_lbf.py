@@ -101,6 +101,22 @@ def test_a_run_trains(advantage, tmp_path):
     assert scalars(tmp_path / "again") == first
 
 
+def test_a_run_that_is_resumed_does_not_see_its_first_starts_again(tmp_path):
+    first, second = (build(configure("env=lbf"), tmp_path).trainer.collector for _ in range(2))
+    start = second._carrier["agents", "observation"].clone()
+    assert first._carrier["agents", "observation"].equal(start)
+    next(iter(first))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="episodes begin anew"):
+            second.load_state_dict(first.state_dict())
+        again = second._carrier["agents", "observation"].clone()
+        assert not again.flatten(1).eq(start.flatten(1)).all(-1).any()
+        assert not second._carrier["step_count"].any()
+    with pytest.warns(UserWarning, match="episodes begin anew"):
+        second.load_state_dict(first.state_dict())
+    assert second._carrier["agents", "observation"].equal(again)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

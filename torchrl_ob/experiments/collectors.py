@@ -32,7 +32,7 @@ class ResumableCollector(Collector):
     TorchRL's own state has the policy and the counters; its episodes begin anew when it is loaded.
     Here the simulator and the last step are saved too, and the next batch is the one that would
     have come: of VMAS, and of environments with ``simulator_state`` and ``load_simulator_state``. Others
-    begin their episodes anew, with a warning.
+    begin their episodes anew, from other starts, with a warning.
     """
 
     def state_dict(self) -> OrderedDict[str, Any]:
@@ -48,6 +48,9 @@ class ResumableCollector(Collector):
         super().load_state_dict(state_dict, **kwargs)
         if "simulator" not in state_dict:
             _warn_of_new_episodes()
+            # starts other than those that the run began with
+            self.env.set_seed((torch.initial_seed() + self._frames) % 2**32)
+            self._carrier.update(self.env.reset())
             return
         load_simulator_state(self.env, state_dict["simulator"])
         last_step = TensorDict({}).load_state_dict(state_dict["carrier"], strict=False)
