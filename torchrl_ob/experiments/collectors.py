@@ -35,6 +35,8 @@ class ResumableCollector(Collector):
     begin their episodes anew, from other starts, with a warning.
     """
 
+    _carrier: Any  # the last step, which TorchRL does not type
+
     def state_dict(self) -> OrderedDict[str, Any]:
         """TorchRL's state, with the simulator's and the last step."""
         state = super().state_dict()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from torchrl_ob.experiments.evaluating import describe
 
 __all__ = ["run"]
 
-PACKAGES = ("torch", "tensordict", "torchrl", "torchrl-ob", "vmas", "hydra-core")
+PACKAGES = ("torch", "tensordict", "torchrl", "torchrl-ob", "hydra-core")
+SIMULATORS = ("vmas", "jaxmarl", "jax", "gymnasium-robotics", "mujoco", "lbforaging", "smacv2")
 
 
 def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None) -> Experiment:
@@ -108,7 +110,11 @@ def _told(folder: Path) -> Iterator[None]:
 def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None:
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     about = {
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {
+            name: version(name)
+            for name in (*PACKAGES, *SIMULATORS)
+            if name in PACKAGES or find_spec(name.replace("-", "_"))
+        },
         "python": platform.python_version(),
         "git": _git_revision(),
         "command": sys.orig_argv,
