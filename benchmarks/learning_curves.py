@@ -1,0 +1,60 @@
+"""Learning curves beyond VMAS with OB: SMAX, foraging, a MuJoCo robot, and COMA on discrete navigation.
+
+Trains each experiment as it stands (MuJoCo's for its first 160,000 frames), one seed, an hour of one core in all, and
+draws the evaluation of the stochastic policy into docs/learning_curves.png; frame 0 is the untrained one.
+Runs that are already in ``runs/learning_curves`` are resumed. ``SMOKE=1`` for a few batches of
+two of them, which draws into ``runs``.
+"""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+SMOKE = os.environ.get("SMOKE") == "1"
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "runs" / ("learning_curves_smoke" if SMOKE else "learning_curves")
+MEASURES = {  # what is drawn of each experiment, and its name
+    "smax_3m": ("win_rate", "SMAX 3m, battles won"),
+    "lbf": ("reward", "foraging, reward of a player (at most 0.5)"),
+    "mamujoco": ("reward", "HalfCheetah 6x1, reward"),
+    "coma": ("reward", "COMA, navigation, reward"),
+    "coma_ob": ("reward", "COMA with OB, navigation, reward"),
+}
+if SMOKE:
+    MEASURES = {name: MEASURES[name] for name in ("lbf", "coma")}
+OPTIONS = {"mamujoco": ["total_frames=160_000", "evaluation.interval=40_000"]}
+SHORT = ["collector.frames_per_batch=400", "env.num_envs=4", "env.max_steps=20"]
+SHORT += ["total_frames=800", "evaluation.interval=400", "checkpoint.interval=400"]
+SHORT += ["evaluation.num_envs=2", "trainer.minibatch_size=400"]
+
+
+def curve(experiment: str) -> tuple[list[int], list[float]]:
+    """Frames and evaluations of a run, which is made where there is none."""
+    folder = RUNS / experiment
+    options = [*OPTIONS.get(experiment, []), *(SHORT if SMOKE else [])]
+    command = [sys.executable, "-m", "torchrl_ob.train", "train", f"experiment={experiment}"]
+    command += ["progress_bar=false", "resume=auto", f"hydra.run.dir={folder}", *options]
+    if not (folder / "evaluation.json").is_file():
+        subprocess.run(command, check=True)
+    name = f"stochastic_{MEASURES[experiment][0]}.csv"
+    rows = list(csv.reader((folder / "metrics" / "scalars" / "eval" / name).open()))
+    return [int(frame) for frame, _ in rows], [float(value) for _, value in rows]
+
+
+if __name__ == "__main__":
+    figure, axes = plt.subplots(1, len(MEASURES), figsize=(4 * len(MEASURES), 3))
+    for axis, (experiment, (_, title)) in zip(axes, MEASURES.items(), strict=True):
+        frames, values = curve(experiment)
+        axis.plot(frames, values, marker=".")
+        axis.set(title=title, xlabel="frames")
+        axis.grid(alpha=0.3)
+        print(f"{title}: {values[0]:.2f} untrained, {values[-1]:.2f} after {frames[-1]:,} frames")
+    figure.tight_layout()
+    figure.savefig((RUNS if SMOKE else ROOT / "docs") / "learning_curves.png", dpi=80)
