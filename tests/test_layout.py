@@ -181,6 +181,7 @@ LAYERS = {  # each may import those on its right
         "experiments.errors",
         "experiments.evaluating",
         "experiments.saved",
+        "experiments.simulator_state",
     ),
     "experiments.__init__": (),
     "train": (

@@ -13,6 +13,7 @@ from torchrl.envs import check_env_specs
 from torchrl_ob.experiments.building import build
 from torchrl_ob.experiments.envs.lbf import make_lbf
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.rendering import render_run
 from torchrl_ob.experiments.running import run
 
 pytestmark = ignored_warnings
@@ -99,10 +100,13 @@ def test_a_run_trains(advantage, tmp_path):
     first = scalars(tmp_path / "run")
     run(copy.deepcopy(config), tmp_path / "again")
     assert scalars(tmp_path / "again") == first
+    with pytest.raises(ExperimentError, match=r"again is not of VMAS, and render draws VMAS"):
+        render_run(tmp_path / "again")
 
 
 def test_a_run_that_is_resumed_does_not_see_its_first_starts_again(tmp_path):
-    first, second = (build(configure("env=lbf"), tmp_path).trainer.collector for _ in range(2))
+    trainers = [build(configure("env=lbf"), tmp_path).trainer for _ in range(2)]
+    first, second = (trainer.collector for trainer in trainers)
     start = second._carrier["agents", "observation"].clone()
     assert first._carrier["agents", "observation"].equal(start)
     next(iter(first))

@@ -28,7 +28,11 @@ SCENARIOS = (
     "Swimmer",
     "Walker2d",
 )
-"""The robots of gymnasium-robotics' Multi-Agent MuJoCo."""
+"""The robots of gymnasium-robotics' Multi-Agent MuJoCo.
+
+Version 1.4.2 reads the tendon of ``CoupledHalfCheetah`` as older versions of mujoco gave it, and raises
+``IndexError`` with mujoco 4.0.
+"""
 
 
 class MaMujocoEnv(EnvBase):

@@ -52,7 +52,7 @@ class ResumableCollector(Collector):
             _warn_of_new_episodes()
             # starts other than those that the run began with
             self.env.set_seed((torch.initial_seed() + self._frames) % 2**32)
-            self._carrier.update(self.env.reset())
+            self.reset()
             return
         load_simulator_state(self.env, state_dict["simulator"])
         last_step = TensorDict({}).load_state_dict(state_dict["carrier"], strict=False)

@@ -12,6 +12,7 @@ from torchrl_ob.diagnostics.vmas_clone import isolated
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluating import EXPLORATION, Evaluation
 from torchrl_ob.experiments.saved import trained_evaluation
+from torchrl_ob.experiments.simulator_state import has_simulator
 
 __all__ = ["render_run"]
 
@@ -37,12 +38,15 @@ def render_run(
 
     Raises:
         ExperimentError: for a path of another suffix or that cannot be written, where the folder
-            has no run or no checkpoint, and where the machine cannot draw.
+            has no run or no checkpoint, for another environment than VMAS's, and where the machine
+            cannot draw.
     """
     path = folder / f"{exploration}.gif" if path is None else path
     if path.suffix.lower() != ".gif":
         raise ExperimentError(f"cannot write {path}: give a name that ends in .gif.")
     evaluation = trained_evaluation(folder, episodes=1)
+    if not has_simulator(evaluation.env):
+        raise ExperimentError(f"{folder} is not of VMAS, and render draws VMAS scenarios alone.")
     with isolated(evaluation.env, evaluation.seed):
         frames = _episode(evaluation, exploration)
     try:
