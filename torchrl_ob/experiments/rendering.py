@@ -12,7 +12,7 @@ from torchrl_ob.diagnostics.vmas_clone import isolated
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluating import EXPLORATION, Evaluation
 from torchrl_ob.experiments.saved import trained_evaluation
-from torchrl_ob.experiments.simulator_state import has_simulator
+from torchrl_ob.experiments.simulator_state import is_vmas
 
 __all__ = ["render_run"]
 
@@ -45,7 +45,7 @@ def render_run(
     if path.suffix.lower() != ".gif":
         raise ExperimentError(f"cannot write {path}: give a name that ends in .gif.")
     evaluation = trained_evaluation(folder, episodes=1)
-    if not has_simulator(evaluation.env):
+    if not is_vmas(evaluation.env):
         raise ExperimentError(f"{folder} is not of VMAS, and render draws VMAS scenarios alone.")
     with isolated(evaluation.env, evaluation.seed):
         frames = _episode(evaluation, exploration)

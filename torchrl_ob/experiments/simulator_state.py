@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-__all__ = ["has_simulator", "load_simulator_state", "simulator_state"]
+__all__ = ["has_simulator", "is_vmas", "load_simulator_state", "simulator_state"]
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 KEPT: tuple[type, ...] = (
@@ -34,7 +34,12 @@ ABSENT = object()
 
 def has_simulator(env: EnvBase) -> bool:
     """Whether an environment, or the one that its transforms wrap, is VMAS's or saves itself."""
-    return hasattr(type(_base(env)), "simulator_state") or hasattr(_simulator(env), "world")
+    return hasattr(type(_base(env)), "simulator_state") or is_vmas(env)
+
+
+def is_vmas(env: EnvBase) -> bool:
+    """Whether an environment, or the one that its transforms wrap, is VMAS's."""
+    return hasattr(_simulator(env), "world")
 
 
 def simulator_state(env: EnvBase) -> dict[str, Any]:
