@@ -52,8 +52,8 @@ if __name__ == "__main__":
     figure, axes = plt.subplots(1, len(MEASURES), figsize=(4 * len(MEASURES), 3))
     for axis, (experiment, (_, title)) in zip(axes, MEASURES.items(), strict=True):
         frames, values = curve(experiment)
-        axis.plot(frames, values, marker=".")
-        axis.set(title=title, xlabel="frames")
+        axis.plot([frame / 1_000 for frame in frames], values, marker=".")
+        axis.set(title=title, xlabel="thousand frames")
         axis.grid(alpha=0.3)
         print(f"{title}: {values[0]:.2f} untrained, {values[-1]:.2f} after {frames[-1]:,} frames")
     figure.tight_layout()

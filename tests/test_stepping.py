@@ -20,6 +20,9 @@ pytestmark = [
 ]
 
 
+compile_with_inductor = torch.compile
+
+
 @pytest.fixture(autouse=True)
 def fresh_dynamo(monkeypatch):
     """The same graphs, run eagerly: inductor's C++ takes half a minute."""
@@ -72,6 +75,26 @@ def test_a_compiled_run_has_the_same_numbers_and_compiles_once(overrides, tmp_pa
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
     with torch._dynamo.config.patch(error_on_recompile=True):
         trained(tmp_path / "two batches", "trainer.compile=true", *overrides)
+
+
+def test_loss_and_gradient_of_inductor_are_the_plain_ones_to_rounding(tmp_path, monkeypatch):
+    # with its own tanh, which is exact to 2e-7 and not to the last digit
+    monkeypatch.setattr(torch, "compile", compile_with_inductor)
+    trainer = experiment(tmp_path, "trainer.compile=true").trainer
+    stepper, loss = trainer.optimization_stepper, trainer.loss_module
+    minibatch = trainer._process_optim_batch_hook(
+        trainer._process_batch_hook(next(iter(trainer.collector)))
+    )
+    gradients = []
+    for total in (stepper._total, stepper._compiled_total):
+        loss.zero_grad()
+        value, losses = total(minibatch)
+        value.backward()
+        gradients.append([x.grad.clone() for x in loss.parameters()])
+        gradients[-1].append(losses["loss_objective"])
+        gradients[-1].append(losses["loss_critic"])
+    for plain, compiled in zip(*gradients, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_two_compiled_runs_in_one_process_keep_apart(tmp_path):
