@@ -127,6 +127,7 @@ def test_a_mask_of_another_shape_is_told():
     policy, critic = networks()
     batch = rollouts(policy)
     advantage = ObAdvantage(actor_network=policy, value_network=critic, **OPTIONS)
+    advantage(batch.clone().set(("agents", "mask"), batch["agents", "action_mask"]))  # of actions
     batch["agents", "mask"] = batch["agents", "mask"].unsqueeze(-1)
     with pytest.raises(ValueError, match=r"mask.*\[12, 6, 3\].*\[12, 6, 3, 1\].*set_keys"):
         advantage(batch)

@@ -296,6 +296,8 @@ class JointAdvantage(ValueEstimatorBase):
     def active(self, tensordict: TensorDictBase) -> Tensor | None:
         """Which agents take part, ``[*B, n]``: those alive, with a choice; ``None`` where all do.
 
+        A mask with more dimensions, such as ``[*B, n, A]``, is one of actions, and says nothing here.
+
         Raises:
             ValueError: for a mask of another shape.
         """
@@ -304,6 +306,8 @@ class JointAdvantage(ValueEstimatorBase):
         if mask is None:
             return None
         expected = action.shape[: tensordict.ndim + 1]
+        if mask.ndim > len(expected) and mask.shape[-1] > 1:
+            return None
         if mask.shape != expected or mask.dtype != torch.bool:
             raise ValueError(
                 f"the mask {keys.mask!r} says which agents take part: expected booleans of shape "

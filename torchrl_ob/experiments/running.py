@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -110,17 +109,22 @@ def _told(folder: Path) -> Iterator[None]:
 def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None:
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     about = {
-        "versions": {
-            name: version(name)
-            for name in (*PACKAGES, *SIMULATORS)
-            if name in PACKAGES or find_spec(name.replace("-", "_"))
-        },
+        "versions": _versions(),
         "python": platform.python_version(),
         "git": _git_revision(),
         "command": sys.orig_argv,
         "choices": choices,
     }
     (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that decide numbers, and of those simulators that are installed."""
+    found = {name: version(name) for name in PACKAGES}
+    for name in SIMULATORS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _git_revision() -> str | None:
