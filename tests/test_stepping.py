@@ -90,7 +90,7 @@ def test_loss_and_gradient_of_inductor_are_the_plain_ones_to_rounding(tmp_path, 
         loss.zero_grad()
         value, losses = total(minibatch)
         value.backward()
-        gradients.append([x.grad.clone() for x in loss.parameters()])
+        gradients.append([x.grad.clone() for x in loss.parameters() if x.numel()])
         gradients[-1].append(losses["loss_objective"])
         gradients[-1].append(losses["loss_critic"])
     for plain, compiled in zip(*gradients, strict=True):
