@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from test_experiments import scalars
 
 from torchrl_ob.experiments.building import build
 from torchrl_ob.experiments.checking import check_config
@@ -103,17 +104,13 @@ def test_the_slow_critic_moves_by_its_share(tmp_path):
 
 
 def test_a_run_that_stopped_goes_on_to_the_same_numbers(name, tmp_path, capsys):
-    def scalars():
-        root = tmp_path / "metrics" / "scalars"
-        return {path.relative_to(root): path.read_text() for path in root.rglob("*.csv")}
-
     run(configure(name), tmp_path)
-    whole = scalars()
+    whole = scalars(tmp_path)
     newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:100])
     run(configure(name, "resume=auto"), tmp_path)
     assert "resumed from" in capsys.readouterr().out
-    assert whole == scalars()
+    assert whole == scalars(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ LAYERS = {  # each may import those on its right
         "experiments.envs.teams",
         "experiments.errors",
     ),
-    "experiments.simulator_state": (),
+    "experiments.simulator_state": ("diagnostics.vmas_clone",),
     "experiments.collectors": ("experiments.simulator_state",),
     "experiments.state_value": ("networks",),
     "experiments.hooks": ("experiments.envs.teams", "experiments.errors"),

@@ -103,9 +103,8 @@ def _distribution(
         one_hot = MaskedOneHotCategorical if masked else OneHotCategorical
         return ["logits"], one_hot, spec.shape[-1], {}
     if isinstance(spec, Categorical) and not isinstance(spec, MultiCategorical):
-        if (
-            masked
-        ):  # its cross entropy takes no samples of a batch of teams, which a compiled loss draws
+        if masked:
+            # its cross entropy takes no samples of a batch of teams, which a compiled loss draws
             return ["logits"], MaskedCategorical, spec.space.n, {"use_cross_entropy": False}
         return ["logits"], D.Categorical, spec.space.n, {}
     if isinstance(spec, Bounded) and spec.dtype.is_floating_point:

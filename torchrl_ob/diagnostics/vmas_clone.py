@@ -96,9 +96,7 @@ def isolated(env: EnvBase, seed: int | None = None) -> Iterator[None]:
         >>> torch.get_rng_state().equal(state)
         True
     """
-    # not of the environment: a ParallelEnv claims to have whatever it is asked for
-    simulator = vars(getattr(env, "base_env", env)).get("_env")
-    vmas_state = getattr(simulator, "vmas_random_state", [])
+    vmas_state = getattr(simulator_of(env), "vmas_random_state", [])
     saved = list(vmas_state), np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
@@ -112,6 +110,12 @@ def isolated(env: EnvBase, seed: int | None = None) -> Iterator[None]:
         vmas_state[:] = saved[0]
         np.random.set_state(saved[1])  # noqa: NPY002
         random.setstate(saved[2])
+
+
+def simulator_of(env: EnvBase) -> Any:
+    """What TorchRL's wrapper, or the one that transforms are around, wraps; ``None`` where it wraps nothing."""
+    # not by getattr: a ParallelEnv claims to have whatever it is asked for
+    return vars(getattr(env, "base_env", env)).get("_env")
 
 
 def name_of(env: EnvBase) -> str:

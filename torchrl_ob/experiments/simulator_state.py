@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from torchrl_ob.diagnostics.vmas_clone import simulator_of
+
 __all__ = ["has_simulator", "is_vmas", "load_simulator_state", "simulator_state"]
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -34,12 +36,12 @@ ABSENT = object()
 
 def has_simulator(env: EnvBase) -> bool:
     """Whether an environment, or the one that its transforms wrap, is VMAS's or saves itself."""
-    return hasattr(type(_base(env)), "simulator_state") or is_vmas(env)
+    return _saves_itself(env) or is_vmas(env)
 
 
 def is_vmas(env: EnvBase) -> bool:
     """Whether an environment, or the one that its transforms wrap, is VMAS's."""
-    return hasattr(_simulator(env), "world")
+    return hasattr(simulator_of(env), "world")
 
 
 def simulator_state(env: EnvBase) -> dict[str, Any]:
@@ -64,9 +66,9 @@ def simulator_state(env: EnvBase) -> dict[str, Any]:
         >>> other.world.agents[0].state.pos.equal(env.world.agents[0].state.pos)
         True
     """
-    if hasattr(type(_base(env)), "simulator_state"):
+    if _saves_itself(env):
         return _base(env).simulator_state()
-    simulator = _simulator(env)
+    simulator = simulator_of(env)
     roots = _roots(simulator)
     writer = _Writer({id(thing): name for name, thing in roots.items()})
     return {
@@ -86,10 +88,10 @@ def load_simulator_state(env: EnvBase, state: dict[str, Any]) -> None:
     Raises:
         ValueError: where the state is that of another environment, by the path to the difference.
     """
-    if hasattr(type(_base(env)), "simulator_state"):
+    if _saves_itself(env):
         _base(env).load_simulator_state(state)
         return
-    simulator = _simulator(env)
+    simulator = simulator_of(env)
     env.step(env.rand_action(env.reset()))
     roots = _roots(simulator)
     if roots.keys() != state["objects"].keys():
@@ -105,9 +107,8 @@ def _base(env: EnvBase) -> Any:
     return getattr(env, "base_env", env)
 
 
-def _simulator(env: EnvBase) -> Any:
-    # not by getattr: a ParallelEnv claims to have whatever it is asked for
-    return vars(_base(env)).get("_env")
+def _saves_itself(env: EnvBase) -> bool:
+    return hasattr(type(_base(env)), "simulator_state")
 
 
 def _roots(simulator: Any) -> dict[str, Any]:

@@ -89,9 +89,8 @@ class Stepper(OptimizationStepper):
     ) -> None:
         self.loss, self.optimizer, self.clip_norm = loss, optimizer, clip_norm
         self.active_key = active_key
-        if (
-            active_key is not None
-        ):  # its masks would leave the critic without the dead agents' returns
+        if active_key is not None:
+            # not by the loss's own mask: it would leave the critic without the dead agents' returns
             loss.reduction, loss.loss_mask_key = "none", None
         self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
         self.total = self._compiled_total if compile else self._total

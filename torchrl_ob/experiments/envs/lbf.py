@@ -74,7 +74,6 @@ def make_lbf(
     options = {"max_episode_steps": max_steps, **dict(scenario_kwargs or {})}
     make_env = partial(_make_field, task, options)
     try:
-        make_env().close()  # told here, not by a process among others
         env = several_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
     except Exception as error:
         raise ExperimentError(

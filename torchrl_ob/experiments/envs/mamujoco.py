@@ -64,7 +64,6 @@ def make_mamujoco(
     options = dict(scenario_kwargs or {})
     make_env = partial(MaMujocoEnv, scenario, agent_conf, agent_obsk, **options)
     try:
-        make_env().close()  # told here, not by a process among others
         env = several_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
     except ModuleNotFoundError as error:
         raise ExperimentError(first_line(error)) from error

@@ -25,7 +25,7 @@ def several_envs(
     To use more cores for such, take ``collector=multi_sync``, whose workers have a share each.
 
     Args:
-        make_env: makes one of them; called in the process where it steps.
+        make_env: makes one of them; called once here, and in the process where it steps.
         num_envs: number of environments.
         seed: that theirs follow from.
         parallel: step each in a process of its own.
@@ -41,6 +41,7 @@ def several_envs(
         >>> env.reset()["agents", "observation"].shape
         torch.Size([3, 2, 9])
     """
+    make_env().close()  # what is wrong is told here, not by a process among others
     env = (ParallelEnv if parallel else SerialEnv)(num_envs, make_env, device=device)
     env.set_seed(seed)  # it starts them
     env.group_map = next(iter(env.group_map))  # TorchRL gives a list of theirs, which are the same

@@ -78,7 +78,6 @@ def make_smacv2(
     options = dict(scenario_kwargs or {})
     make_env = partial(Battle, map_name, max_steps=max_steps, **options)
     try:
-        make_env().close()  # told here, not by a process among others; starts no game
         env = several_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
     except Exception as error:
         raise ExperimentError(
