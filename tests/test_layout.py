@@ -16,7 +16,9 @@ LAYERS = {  # each may import those on its right
     "gauss": (),
     "candidates": ("functional", "cubature", "gauss"),
     "backbones": (),
-    "critics": ("backbones", "reading"),
+    "encodings": (),
+    "critics": ("backbones", "encodings", "reading"),
+    "groups": ("backbones", "critics"),
     "reading": (),
     "evaluation": ("candidates", "critics", "reading"),
     "loss_networks": (),
@@ -194,7 +196,7 @@ LAYERS = {  # each may import those on its right
         "experiments.running",
         "experiments.saved",
     ),
-    "__init__": ("critics", "advantages"),
+    "__init__": ("critics", "advantages", "groups"),
 }
 OUTSIDE = {
     "functional": {"torch"},
@@ -202,7 +204,9 @@ OUTSIDE = {
     "gauss": {"torch"},
     "backbones": {"torch"},
     "candidates": {"torch", "tensordict", "torchrl"},
+    "encodings": {"torch", "torchrl"},
     "critics": {"torch", "tensordict", "torchrl"},
+    "groups": {"torch", "tensordict", "torchrl"},
     "evaluation": {"torch", "tensordict"},
     "loss_networks": set(),
     "reading": {"torch", "tensordict"},
@@ -306,5 +310,6 @@ def test_library_loads_without_the_tutorials_dependencies():
         "['ComaAdvantage',",
         "'JointQCritic',",
         "'MapgAdvantage',",
-        "'ObAdvantage']",
+        "'ObAdvantage',",
+        "'group_critics']",
     ]

@@ -53,6 +53,8 @@ class ObAdvantage(JointAdvantage):
             kept together. Raise it on a GPU.
         time_dim: the dimension of the input that is time; by default the one named ``"time"``, or
             else the last.
+        other_actors: the policies of other groups of agents, whose actions the critic reads too; their
+            next actions are sampled. See :func:`~torchrl_ob.group_critics`.
         device: accepted for TorchRL's losses, which pass it; everything runs on the input's device.
 
     Keys, settable with ``set_keys``: ``advantage``, ``value_target``, ``value`` (by default the first

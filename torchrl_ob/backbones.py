@@ -15,7 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AgentLinear", "ConcatBackbone", "PooledBackbone", "Sizes"]
+__all__ = ["AgentLinear", "ConcatBackbone", "Others", "PooledBackbone", "Sizes"]
+
+
+class Others(NamedTuple):
+    """What agents of other groups show to a group: the sum ``[B, h]`` of their messages, and how many."""
+
+    messages: Tensor
+    num_agents: int
 
 
 class Sizes(NamedTuple):
@@ -74,7 +81,8 @@ class PooledBackbone(nn.Module):
 
     Linear in the number of agents, with one layer evaluated once for the team; a candidate embeds one
     agent again and moves the mean by an n-th of the difference. Where all own actions are valued at
-    once, the own action is blank in both terms. (Zaheer et al., "Deep Sets", NeurIPS 2017, section 3.)
+    once, the own action is blank in both terms. Agents of other groups, whose networks embed them, enter
+    the mean with their messages :math:`\sigma(z_j)`. (Zaheer et al., "Deep Sets", NeurIPS 2017, section 3.)
     """
 
     def __init__(
@@ -90,21 +98,35 @@ class PooledBackbone(nn.Module):
         self.state = linear(sizes.state_dim, sizes.hidden_dim, bias=False)
         self.tail = nn.Sequential(activation(), linear(sizes.hidden_dim, sizes.out_dim))
 
+    def embed(self, observed: Tensor, actions: Tensor) -> Tensor:
+        """An agent as it sees itself, ``[B, n, K, h]``, with each of K actions."""
+        return self.own(self.activation(observed + self.action(actions)))
+
+    def messages(self, observation: Tensor, action: Tensor) -> Tensor:
+        """What the agents show to those of other groups, added up, ``[B, h]``."""
+        observed = self.observation(observation.unsqueeze(-2))
+        return self.activation(self.embed(observed, action.unsqueeze(-2))).sum((1, 2))
+
     def forward(
-        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None = None
+        self,
+        observation: Tensor,
+        state: Tensor,
+        action: Tensor,
+        own: Tensor | None = None,
+        others: Others | None = None,
     ) -> Tensor:
         """Values of the own actions, or of the joint action itself where none are given."""
         observed = self.observation(observation.unsqueeze(-2))
-
-        def embed(actions: Tensor) -> Tensor:
-            return self.own(self.activation(observed + self.action(actions)))
-
-        mine = embed(action.unsqueeze(-2))
+        mine = self.embed(observed, action.unsqueeze(-2))
         messages = self.activation(mine)
-        mean = messages.mean(1, keepdim=True)
+        mean, num_agents = messages.mean(1, keepdim=True), action.shape[1]
+        if others is not None:
+            num_agents += others.num_agents
+            shown = others.messages[:, None, None]
+            mean = (messages.sum(1, keepdim=True) + shown) / num_agents
         if own is not None:
-            mine = embed(own)
-            mean = mean + (self.activation(mine) - messages) / action.shape[1]
+            mine = self.embed(observed, own)
+            mean = mean + (self.activation(mine) - messages) / num_agents
         team = self.team(mean)
         if state.shape[-1]:
             team = team + self.state(state[:, None, None])

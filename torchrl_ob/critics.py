@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -9,16 +10,14 @@ from tensordict import TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
-from torchrl.data import Categorical, MultiCategorical, OneHot, TensorSpec
 from torchrl.envs import EnvBase
 from torchrl.modules import ValueNorm
 
-from torchrl_ob.backbones import ConcatBackbone, PooledBackbone, Sizes
+from torchrl_ob.backbones import ConcatBackbone, Others, PooledBackbone, Sizes
+from torchrl_ob.encodings import ActionEncoding, action_sizes, one_hot
 from torchrl_ob.reading import sibling
 
 __all__ = ["JointQCritic", "candidate_values"]
-
-ActionEncoding = Literal["continuous", "categorical", "one_hot", "multi_categorical"]
 
 
 class JointQCritic(TensorDictModuleBase):
@@ -190,7 +189,7 @@ class JointQCritic(TensorDictModuleBase):
         kwargs = {
             "observation_dim": None if observation is None else observation.shape[-1],
             "state_dim": None if state is None else state.shape[-1],
-            **_action_sizes(action_spec),
+            **action_sizes(action_spec),
             **kwargs,
         }
         return cls(
@@ -200,20 +199,26 @@ class JointQCritic(TensorDictModuleBase):
             **kwargs,
         )
 
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write Q of the joint action, ``[*B, n, 1]``, under ``out_keys[0]``."""
-        inputs = self._inputs(tensordict)
-        chunks = zip(*self._split(1, *inputs), strict=True)
-        values = torch.cat([self._evaluate(o, s, a) for o, s, a in chunks])
+    def forward(self, tensordict: TensorDictBase, others: Others | None = None) -> TensorDictBase:
+        """Write Q of the joint action, ``[*B, n, 1]``, under ``out_keys[0]``.
+
+        Args:
+            tensordict: with the critic's inputs, of batch size ``[*B]``.
+            others: agents of other groups, for :class:`~torchrl_ob.groups.GroupQCritic`.
+        """
+        values = self._values(1, self._inputs(tensordict), None, others)
         tensordict.set(self.out_keys[0], values.reshape(*tensordict.batch_size, *values.shape[1:]))
         return tensordict
 
-    def candidate_values(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:
+    def candidate_values(
+        self, tensordict: TensorDictBase, actions: Tensor, others: Others | None = None
+    ) -> Tensor:
         """Q of alternative own actions, with the other agents' actions held at what they took.
 
         Args:
             tensordict: as for :meth:`forward`, of batch size ``[*B]``.
             actions: K own actions of every agent, ``[*B, n, K, *event]``.
+            others: as for :meth:`forward`.
 
         Returns:
             ``[*B, n, K]``.
@@ -222,32 +227,70 @@ class JointQCritic(TensorDictModuleBase):
         num_candidates = actions.shape[len(batch) + 1] if actions.ndim > len(batch) + 1 else 0
         _check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
         own = actions.reshape(batch.numel(), n, num_candidates, *event)
-        chunks = zip(*self._split(num_candidates, *self._inputs(tensordict), own), strict=True)
-        values = torch.cat(
-            [self._evaluate(o, s, a, self.encode_action(c)) for o, s, a, c in chunks]
-        )
+        values = self._values(num_candidates, self._inputs(tensordict), own, others)
         return values.reshape(*batch, n, num_candidates)
+
+    def messages(self, tensordict: TensorDictBase) -> Tensor:
+        """What the agents, with the actions that they took, show to those of other groups.
+
+        Args:
+            tensordict: as for :meth:`forward`, of batch size ``[*B]``.
+
+        Returns:
+            The sum over the agents, ``[N, hidden_dim]``, N being the number of states in the batch.
+        """
+        observation, _, action = self._inputs(tensordict)
+        chunks = zip(*self._split(1, observation, action), strict=True)
+        return torch.cat([self.backbone.messages(o, a) for o, a in chunks])
 
     def encode_action(self, action: Tensor) -> Tensor:
         """Actions ``[..., *event]`` as features of the network, ``[..., action_dim]``."""
         dtype: torch.dtype = self.backbone.own.weight.dtype
         if self.action_encoding == "categorical":
-            return _one_hot(action, self.action_dim).to(dtype)
+            return one_hot(action, self.action_dim).to(dtype)
         if self.action_encoding == "multi_categorical":
             factors = zip(action.unbind(-1), self.nvec or (), strict=True)
-            return torch.cat([_one_hot(choice, n) for choice, n in factors], -1).to(dtype)
+            return torch.cat([one_hot(choice, n) for choice, n in factors], -1).to(dtype)
         return action.to(dtype)
 
+    def _values(
+        self,
+        num_candidates: int,
+        inputs: tuple[Tensor, Tensor, Tensor],
+        own: Tensor | None,
+        others: Others | None,
+    ) -> Tensor:
+        """Values ``[N, n, K]`` of own actions ``[N, n, K, *event]``, in chunks; those taken by default."""
+        tensors = [*inputs, *(() if own is None else (own,))]
+        if others is not None:
+            tensors.append(others.messages)
+        values = []
+        for observation, state, action, *rest in zip(
+            *self._split(num_candidates, *tensors), strict=True
+        ):
+            shown = None if others is None else others._replace(messages=rest.pop())
+            chosen = self.encode_action(rest.pop()) if rest else None
+            values.append(self._evaluate(observation, state, action, chosen, shown))
+        return torch.cat(values)
+
     def _evaluate(
-        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None = None
+        self,
+        observation: Tensor,
+        state: Tensor,
+        action: Tensor,
+        own: Tensor | None,
+        others: Others | None,
     ) -> Tensor:
         """Values ``[N, n, K]`` of encoded own actions ``[N, n, K, a]``; those taken by default."""
+        backbone = self.backbone
+        if others is not None:  # the concatenating one takes none
+            backbone = partial(backbone, others=others)
         if self.all_actions_at_once:
             blank = torch.zeros_like(action).unsqueeze(-2)
-            every = self.backbone(observation, state, action, blank)
+            every = backbone(observation, state, action, blank)
             values = (every * (action.unsqueeze(-2) if own is None else own)).sum(-1)
         else:
-            values = self.backbone(observation, state, action, own).squeeze(-1)
+            values = backbone(observation, state, action, own).squeeze(-1)
         if self.value_norm is not None:
             values = self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
         return values
@@ -346,11 +389,6 @@ def candidate_values(
     return torch.cat(values).reshape(*batch, n, num_candidates)
 
 
-def _one_hot(index: Tensor, num_classes: int) -> Tensor:
-    # unlike nn.functional.one_hot, reads no value back to the host
-    return index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)
-
-
 def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     if value.shape != shape:
         raise ValueError(
@@ -358,21 +396,3 @@ def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
             f"{list(value.shape)}. Check the sizes and the action_encoding the critic was built "
             "with, and the batch size of the tensordict."
         )
-
-
-def _action_sizes(spec: TensorSpec) -> dict[str, Any]:
-    """The critic's arguments that follow from the action spec of a group, ``[n, *event]``."""
-    sizes: dict[str, Any] = {"num_agents": spec.shape[0]}
-    if isinstance(spec, OneHot):
-        return {**sizes, "action_dim": spec.shape[-1], "action_encoding": "one_hot"}
-    if isinstance(spec, Categorical):
-        return {**sizes, "action_dim": spec.space.n, "action_encoding": "categorical"}
-    if isinstance(spec, MultiCategorical):
-        nvec = tuple(spec.nvec.reshape(-1, spec.shape[-1])[0].tolist())
-        return {
-            **sizes,
-            "action_dim": sum(nvec),
-            "action_encoding": "multi_categorical",
-            "nvec": nvec,
-        }
-    return {**sizes, "action_dim": spec.shape[-1]}

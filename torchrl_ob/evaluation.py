@@ -17,7 +17,28 @@ from torchrl_ob.candidates import Candidates, action_candidates, score_candidate
 from torchrl_ob.critics import candidate_values
 from torchrl_ob.reading import require_finite, require_value_per_agent, select
 
-__all__ = ["joint_value", "own_action_values", "team_candidates", "team_policy"]
+__all__ = ["action_key_of", "joint_value", "own_action_values", "team_candidates", "team_policy"]
+
+
+def action_key_of(actor: ProbabilisticTensorDictSequential) -> NestedKey:
+    """Where an actor writes the actions of its agents.
+
+    Raises:
+        TypeError: for a module without a distribution.
+        ValueError: for one that writes several actions.
+    """
+    action_keys = getattr(actor, "dist_sample_keys", None)
+    if action_keys is None:
+        raise TypeError(
+            "actor_network must be a probabilistic tensordict module, such as TorchRL's "
+            f"ProbabilisticActor: {type(actor).__name__} has no distribution."
+        )
+    if len(action_keys) != 1:
+        raise ValueError(
+            f"the actor must write one action, and writes {action_keys}. Build an actor and an "
+            "advantage for each group of agents."
+        )
+    return unravel_key(action_keys[0])
 
 
 def team_policy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -16,11 +17,17 @@ from torchrl.objectives.value import ValueEstimatorBase
 
 from torchrl_ob.candidates import Candidates
 from torchrl_ob.cubature import ExpectationRule
-from torchrl_ob.evaluation import joint_value, own_action_values, team_candidates, team_policy
+from torchrl_ob.evaluation import (
+    action_key_of,
+    joint_value,
+    own_action_values,
+    team_candidates,
+    team_policy,
+)
 from torchrl_ob.functional import GaussianPsi, lambda_return, weighted_baseline
 from torchrl_ob.gauss import Measure
 from torchrl_ob.loss_networks import live_network
-from torchrl_ob.reading import next_of, per_agent, require_finite, select, sibling
+from torchrl_ob.reading import name_of, next_of, per_agent, require_finite, select, sibling
 
 __all__ = ["JointAdvantage"]
 
@@ -68,6 +75,7 @@ class JointAdvantage(ValueEstimatorBase):
         psi: GaussianPsi = "loc_scale",
         chunk_size: int = 24_000,
         time_dim: int | None = None,
+        other_actors: Sequence[ProbabilisticTensorDictSequential] = (),
         device: torch.device | None = None,
     ) -> None:
         """See the class for the arguments."""
@@ -87,22 +95,12 @@ class JointAdvantage(ValueEstimatorBase):
             raise ValueError(f"chunk_size must be 1 or more, got {chunk_size}.")
         # like the critic, not a submodule: the loss owns its parameters
         self.__dict__["actor_network"] = actor_network
+        self.__dict__["other_actors"] = tuple(other_actors)
         self.gamma, self.lmbda = gamma, lmbda
         self.signal, self.bootstrap = signal, bootstrap
         self.rule, self.num_points, self.psi = rule, num_points, psi
         self.chunk_size, self.time_dim = chunk_size, time_dim
-        action_keys = getattr(actor_network, "dist_sample_keys", None)
-        if action_keys is None:
-            raise TypeError(
-                "actor_network must be a probabilistic tensordict module, such as TorchRL's "
-                f"ProbabilisticActor: {type(actor_network).__name__} has no distribution."
-            )
-        if len(action_keys) != 1:
-            raise ValueError(
-                f"the actor must write one action, and writes {action_keys}. Build an actor and an "
-                "advantage for each group of agents."
-            )
-        action = unravel_key(action_keys[0])
+        action, *self.other_action_keys = map(action_key_of, (actor_network, *other_actors))
         if not getattr(value_network, "in_keys", None):
             raise TypeError(
                 f"value_network must be a tensordict module; {type(value_network).__name__} has no "
@@ -152,11 +150,22 @@ class JointAdvantage(ValueEstimatorBase):
         """Set tensordict keys; see the class for their names.
 
         Raises:
-            ValueError: where the critic does not read the joint action.
+            ValueError: where the critic does not read the joint action, or reads an action that no
+                actor given writes.
         """
         super().set_keys(**kwargs)
         action = self.tensor_keys.action
         in_keys = [unravel_key(key) for key in self.value_network.in_keys]
+        # of a critic that does not tell, what is named as the own action is
+        read = getattr(self.value_network, "action_keys", None) or [
+            key for key in in_keys if name_of(key) == name_of(action)
+        ]
+        missing = [key for key in read if key not in (action, *self.other_action_keys)]
+        if missing and action in in_keys:
+            raise ValueError(
+                f"the critic reads the actions {missing}, which {action!r} does not include: give the actors "
+                "that write them, as other_actors=[...]. An entry that is no action needs another name."
+            )
         if action not in in_keys:
             raise ValueError(
                 f"the critic reads {in_keys} and so ignores the joint action {action!r}: it is a "
@@ -169,7 +178,9 @@ class JointAdvantage(ValueEstimatorBase):
         """Keys that the advantage reads."""
         keys, critic, actor = self.tensor_keys, self.value_network, self.actor_network
         read = [*critic.in_keys, *actor.in_keys]
-        following = [key for key in read if key != keys.action]
+        others = [key for other in self.other_actors for key in other.in_keys]
+        actions = (keys.action, *self.other_action_keys)
+        following = [key for key in map(unravel_key, (*read, *others)) if key not in actions]
         signals = [keys.reward, keys.done, keys.terminated]
         return list(
             dict.fromkeys(
@@ -359,9 +370,19 @@ class JointAdvantage(ValueEstimatorBase):
         values = self.candidate_values(tensordict, candidates.actions)
         return weighted_baseline(values, weights).unsqueeze(-1)
 
+    def with_other_actions(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The same entries with actions of the other groups as their current policies draw them."""
+        if not self.other_actors:
+            return tensordict
+        drawn = tensordict.copy()
+        for actor, key in zip(self.other_actors, self.other_action_keys, strict=True):
+            drawn.set(key, team_policy(actor, tensordict).sample())
+        return drawn
+
     def _bootstrap_value(self, following: TensorDictBase) -> Tensor:
-        """Q of the next states, with next actions from the current policy, ``[*B, T, n, 1]``."""
+        """Q of the next states, with next actions from the current policies, ``[*B, T, n, 1]``."""
         action = self.policy(following).sample()
+        following = self.with_other_actions(following)
         if self.bootstrap == "sampled":
             return self.action_value(following, action)
         candidates = self.candidates(following, "probabilities")

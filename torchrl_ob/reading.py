@@ -10,6 +10,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 __all__ = [
+    "name_of",
     "next_of",
     "per_agent",
     "require_finite",
@@ -17,6 +18,12 @@ __all__ = [
     "select",
     "sibling",
 ]
+
+
+def name_of(key: NestedKey) -> str:
+    """What an entry is called in its group."""
+    key = unravel_key(key)
+    return key[-1] if isinstance(key, tuple) else key
 
 
 def sibling(key: NestedKey, name: str) -> NestedKey:

@@ -121,7 +121,8 @@ def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws:
     if advantage.bootstrap == "expected":
         candidates = advantage.candidates(following)
         action = advantage.policy(following).sample()
-        values = advantage.candidate_values(following, candidates.actions, action)
+        drawn = advantage.with_other_actions(following)
+        values = advantage.candidate_values(drawn, candidates.actions, action)
         bootstrapped = total - candidate_variance(candidates.probabilities, values)
     like = total.unsqueeze(-1)
     done, terminated = (

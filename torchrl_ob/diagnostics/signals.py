@@ -92,7 +92,9 @@ def policy_value(
     if num_draws < 2:
         raise ValueError(f"num_draws must be 2 or more, got {num_draws}.")
     draws = advantage.policy(tensordict).sample(torch.Size([num_draws]))
-    values = torch.stack([advantage.action_value(tensordict, draw) for draw in draws]).squeeze(-1)
+    values = torch.stack(
+        [advantage.action_value(advantage.with_other_actions(tensordict), draw) for draw in draws]
+    ).squeeze(-1)
     return PolicyValue(values.mean(0), values.var(0), num_draws)
 
 

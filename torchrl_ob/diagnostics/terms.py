@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -79,7 +79,8 @@ def variance_terms(
         weight = taken_scores(advantage, batch).square().sum(-1)
         own_actions, probabilities, _ = signals.candidates
         own_scores = scores(advantage.actor_network, batch, own_actions, psi=advantage.psi)
-        resampled = advantage.candidate_values(batch, own_actions, advantage.policy(batch).sample())
+        draw, drawn = advantage.policy(batch).sample(), advantage.with_other_actions(batch)
+        resampled = advantage.candidate_values(drawn, own_actions, draw)
         mean, other_mean = (
             torch.einsum("...k,...k,...kp->...p", probabilities, values, own_scores)
             for values in (signals.candidate_values, resampled)
@@ -149,16 +150,27 @@ def excess_variance(
         excess, bound = torch.zeros_like(weight), torch.zeros_like(weight)
         policy = advantage.policy(batch)
         for _ in range(num_draws):
-            draw = policy.sample()
-            resampled = advantage.candidate_values(batch, taken, draw).squeeze(-1)
+            draw, drawn = policy.sample(), advantage.with_other_actions(batch)
+            resampled = advantage.candidate_values(drawn, taken, draw).squeeze(-1)
             excess += (value - resampled).square() / 2
             for agent in range(action.shape[batch.ndim]):
-                swapped = action.clone()
                 at = (slice(None),) * batch.ndim + (agent,)
-                swapped[at] = draw[at]
+                swapped = _swap(action, draw, at)
                 change = (value - advantage.action_value(batch, swapped).squeeze(-1)).square() / 2
                 change[at] = 0  # the own action is not one of the others'
                 bound += change
+            for key in advantage.other_action_keys:
+                for agent in range(batch.get(key).shape[batch.ndim]):
+                    at = (slice(None),) * batch.ndim + (agent,)
+                    other = batch.copy().set(key, _swap(batch.get(key), drawn.get(key), at))
+                    bound += (value - advantage.action_value(other).squeeze(-1)).square() / 2
         columns = torch.stack([excess * weight, bound * weight], -1) / num_draws
         blocks = trajectory_blocks(advantage, batch, weight)
         return ExcessVariance(*blocks.mean(columns, confidence=confidence).unbind())
+
+
+def _swap(action: Tensor, draw: Tensor, at: tuple[Any, ...]) -> Tensor:
+    """The joint action with that of one agent drawn anew."""
+    swapped = action.clone()
+    swapped[at] = draw[at]
+    return swapped
