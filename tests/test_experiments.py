@@ -17,7 +17,7 @@ from torchrl.envs import VmasEnv
 
 from torchrl_ob.experiments.building import build
 from torchrl_ob.experiments.checkpoints import WeightsOnlyAdapter
-from torchrl_ob.experiments.envs.teams import group_of
+from torchrl_ob.experiments.envs.teams import groups_of
 from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.running import run
@@ -235,7 +235,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(tmp_p
         (["value_norm=popart", "loss=mappo", "trainer.compile=true"], "value_norm=none"),
         (["env.scenario=navigaton"], "did you mean 'navigation'"),
         (["+env.scenario_kwargs.n_agent=3"], "n_agent"),
-        (["env.scenario=simple_tag"], "2 groups, adversary, agent"),
+        (["env.scenario=simple_tag", "critic=concat"], "2 groups.*adversary, agent.*critic=pooled"),
+        (["env.group_map=by_name"], "group_map must be .*one_group_per_agent.*'by_name'"),
         (["resume=nowhere"], "does not exist"),
         (["resume=true"], "resume must be auto"),
         (["total_frames=abc"], "total_frames must be a whole number, 1 or more, got 'abc'"),
@@ -280,10 +281,10 @@ def test_a_simulator_goes_on_from_what_was_saved(scenario, tmp_path):
     expected, reset = go_on(env), env.reset()
     load_simulator_state(other, torch.load(tmp_path / "state.pt", weights_only=True))
     found, other_reset = go_on(other), other.reset()
-    group = group_of(env)
-    for key in ((group, "observation"), (group, "reward"), "done"):
-        assert found[key].equal(expected[key])
-    assert reset[group, "observation"].equal(other_reset[group, "observation"])
+    for group in groups_of(env):
+        for key in ((group, "observation"), (group, "reward"), "done"):
+            assert found[key].equal(expected[key])
+        assert reset[group, "observation"].equal(other_reset[group, "observation"])
 
 
 def test_the_command_says_what_it_takes(tmp_path):

@@ -61,6 +61,7 @@ class VarianceLogger(TrainerHookBase):
         advantage: the trainer's advantage, or another of the same actor and critic.
         interval: number of batches from one measurement to the next; the first batch is measured.
         num_draws: joint actions of the policy that the state value averages over.
+        prefix: put before the metrics' names, such as ``"adversary/"`` where groups of agents have one each.
 
     ``VarianceLogger(advantage).register(trainer)`` adds it; for a trainer with a logger.
 
@@ -68,20 +69,28 @@ class VarianceLogger(TrainerHookBase):
     """
 
     def __init__(
-        self, advantage: JointAdvantage, *, interval: int = 10, num_draws: int = 4
+        self,
+        advantage: JointAdvantage,
+        *,
+        interval: int = 10,
+        num_draws: int = 4,
+        prefix: str = "",
     ) -> None:
         if not isinstance(interval, int) or interval < 1:
             raise ValueError(
                 f"interval must be a whole number of batches, 1 or more, got {interval}."
             )
         self.advantage, self.interval, self.num_draws = advantage, interval, num_draws
-        self.num_batches = 0
+        self.prefix, self.num_batches = prefix, 0
 
     def __call__(self, batch: TensorDictBase) -> dict[str, float] | None:
         """Measure, where it is this batch's turn."""
         due = self.num_batches % self.interval == 0
         self.num_batches += 1
-        return variance_metrics(self.advantage, batch, num_draws=self.num_draws) if due else None
+        if not due:
+            return None
+        metrics = variance_metrics(self.advantage, batch, num_draws=self.num_draws)
+        return {self.prefix + name: value for name, value in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches have been seen."""
@@ -94,4 +103,4 @@ class VarianceLogger(TrainerHookBase):
     def register(self, trainer: Trainer, name: str = "variance_logger") -> None:
         """Add the hook to a trainer, after collection and before the update."""
         trainer.register_op("pre_steps_log", self)
-        trainer.register_module(name, self)
+        trainer.register_module(self.prefix.replace("/", "_") + name, self)

@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from tensordict.nn import TensorDictSequential
 from torch import nn
 from torchrl.collectors import BaseCollector
-from torchrl.objectives import SoftUpdate
 from torchrl.trainers import LRSchedulerHook, TargetNetUpdaterHook, Trainer
 from torchrl.trainers.algorithms.ppo import PPOTrainer
 
 from torchrl_ob.diagnostics.live import VarianceLogger
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
-from torchrl_ob.experiments.envs.teams import active_key_of, group_of
+from torchrl_ob.experiments.envs.teams import groups_of
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluating import Evaluation
 from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
+from torchrl_ob.experiments.learners import Learner, estimate_all, joint_loss, make_learners
 from torchrl_ob.experiments.loggers import RunLogger
+from torchrl_ob.experiments.making import call, make, make_optional
 from torchrl_ob.experiments.settings import NOT_TRAINING
 from torchrl_ob.experiments.stepping import Stepper, update_keys
 from torchrl_ob.joint_advantage import JointAdvantage
@@ -39,10 +39,15 @@ class Experiment:
     """What a config was built into."""
 
     trainer: Trainer
-    actor: nn.Module
+    actor: nn.Module  # of several groups, theirs in turn
     critic: nn.Module
-    advantage: nn.Module
+    learners: list[Learner]
     evaluation: Evaluation
+
+    @property
+    def advantage(self) -> Any:
+        """The advantage of the first group, of which there may be no other."""
+        return self.learners[0].advantage
 
 
 def training_config(config: DictConfig) -> dict[str, Any]:
@@ -70,23 +75,16 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     device, frames = _device(config.device), config.collector.frames_per_batch
     # the environments of evaluation first: all of VMAS's share one random state
     evaluation = build_evaluation(config)
-    probe, actor, group = evaluation.env, evaluation.policy, evaluation.group
-    norm = _optional(config.value_norm)
-    normed = {} if norm is None else {"value_norm": norm}
-    reads_norm = "JointQCritic" in config.critic._target_
-    critic = _make(config.critic, probe, group=group, **(normed if reads_norm else {}))
-    critic = critic.to(device)
-    loss = _make(config.loss, actor, critic, **normed).to(device)
-    delayed = getattr(loss, "delay_value", False)  # has a slow copy of the critic
-    updater = SoftUpdate(loss, tau=config.trainer.target_tau) if delayed else None
-    advantage = _make(config.advantage, actor_network=actor, value_network=critic)
-    loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
-    keys = {"reward": probe.reward_key, "action": probe.action_key}
-    loss.set_keys(value=critic.out_keys[0], **keys)
-    optimizer = _call(config.optimizer, loss.parameters())
-    collector = _call(
+    probe, groups = evaluation.env, evaluation.groups
+    actor: Any = evaluation.policy
+    actors = {groups[0]: actor} if len(groups) == 1 else dict(zip(groups, actor, strict=True))
+    learners = make_learners(config, probe, actors, device)
+    loss, critics = joint_loss(learners, actor), {x.group: x.critic for x in learners}
+    critic = learners[0].critic if len(learners) == 1 else nn.ModuleDict(critics)
+    optimizer = call(config.optimizer, loss.parameters())
+    collector = call(
         config.collector,
-        partial(_make, config.env, seed=config.seed, device=str(device)),
+        partial(make, config.env, seed=config.seed, device=str(device)),
         actor,
         total_frames=config.total_frames,
         device=device,
@@ -112,11 +110,10 @@ def build(config: DictConfig, folder: Path) -> Experiment:
             add_gae=False,
             weight_update_map=_weights_of_workers(collector),
             enable_logging=False,
-            **{f"{name}_key": key for name, key in keys.items()},
+            **{f"{name}_key": key for name, key in learners[0].keys.items()},
         )
         FiniteLoss({"actor": actor, "critic": critic}, folder / "nan_batch.pt").register(trainer)
-    options = config.trainer
-    active_key = active_key_of(probe)
+    options, active_key = config.trainer, learners[0].active_key if len(learners) == 1 else None
     stepper = Stepper(
         loss,
         optimizer,
@@ -127,15 +124,23 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     trainer.optimization_stepper = stepper  # TorchRL's PPOTrainer takes none
     stepper.register(trainer)
     trainer.register_op("post_optim_complete_log", stepper.means)
-    keys_of_update, size, estimate = update_keys(loss), options.minibatch_size, advantage
-    if updater is not None:
-        estimate = partial(advantage, target_params=loss.target_critic_network_params)
-        trainer.register_op("post_optim", TargetNetUpdaterHook(updater))
-    Minibatches(estimate, keys_of_update, size, active_key).register(trainer)
-    EpisodeReward(probe.reward_key).register(trainer)
-    if config.variance_interval and isinstance(advantage, JointAdvantage):
-        VarianceLogger(advantage, interval=config.variance_interval).register(trainer)
-    schedule = _optional(config.scheduler)
+    for learner in learners:
+        if learner.updater is not None:
+            trainer.register_op("post_optim", TargetNetUpdaterHook(learner.updater))
+    keys_of_update = [key for learner in learners for key in update_keys(learner.loss)]
+    if active_key is None:
+        keys_of_update += [x.active_key for x in learners if x.active_key is not None]
+    Minibatches(
+        estimate_all(learners), keys_of_update, options.minibatch_size, active_key
+    ).register(trainer)
+    EpisodeReward(evaluation.reward_keys).register(trainer)
+    for learner in learners:
+        if config.variance_interval and isinstance(learner.advantage, JointAdvantage):
+            prefix = f"{learner.group}/" if len(learners) > 1 else ""
+            VarianceLogger(
+                learner.advantage, interval=config.variance_interval, prefix=prefix
+            ).register(trainer)
+    schedule = make_optional(config.scheduler)
     if schedule is not None:
         batches = config.total_frames // frames
         LRSchedulerHook(schedule(optimizer, total_iters=batches)).register(trainer)
@@ -143,7 +148,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     if config.progress_bar:
         Progress(trainer).register()
     _seed(config.seed)
-    return Experiment(trainer, actor, critic, advantage, evaluation)
+    return Experiment(trainer, actor, critic, learners, evaluation)
 
 
 def build_evaluation(config: DictConfig) -> Evaluation:
@@ -156,16 +161,17 @@ def build_evaluation(config: DictConfig) -> Evaluation:
         The evaluation; its ``policy`` is the actor.
     """
     device, options = _device(config.device), config.evaluation
-    env = _make(config.env, num_envs=options.num_envs, seed=options.seed, device=str(device))
+    env = make(config.env, num_envs=options.num_envs, seed=options.seed, device=str(device))
     _seed(config.seed)
-    actor = _make(config.policy, env, group=group_of(env)).to(device)
+    actors = [make(config.policy, env, group=group).to(device) for group in groups_of(env)]
+    actor = actors[0] if len(actors) == 1 else TensorDictSequential(*actors)
     steps = config.env.max_steps
     return Evaluation(env, actor, max_steps=steps, interval=options.interval, seed=options.seed)
 
 
 def _other_logger(config: DictConfig, folder: Path) -> Any:
     try:
-        return _optional(config.logger, log_dir=str(folder))
+        return make_optional(config.logger, log_dir=str(folder))
     except ModuleNotFoundError as error:
         package = config.logger._target_.split(".")[-2]
         raise ExperimentError(
@@ -181,37 +187,6 @@ def _other_logger(config: DictConfig, folder: Path) -> Any:
 def _weights_of_workers(collector: BaseCollector) -> dict[str, str] | None:
     """Where the trainer finds the weights that worker processes await; there may be none."""
     return dict.fromkeys(collector._weight_sync_schemes or (), "loss_module.actor_network") or None
-
-
-def _optional(config: DictConfig, **options: Any) -> Any:
-    """What a group builds; nothing where its choice is empty."""
-    return _make(config, **options) if "_target_" in config else None
-
-
-def _make(config: DictConfig, *arguments: Any, **options: Any) -> Any:
-    """What a part of the config builds; why it cannot, without Hydra's frame around it."""
-    try:
-        return instantiate(config, *arguments, **options)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ExperimentError | ModuleNotFoundError | None):
-            raise (cause or error) from error
-        raise ExperimentError(_line(config, cause)) from error
-
-
-def _call(config: DictConfig, *arguments: Any, **options: Any) -> Any:
-    """What a partial part of the config makes of arguments; why it cannot, in one line."""
-    part = _make(config)
-    try:
-        return part(*arguments, **options)
-    except ExperimentError:
-        raise
-    except Exception as error:
-        raise ExperimentError(_line(config, error)) from error
-
-
-def _line(config: DictConfig, error: BaseException) -> str:
-    return f"{config._target_}: {type(error).__name__}: {first_line(error)}"
 
 
 def _device(name: str) -> torch.device:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import torch
 from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.trainers import Trainer
 
 from torchrl_ob.diagnostics.bootstrap import Estimate, bootstrap
 from torchrl_ob.diagnostics.vmas_clone import isolated
-from torchrl_ob.experiments.envs.teams import BATTLE_WON, episode_key, group_of
+from torchrl_ob.experiments.envs.teams import (
+    BATTLE_WON,
+    agent_rewards,
+    episode_key,
+    groups_of,
+    reward_key_of,
+)
 
 __all__ = ["Evaluation", "describe", "mean_with_interval"]
 
@@ -43,7 +50,8 @@ class Evaluation:
     ) -> None:
         self.policy, self.max_steps = policy, max_steps
         self.interval, self.seed = interval, seed
-        self.env, self.group = env, group_of(env)
+        self.env, self.groups = env, groups_of(env)
+        self.reward_keys = {group: reward_key_of(env, group) for group in self.groups}
         self.trainer: Trainer | None = None
 
     def episodes(self, exploration: str) -> dict[str, Tensor]:
@@ -53,7 +61,8 @@ class Evaluation:
             exploration: ``"deterministic"`` or ``"stochastic"``.
 
         Returns:
-            ``"reward"``, the mean over agents of the sums, and ``"win_rate"`` where there are battles.
+            ``"reward"``, the mean over agents of the sums, ``"win_rate"`` where there are battles, and
+            of several groups ``"reward_{group}"``.
         """
         with (
             torch.no_grad(),
@@ -65,11 +74,17 @@ class Evaluation:
         following = batch["next"]
         done = following["done"].squeeze(-1)  # [envs, T]
         first = done & (done.cumsum(-1) == 1)
-        rewards = following.get(episode_key(self.env.reward_key)).flatten(2).mean(-1)
-        found = {"reward": (rewards * first).sum(-1)}
+
+        def rewards(*keys: NestedKey) -> Tensor:
+            sums = agent_rewards(following, map(episode_key, keys)).mean(-1)
+            return (sums * first).sum(-1)
+
+        found = {"reward": rewards(*dict.fromkeys(self.reward_keys.values()))}
+        if len(self.groups) > 1:
+            found |= {f"reward_{group}": rewards(key) for group, key in self.reward_keys.items()}
         won = following.get(BATTLE_WON, None)
         if won is not None:
-            found["win_rate"] = (won.reshape(first.shape) & first).any(-1).to(rewards.dtype)
+            found["win_rate"] = (won.reshape(first.shape) & first).any(-1).to(found["reward"].dtype)
         return found
 
     def estimates(self) -> dict[str, Estimate]:
@@ -112,7 +127,8 @@ def describe(estimates: dict[str, Estimate]) -> str:
     lines = []
     for key, (value, low, high) in estimates.items():
         exploration, name = key.split("_", 1)
-        lines.append(f"{NAMES[name]}, {exploration}: {value:.3f} [{low:.3f}, {high:.3f}]")
+        words = NAMES.get(name) or f"{NAMES['reward']} of {name.removeprefix('reward_')}"
+        lines.append(f"{words}, {exploration}: {value:.3f} [{low:.3f}, {high:.3f}]")
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from torchrl.trainers import Trainer
 from tqdm import tqdm
 
-from torchrl_ob.experiments.envs.teams import BATTLE_WON, episode_returns
+from torchrl_ob.experiments.envs.teams import BATTLE_WON, agent_rewards, episode_key
 from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["EpisodeReward", "FiniteLoss", "Minibatches", "Progress"]
@@ -73,22 +73,30 @@ class Minibatches:
 
 
 class EpisodeReward:
-    """Logs the mean reward of the steps of a batch and of the episodes that end in it, and battles won."""
+    """Logs the mean reward of the steps of a batch and of the episodes that end in it, and battles won.
 
-    def __init__(self, reward_key: NestedKey) -> None:
-        self.reward_key = reward_key
+    Args:
+        reward_keys: where the rewards of each group of agents are. Of several groups the means over all
+            agents are logged, and those of each under its name, such as ``train/reward_adversary``.
+    """
+
+    def __init__(self, reward_keys: Mapping[str, NestedKey]) -> None:
+        self.keys = {"": list(dict.fromkeys(reward_keys.values()))}
+        if len(reward_keys) > 1:
+            self.keys |= {f"_{group}": [key] for group, key in reward_keys.items()}
 
     def __call__(self, batch: TensorDictBase) -> dict[str, float]:
         """Means over agents; no episode, no number."""
-        following = batch["next"]
-        metrics = {"train/reward": following.get(self.reward_key).mean().item()}
-        returns = episode_returns(batch, self.reward_key)
-        if len(returns):
-            metrics["train/episode_reward"] = returns.mean().item()
-            won = following.get(BATTLE_WON, None)
-            if won is not None:
-                ends = following["done"].flatten()
-                metrics["train/win_rate"] = won.flatten()[ends].float().mean().item()
+        following, metrics = batch["next"], {}
+        ends = following["done"].squeeze(-1)
+        for name, keys in self.keys.items():
+            metrics[f"train/reward{name}"] = agent_rewards(following, keys).mean().item()
+            returns = agent_rewards(following, map(episode_key, keys))[ends].mean(1)
+            if len(returns):
+                metrics[f"train/episode_reward{name}"] = returns.mean().item()
+        won = following.get(BATTLE_WON, None)
+        if won is not None and ends.any():
+            metrics["train/win_rate"] = won.flatten()[ends.flatten()].float().mean().item()
         return metrics
 
     def register(self, trainer: Trainer) -> None:

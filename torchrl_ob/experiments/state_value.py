@@ -26,6 +26,8 @@ def state_value_from_env(
 ) -> TensorDictModule:
     """V(s) of every agent from all observations, or V(o) from its own where not ``centralized``.
 
+    A group of agents has a state value of its own, from the observations of that group.
+
     Args:
         env: the environment, with ``(group, "observation")`` ``[n, o]``.
         group: name of the group of agents.
@@ -59,6 +61,8 @@ def state_value_from_env(
     return TensorDictModule(net, [(group, "observation")], [(group, "state_value")])
 
 
-def multi_agent_gae(*, actor_network: Any, value_network: Any, **options: Any) -> MultiAgentGAE:
-    """TorchRL's GAE, called as the advantages of the joint action are: it needs no actor."""
+def multi_agent_gae(
+    *, actor_network: Any, value_network: Any, other_actors: Any = (), **options: Any
+) -> MultiAgentGAE:
+    """TorchRL's GAE, called as the advantages of the joint action are: it needs no actors."""
     return MultiAgentGAE(value_network=value_network, **options)

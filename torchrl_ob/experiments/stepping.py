@@ -14,7 +14,7 @@ from torchrl.trainers import OptimizationStepper, Trainer
 
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 
-__all__ = ["Stepper", "mean_over_active", "update_keys"]
+__all__ = ["Stepper", "keep_agents_apart", "mean_over_active", "update_keys"]
 
 
 def update_keys(loss: LossModule) -> list[NestedKey]:
@@ -61,6 +61,12 @@ def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
     return means
 
 
+def keep_agents_apart(loss: LossModule) -> None:
+    """Have a loss reduce nothing, for :func:`mean_over_active`."""
+    # not by the loss's own mask: it would leave the critic without the dead agents' returns
+    loss.reduction, loss.loss_mask_key = "none", None
+
+
 class Stepper(OptimizationStepper):
     """Loss, gradient, clipping and the optimiser's step, with nothing read back to the host.
 
@@ -70,7 +76,7 @@ class Stepper(OptimizationStepper):
     batch, where TorchRL's are those of the last epoch, added up at every step.
 
     Args:
-        loss: TorchRL's loss module.
+        loss: TorchRL's loss module, or :class:`~torchrl_ob.experiments.group_losses.GroupLosses`.
         optimizer: of its parameters.
         clip_norm: largest norm of the gradient.
         active_key: where it is said which agents take part, ``[*B, n]``; the others enter neither the
@@ -80,7 +86,7 @@ class Stepper(OptimizationStepper):
 
     def __init__(
         self,
-        loss: LossModule,
+        loss: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
         clip_norm: float,
@@ -90,8 +96,7 @@ class Stepper(OptimizationStepper):
         self.loss, self.optimizer, self.clip_norm = loss, optimizer, clip_norm
         self.active_key = active_key
         if active_key is not None:
-            # not by the loss's own mask: it would leave the critic without the dead agents' returns
-            loss.reduction, loss.loss_mask_key = "none", None
+            keep_agents_apart(loss)
         self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
         self.total = self._compiled_total if compile else self._total
         # at the first call, if any; inductor's own tanh takes six times as long as torch's on a CPU

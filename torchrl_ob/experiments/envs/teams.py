@@ -1,18 +1,37 @@
-"""What every environment of an experiment has: one team, a time limit, and the sum of rewards."""
+"""What every environment of an experiment has: groups of agents, a time limit, and sums of rewards."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase, unravel_key
 from tensordict.utils import NestedKey
-from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, TransformedEnv, UnaryTransform
+from torchrl.envs import (
+    Compose,
+    EnvBase,
+    MarlGroupMapType,
+    RewardSum,
+    StepCounter,
+    TransformedEnv,
+    UnaryTransform,
+)
 
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.reading import sibling
 
-__all__ = ["BATTLE_WON", "active_key_of", "episode_key", "episode_returns", "group_of", "team_env"]
+__all__ = [
+    "BATTLE_WON",
+    "active_key_of",
+    "agent_rewards",
+    "episode_key",
+    "groups_of",
+    "read_group_map",
+    "reward_key_of",
+    "reward_keys_of",
+    "team_env",
+]
 
 BATTLE_WON = ("info", "battle_won")
 """Where an environment of battles says whether the step won it, ``[*B]`` or ``[*B, 1]``."""
@@ -25,29 +44,29 @@ def team_env(env: EnvBase, *, max_steps: int, shared_reward: bool = False) -> En
     of rewards so far is beside the reward, in ``episode_reward``.
 
     Args:
-        env: the environment, of one group of agents.
+        env: the environment, of one group of agents or several.
         max_steps: length of an episode.
-        shared_reward: give every agent the mean of the team's rewards, as in a cooperative task
-            (arXiv:2108.08612, section 2).
+        shared_reward: give every agent the mean of its group's rewards, as in a cooperative task
+            (arXiv:2108.08612, section 2). Groups keep theirs apart: they may be opponents.
 
     Returns:
         The environment with its transforms.
 
     Raises:
-        ExperimentError: for agents that do not form one group of equal spaces.
+        ExperimentError: for a group of agents of different spaces.
     """
-    group_of(env)
-    key = env.reward_key
+    groups_of(env)
+    keys = reward_keys_of(env)
     transforms: list[Any] = [StepCounter(max_steps=max_steps)]
     if shared_reward:
-        transforms.append(UnaryTransform([key], [key], fn=_team_mean))
-    transforms.append(RewardSum([key], [episode_key(key)]))
+        transforms += [UnaryTransform([key], [key], fn=_team_mean) for key in keys]
+    transforms.append(RewardSum(keys, [episode_key(key) for key in keys]))
     return TransformedEnv(env, Compose(*transforms))
 
 
-def active_key_of(env: EnvBase) -> NestedKey | None:
+def active_key_of(env: EnvBase, group: str) -> NestedKey | None:
     """Where an environment says which agents take part, ``[*B, n]``; ``None`` where all always do."""
-    key = (group_of(env), "mask")
+    key = (group, "mask")
     return None if env.observation_spec.get(key, None) is None else key
 
 
@@ -56,31 +75,76 @@ def episode_key(reward_key: NestedKey) -> NestedKey:
     return sibling(unravel_key(reward_key), "episode_reward")
 
 
-def group_of(env: EnvBase) -> str:
-    """The name of the one group of agents of an environment.
+def groups_of(env: EnvBase) -> list[str]:
+    """The names of the groups of agents of an environment.
 
     Raises:
-        ExperimentError: where there are several groups, or agents of different spaces.
+        ExperimentError: where agents of a group have different spaces.
     """
-    groups = list(env.group_map)
-    if len(groups) != 1:
-        raise ExperimentError(
-            f"the agents form {len(groups)} groups, {', '.join(groups)}, and the training loop takes "
-            "one team. Build an actor, a critic and an advantage for each group in a script."
-        )
-    if getattr(env, "het_specs", False):
-        raise ExperimentError(
-            f"agents of the group {groups[0]!r} observe or act in spaces of different sizes, and the "
-            "training loop takes agents of equal spaces."
-        )
-    return groups[0]
+    different = getattr(env, "het_specs_map", None) if getattr(env, "het_specs", False) else None
+    for group, differ in (different or {}).items():
+        if differ:
+            raise ExperimentError(
+                f"agents of the group {group!r} observe or act in spaces of different sizes, and those of a "
+                "group share one: take env.group_map=one_group_per_agent, or name groups of equal agents, "
+                f"env.group_map={{{group}: [{', '.join(env.group_map[group])}], ...}}."
+            )
+    return list(env.group_map)
 
 
-def episode_returns(batch: TensorDictBase, reward_key: NestedKey) -> torch.Tensor:
-    """Sum of rewards of every episode that ends in a batch, mean over agents, ``[episodes]``."""
-    done = batch["next", "done"].squeeze(-1)
-    returns: torch.Tensor = batch["next"].get(episode_key(reward_key))
-    return returns[done].flatten(1).mean(1)
+def read_group_map(
+    group_map: str | Mapping[str, Sequence[str]] | None,
+) -> MarlGroupMapType | dict[str, list[str]] | None:
+    """A config's grouping of agents as TorchRL takes it.
+
+    Args:
+        group_map: ``"one_group_per_agent"``, ``"all_in_one_group"``, or names of agents by that of their
+            group; ``None`` for the environment's own.
+
+    Raises:
+        ExperimentError: for another word.
+
+    Example:
+        >>> from torchrl_ob.experiments.envs.teams import read_group_map
+        >>> read_group_map({"hounds": ["dog_0", "dog_1"], "prey": ["hare"]})
+        {'hounds': ['dog_0', 'dog_1'], 'prey': ['hare']}
+    """
+    if group_map is None:
+        return None
+    if isinstance(group_map, str):
+        choices = {kind.name.lower(): kind for kind in MarlGroupMapType}
+        if group_map not in choices:
+            raise ExperimentError(
+                f"env.group_map must be {' or '.join(choices)}, or lists of agents such as "
+                f"{{hounds: [dog_0, dog_1], prey: [hare]}}, got {group_map!r}."
+            )
+        return choices[group_map]
+    return {group: list(agents) for group, agents in group_map.items()}
+
+
+def reward_key_of(env: EnvBase, group: str) -> NestedKey:
+    """Where the rewards of a group are: its own, or else the one of the environment."""
+    keys = [unravel_key(key) for key in env.reward_keys]
+    return (group, "reward") if (group, "reward") in keys else keys[0]
+
+
+def reward_keys_of(env: EnvBase) -> list[NestedKey]:
+    """Where the rewards of all groups are."""
+    return list(dict.fromkeys(reward_key_of(env, group) for group in groups_of(env)))
+
+
+def agent_rewards(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> torch.Tensor:
+    """Entries ``[*B, n, 1]`` of several groups, or of a team ``[*B, 1]``, side by side: ``[*B, agents]``.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl_ob.experiments.envs.teams import agent_rewards
+        >>> td = TensorDict({"a": torch.zeros(5, 2, 1), "b": torch.ones(5, 1, 1)}, [5])
+        >>> agent_rewards(td, ["a", "b"])[0]
+        tensor([0., 0., 1.])
+    """
+    return torch.cat([tensordict.get(key).flatten(tensordict.ndim) for key in keys], -1)
 
 
 def _team_mean(reward: torch.Tensor) -> torch.Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torchrl.envs import EnvBase, VmasEnv
 
-from torchrl_ob.experiments.envs.teams import team_env
+from torchrl_ob.experiments.envs.teams import read_group_map, team_env
 from torchrl_ob.experiments.errors import ExperimentError, nearest
 
 __all__ = ["make_vmas"]
@@ -23,10 +23,11 @@ def make_vmas(
     seed: int,
     continuous_actions: bool = True,
     shared_reward: bool = False,
+    group_map: str | Mapping[str, Sequence[str]] | None = None,
     scenario_kwargs: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> EnvBase:
-    """A VMAS scenario, all of whose agents are one team.
+    """A VMAS scenario, of one team or of several groups of agents.
 
     Episodes are cut after ``max_steps`` as a time limit (``truncated``): the return goes on with
     what the critic expects beyond. The sum of rewards so far is in ``(group, "episode_reward")``.
@@ -37,8 +38,10 @@ def make_vmas(
         max_steps: length of an episode.
         seed: of the starts of episodes.
         continuous_actions: or discrete ones.
-        shared_reward: give every agent the mean of the team's rewards, as in a cooperative task
+        shared_reward: give every agent the mean of its group's rewards, as in a cooperative task
             (arXiv:2108.08612, section 2).
+        group_map: which agents form a group: by default those whose names differ in their number alone;
+            ``"one_group_per_agent"``, ``"all_in_one_group"``, or names of agents by that of their group.
         scenario_kwargs: arguments of the scenario, such as ``{"n_agents": 4}``.
         device: where the simulation runs.
 
@@ -46,8 +49,8 @@ def make_vmas(
         The environment.
 
     Raises:
-        ExperimentError: for a scenario or an argument that VMAS does not know, and for agents that
-            do not form one group of equal spaces.
+        ExperimentError: for a scenario or an argument that VMAS does not know, and for agents of one
+            group whose spaces differ.
 
     Example:
         >>> from torchrl_ob.experiments.envs.vmas import make_vmas  # needs vmas
@@ -59,6 +62,7 @@ def make_vmas(
         raise ExperimentError(
             f"VMAS has no scenario {scenario!r}: {nearest(scenario, VmasEnv.available_envs)}"
         )
+    groups = read_group_map(group_map)
     try:
         with warnings.catch_warnings():  # of an argument that the scenario does not read
             warnings.filterwarnings("error", "Scenario kwargs")
@@ -69,11 +73,12 @@ def make_vmas(
                 continuous_actions=continuous_actions,
                 seed=seed,
                 device=device,
+                group_map=groups,
                 **dict(scenario_kwargs or {}),
             )
     except Exception as error:
         raise ExperimentError(
-            f"VMAS refuses scenario {scenario!r} with scenario_kwargs={dict(scenario_kwargs or {})}: "
-            f"{error}"
+            f"VMAS refuses scenario {scenario!r} with scenario_kwargs={dict(scenario_kwargs or {})}"
+            f"{f' and group_map={groups}' if groups else ''}: {error}"
         ) from error
     return team_env(env, max_steps=max_steps, shared_reward=shared_reward)
