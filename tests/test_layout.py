@@ -126,6 +126,11 @@ LAYERS = {  # each may import those on its right
         "experiments.envs.teams",
         "experiments.errors",
     ),
+    "experiments.envs.pettingzoo": (
+        "experiments.envs.several",
+        "experiments.envs.teams",
+        "experiments.errors",
+    ),
     "experiments.envs.smacv2": (
         "experiments.envs.active",
         "experiments.envs.several",
@@ -255,6 +260,7 @@ OUTSIDE = {
     "experiments.envs.several": {"torch", "torchrl"},
     "experiments.envs.mamujoco": {"torch", "torchrl"},
     "experiments.envs.lbf": {"gymnasium", "lbforaging", "tensordict", "torch", "torchrl"},
+    "experiments.envs.pettingzoo": {"pettingzoo", "tensordict", "torch", "torchrl"},
     "experiments.envs.smacv2": {"numpy", "smacv2", "tensordict", "torch", "torchrl"},
     "experiments.simulator_state": {"numpy", "torch", "torchrl"},
     "experiments.collectors": {"tensordict", "torch", "torchrl"},

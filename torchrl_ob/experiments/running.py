@@ -27,7 +27,17 @@ from torchrl_ob.experiments.evaluating import describe
 __all__ = ["run"]
 
 PACKAGES = ("torch", "tensordict", "torchrl", "torchrl-ob", "hydra-core")
-SIMULATORS = ("vmas", "jaxmarl", "jax", "gymnasium-robotics", "mujoco", "lbforaging", "smacv2")
+SIMULATORS = (
+    "vmas",
+    "jaxmarl",
+    "jax",
+    "gymnasium-robotics",
+    "mujoco",
+    "lbforaging",
+    "smacv2",
+    "pettingzoo",
+    "mpe2",
+)
 
 
 def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None) -> Experiment:
