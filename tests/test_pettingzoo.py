@@ -84,7 +84,7 @@ def test_both_groups_learn_to_act_on_what_the_other_does(tmp_path):
         assert after[f"eval/{kind}_reward_hare"] > 3.5
 
 
-@pytest.mark.parametrize("advantage", ["coma", "gae"])
+@pytest.mark.parametrize("advantage", ["ob", "gae"])
 def test_agents_that_leave_take_no_part(advantage, tmp_path):
     leave = ("env.use_mask=true", "++env.scenario_kwargs.leave=true", f"advantage={advantage}")
     parts = run(configure(*HUNT, *leave), tmp_path)
@@ -99,6 +99,7 @@ def test_agents_that_leave_take_no_part(advantage, tmp_path):
 
     def gradients(batch):
         trainer.loss_module.zero_grad()
+        torch.manual_seed(0)  # the entropy of a squashed Gaussian is that of samples
         total, losses = trainer.optimization_stepper._total(batch)
         total.backward()
         return [x.grad.clone() for x in parts.actor.parameters()], losses
