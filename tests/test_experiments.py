@@ -261,11 +261,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 
 @pytest.mark.parametrize("scenario", VmasEnv.available_envs)
 def test_a_simulator_goes_on_from_what_was_saved(scenario, tmp_path):
-    try:
-        env = make_vmas(scenario, num_envs=3, max_steps=8, seed=0)
-    except ExperimentError:
-        assert scenario.startswith("simple_") or scenario in ("diff_drive", "kinematic_bicycle")
-        return
+    env = make_vmas(scenario, num_envs=3, max_steps=8, seed=0)
     other = make_vmas(scenario, num_envs=3, max_steps=8, seed=1)
     last = env.rollout(11, break_when_any_done=False)[:, -1]["next"]
     last["done"] = last["terminated"] = last["truncated"] = torch.zeros_like(last["done"])

@@ -32,6 +32,16 @@ def test_the_diagnostics_run_on_it(scope, capsys):
     assert scope["branches"].returns.shape == (2, 16, 8, 8, 3)
 
 
+def test_the_groups_learn_from_advantages_of_their_own(scope):
+    run("readme-groups", scope)
+    for group, n in (("adversary", 3), ("agent", 1)):
+        assert scope["batch"][group, "advantage"].shape == (8, 100, n, 1)
+    assert all(found["loss_objective"].isfinite() for found in scope["terms"])
+    assert len(scope["parameters"]) < sum(
+        len(list(loss.parameters())) for loss in scope["losses"].values()
+    )
+
+
 def test_files_it_names_exist():
     root = Path(__file__).parent.parent
     for name in re.findall(
