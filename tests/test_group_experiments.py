@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensordict import TensorDict
 from test_experiments import configure, ignored_warnings, scalars
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from torchrl_ob.experiments.building import build, build_evaluation
 from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.hooks import EpisodeReward
 from torchrl_ob.experiments.running import run
 from torchrl_ob.groups import GroupQCritic
 
@@ -45,6 +47,23 @@ def test_metrics_are_of_each_group_and_of_all_agents(tmp_path):
     assert {"stochastic_reward", "stochastic_reward_agent"} <= numbers.keys()
 
 
+def test_rewards_are_told_apart_by_group_and_only_of_episodes_that_end():
+    sums = {"a": [[1.0, 3.0], [5.0, 7.0]], "b": [[10.0], [20.0]]}  # two steps; the second ends
+    following = {
+        name: {
+            "reward": torch.tensor(x).reshape(1, 2, -1, 1) / 2,
+            "episode_reward": torch.tensor(x).reshape(1, 2, -1, 1),
+        }
+        for name, x in sums.items()
+    }
+    following["done"] = torch.tensor([False, True]).reshape(1, 2, 1)
+    keys = {name: (name, "reward") for name in sums}
+    found = EpisodeReward(keys)(TensorDict({"next": following}, [1, 2]))
+    expected = {"reward": 46 / 12, "reward_a": 2.0, "reward_b": 7.5}
+    expected |= {"episode_reward": 32 / 3, "episode_reward_a": 6.0, "episode_reward_b": 20.0}
+    assert found == pytest.approx({f"train/{name}": x for name, x in expected.items()})
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -73,6 +92,9 @@ def test_the_losses_train_the_very_networks_that_act_and_value(tmp_path):
     parts = build(configure(TAG, "loss=mappo", "value_norm=popart"), tmp_path)
     critics = [x.critic for x in parts.learners]
     assert all(isinstance(critic, GroupQCritic) for critic in critics)
+    first, second = parts.learners
+    assert first.advantage.other_actors == (second.actor,)  # the very actor, not a copy
+    assert second.advantage.other_actors == (first.actor,)
     expected = {*parts.actor.parameters(), *critics[0].parameters()}
     optimized = parts.trainer.optimization_stepper.parameters
     assert set(optimized) == expected
@@ -82,7 +104,6 @@ def test_the_losses_train_the_very_networks_that_act_and_value(tmp_path):
     parts.trainer.train()
     assert all(not x.equal(before[name]) for name, x in parts.actor.state_dict().items())
     after = critics[0].state_dict()
-    # the state is not read, nor the observation's part of the messages of a value norm
     still = {name for name, x in after.items() if x.numel() and x.equal(valued[name])}
     assert not {name for name in still if "value_norm" not in name}
     batch = parts.evaluation.env.rollout(5, parts.actor)

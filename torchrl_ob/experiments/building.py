@@ -131,7 +131,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     if active_key is None:
         keys_of_update += [x.active_key for x in learners if x.active_key is not None]
     Minibatches(
-        estimate_all(learners), keys_of_update, options.minibatch_size, active_key
+        partial(estimate_all, learners), keys_of_update, options.minibatch_size, active_key
     ).register(trainer)
     EpisodeReward(evaluation.reward_keys).register(trainer)
     for learner in learners:

@@ -105,13 +105,7 @@ def joint_loss(learners: Sequence[Learner], policy: nn.Module) -> nn.Module:
     return GroupLosses(losses, {x.group: x.active_key for x in learners}, policy)
 
 
-def estimate_all(learners: Sequence[Learner]) -> Any:
-    """The advantages of all groups, as one function of a batch."""
-    if len(learners) == 1:
-        return learners[0].estimate
-
-    def estimate(batch: TensorDictBase) -> None:
-        for learner in learners:
-            learner.estimate(batch)
-
-    return estimate
+def estimate_all(learners: Sequence[Learner], batch: TensorDictBase) -> None:
+    """Add the advantages of all groups to a batch."""
+    for learner in learners:
+        learner.estimate(batch)
