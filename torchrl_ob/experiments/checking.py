@@ -24,6 +24,7 @@ SEEDS = ("seed", "evaluation.seed")
 SWITCHES = (
     "env.continuous_actions",
     "env.parallel",
+    "env.use_mask",
     "env.shared_reward",
     "trainer.normalize_advantage",
     "trainer.compile",
