@@ -72,11 +72,12 @@ def test_rewards_are_told_apart_by_group_and_only_of_episodes_that_end():
     ],
 )
 def test_a_run_that_is_resumed_ends_in_the_same_numbers(overrides, tmp_path):
-    config = configure(TAG, "total_frames=600", "checkpoint.keep=3", *overrides)
+    config = configure(
+        TAG, "env.num_envs=20", "evaluation.num_envs=3", "total_frames=400", *overrides
+    )
     run(config, tmp_path)
     first = scalars(tmp_path)
-    for path in sorted((tmp_path / "checkpoints").iterdir())[1:]:
-        path.unlink()  # as if it had been killed in the second batch
+    sorted((tmp_path / "checkpoints").iterdir())[-1].unlink()  # as if it had been killed
     config.resume = "auto"
     run(config, tmp_path)
     assert scalars(tmp_path) == first
@@ -128,9 +129,9 @@ def test_each_loss_has_a_slow_copy_of_the_critic_of_its_own(tmp_path):
 
 def test_a_compiled_update_has_the_same_numbers(tmp_path, monkeypatch):
     torch._dynamo.reset()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     parts = [
-        build(configure(TAG, "policy.depth=1", f"trainer.compile={x}"), tmp_path / x)
+        build(configure(TAG, "policy.depth=0", f"trainer.compile={x}"), tmp_path / x)
         for x in ("false", "true")
     ]
     found = []
