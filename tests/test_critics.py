@@ -7,7 +7,7 @@ from torchrl.envs import VmasEnv
 from torchrl.modules import PopArtValueNorm
 
 from torchrl_ob import JointQCritic
-from torchrl_ob.critics import candidate_values
+from torchrl_ob.substitution import candidate_values
 
 N, OBS, S = 3, 4, 5  # agents, observation and state size
 ENCODINGS = {

@@ -6,8 +6,8 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 
 from torchrl_ob import JointQCritic
-from torchrl_ob.critics import candidate_values
 from torchrl_ob.groups import GroupQCritic, join_critics
+from torchrl_ob.substitution import candidate_values
 
 B, S, H = 5, 4, 16
 GROUPS = {  # agents, observation size, choices or width of the action, encoding

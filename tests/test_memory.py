@@ -7,7 +7,7 @@ from tensordict.nn import TensorDictModule
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchrl_ob import JointQCritic
-from torchrl_ob.critics import candidate_values
+from torchrl_ob.substitution import candidate_values
 
 
 class LargestTensor(TorchDispatchMode):

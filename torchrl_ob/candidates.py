@@ -33,6 +33,7 @@ from torchrl_ob.functional import (
     truncated_normal_score_weights,
 )
 from torchrl_ob.gauss import Candidates, Measure, gauss_rule, mixture_of_products
+from torchrl_ob.pairs import gaussian_of
 
 __all__ = [
     "MAX_JOINT_CHOICES",
@@ -125,13 +126,10 @@ def action_candidates(
             return truncated_normal_score_weights(z, lower, upper, scale, psi)
 
         return _factorised(dist.loc, rule, num_points, measure, quantile, score)
-    transforms: list[D.Transform] = []
-    while isinstance(base, D.TransformedDistribution | D.Independent):
-        if isinstance(base, D.TransformedDistribution):
-            transforms = [*base.transforms, *transforms]
-        base = base.base_dist
-    if isinstance(base, D.Normal) and base.loc.ndim > 0:
-        loc, scale = base.loc, base.scale
+    gaussian = gaussian_of(dist)
+    if gaussian is not None:
+        normal, transforms = gaussian
+        loc, scale = normal.loc, normal.scale
 
         def to_action(z: Tensor) -> tuple[Tensor, Tensor]:
             action = loc + scale * z

@@ -15,9 +15,9 @@ from torchrl.modules import ValueNorm
 
 from torchrl_ob.backbones import ConcatBackbone, Others, PooledBackbone, Sizes
 from torchrl_ob.encodings import ActionEncoding, action_sizes, one_hot
-from torchrl_ob.reading import sibling
+from torchrl_ob.reading import check_shape, sibling
 
-__all__ = ["JointQCritic", "candidate_values"]
+__all__ = ["JointQCritic"]
 
 
 class JointQCritic(TensorDictModuleBase):
@@ -110,7 +110,7 @@ class JointQCritic(TensorDictModuleBase):
                 "a multi_categorical critic needs nvec, the number of choices of each factor, "
                 f"summing to action_dim; got nvec={nvec} and action_dim={action_dim}."
             )
-        backbones = {"pooled": PooledBackbone, "concat": ConcatBackbone}
+        backbones: dict[str, Any] = {"pooled": PooledBackbone, "concat": ConcatBackbone}
         if backbone not in backbones:
             raise ValueError(f"backbone must be one of {sorted(backbones)}, got {backbone!r}.")
         action_key = unravel_key(action_key)
@@ -130,7 +130,7 @@ class JointQCritic(TensorDictModuleBase):
         self.out_keys = [unravel_key(out_key)]
         # a network with one output for every own action must not read the own action
         self.all_actions_at_once = action_encoding in ("categorical", "one_hot")
-        sizes = Sizes(
+        self.sizes = Sizes(
             num_agents=num_agents,
             observation_dim=observation_dim or 0,
             state_dim=state_dim or 0,
@@ -138,9 +138,10 @@ class JointQCritic(TensorDictModuleBase):
             hidden_dim=hidden_dim,
             out_dim=action_dim if self.all_actions_at_once else 1,
         )
-        self.backbone: Any = backbones[backbone](
-            sizes, share_params=share_params, activation=activation
+        self.make_backbone = partial(
+            backbones[backbone], share_params=share_params, activation=activation
         )
+        self.backbone: Any = self.make_backbone(self.sizes)
         self.hidden_dim, self.chunk_bytes = hidden_dim, chunk_bytes
         self.value_norm = value_norm
 
@@ -225,7 +226,7 @@ class JointQCritic(TensorDictModuleBase):
         """
         batch, (n, *event) = tensordict.batch_size, self.action_shape
         num_candidates = actions.shape[len(batch) + 1] if actions.ndim > len(batch) + 1 else 0
-        _check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
+        check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
         own = actions.reshape(batch.numel(), n, num_candidates, *event)
         values = self._values(num_candidates, self._inputs(tensordict), own, others)
         return values.reshape(*batch, n, num_candidates)
@@ -282,18 +283,28 @@ class JointQCritic(TensorDictModuleBase):
         others: Others | None,
     ) -> Tensor:
         """Values ``[N, n, K]`` of encoded own actions ``[N, n, K, a]``; those taken by default."""
+        values = self._network(observation, state, action, own, others)
+        if self.value_norm is not None:
+            values = self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
+        return values
+
+    def _network(
+        self,
+        observation: Tensor,
+        state: Tensor,
+        action: Tensor,
+        own: Tensor | None = None,
+        others: Others | None = None,
+    ) -> Tensor:
+        """What the network itself says, ``[N, n, K]``, in normalised values where there is a norm."""
         backbone = self.backbone
         if others is not None:  # the concatenating one takes none
             backbone = partial(backbone, others=others)
         if self.all_actions_at_once:
             blank = torch.zeros_like(action).unsqueeze(-2)
             every = backbone(observation, state, action, blank)
-            values = (every * (action.unsqueeze(-2) if own is None else own)).sum(-1)
-        else:
-            values = backbone(observation, state, action, own).squeeze(-1)
-        if self.value_norm is not None:
-            values = self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
-        return values
+            return (every * (action.unsqueeze(-2) if own is None else own)).sum(-1)
+        return backbone(observation, state, action, own).squeeze(-1)
 
     def _split(self, num_candidates: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
         """Tensors in chunks of states whose activations take ``chunk_bytes`` in each layer."""
@@ -315,7 +326,7 @@ class JointQCritic(TensorDictModuleBase):
                     f"JointQCritic reads {key!r}, which the tensordict lacks. It has "
                     f"{sorted(map(str, tensordict.keys(True, True)))}."
                 )
-            _check_shape(repr(key), value, (*batch, *shape))
+            check_shape(repr(key), value, (*batch, *shape))
             return value.reshape(batch.numel(), *shape)
 
         action = self.encode_action(read(self.action_key, self.action_shape))
@@ -327,72 +338,3 @@ class JointQCritic(TensorDictModuleBase):
             )
         )
         return observation, state, action
-
-
-def candidate_values(
-    critic: TensorDictModuleBase,
-    tensordict: TensorDictBase,
-    actions: Tensor,
-    *,
-    action_key: NestedKey,
-    value_key: NestedKey,
-    chunk_bytes: int = 2**26,
-) -> Tensor:
-    """Q of alternative own actions from any critic of the joint action.
-
-    A critic with a method ``candidate_values(tensordict, actions)``, such as :class:`JointQCritic`,
-    is asked directly. For any other, each candidate is substituted into a copy of the critic's
-    inputs: ``n K`` evaluations of the joint action for every state.
-
-    Args:
-        critic: a module from (among others) ``action_key`` to ``value_key``, ``[*B, n, 1]``.
-        tensordict: the critic's inputs, of batch size ``[*B]``.
-        actions: K own actions of every agent, ``[*B, n, K, *event]``.
-        action_key: where the critic reads the joint action, ``[*B, n, *event]``.
-        value_key: where the critic writes its values.
-        chunk_bytes: memory that the copies of the inputs may take at a time.
-
-    Returns:
-        ``[*B, n, K]``.
-
-    Example:
-        >>> import torch
-        >>> from tensordict import TensorDict
-        >>> from tensordict.nn import TensorDictModule
-        >>> from torchrl_ob.critics import candidate_values
-        >>> total = TensorDictModule(lambda a: a.sum(-2, keepdim=True).expand_as(a), ["a"], ["q"])
-        >>> td = TensorDict({"a": torch.tensor([[1.], [2.]])}, batch_size=[])  # two agents
-        >>> own = torch.tensor([[[0.], [10.]], [[0.], [20.]]])  # two candidates for each
-        >>> candidate_values(total, td, own, action_key="a", value_key="q")
-        tensor([[ 2., 12.],
-                [ 1., 21.]])
-    """
-    fast_path = getattr(critic, "candidate_values", None)
-    if fast_path is not None:
-        return fast_path(tensordict, actions)
-    batch = tensordict.batch_size
-    n, num_candidates, *event = actions.shape[len(batch) :]
-    inputs = tensordict.select(*critic.in_keys).reshape(batch.numel())
-    own = actions.reshape(batch.numel(), n, num_candidates, 1, *event)
-    mine = torch.eye(n, dtype=torch.bool, device=actions.device)
-    mine = mine.reshape(1, n, 1, n, *[1] * len(event))
-    bytes_per_state = n * num_candidates * inputs.bytes() // max(batch.numel(), 1)
-    chunk = max(1, chunk_bytes // max(bytes_per_state, 1))
-    values = []
-    for x, alternatives in zip(inputs.split(chunk), own.split(chunk), strict=True):
-        copies = x[:, None, None].expand(x.shape[0], n, num_candidates).reshape(-1)
-        joint = torch.where(mine, alternatives, x.get(action_key)[:, None, None])
-        value = critic(copies.set(action_key, joint.flatten(0, 2))).get(value_key)
-        _check_shape(repr(value_key), value, (*copies.batch_size, n, 1))
-        value = value.reshape(x.shape[0], n, num_candidates, n)
-        values.append(value.diagonal(dim1=1, dim2=3).transpose(-1, -2))
-    return torch.cat(values).reshape(*batch, n, num_candidates)
-
-
-def _check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
-    if value.shape != shape:
-        raise ValueError(
-            f"{name} must have shape {list(shape)}, batch size included, and has "
-            f"{list(value.shape)}. Check the sizes and the action_encoding the critic was built "
-            "with, and the batch size of the tensordict."
-        )

@@ -5,6 +5,7 @@ Both the advantages and the diagnostics read a team's networks through these fun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tensordict import TensorDictBase, unravel_key
@@ -14,10 +15,17 @@ from torch import Tensor
 from torch import distributions as D
 
 from torchrl_ob.candidates import Candidates, action_candidates, score_candidates
-from torchrl_ob.critics import candidate_values
-from torchrl_ob.reading import require_finite, require_value_per_agent, select
+from torchrl_ob.reading import name_of, require_finite, require_value_per_agent, select
+from torchrl_ob.substitution import candidate_values
 
-__all__ = ["action_key_of", "joint_value", "own_action_values", "team_candidates", "team_policy"]
+__all__ = [
+    "action_key_of",
+    "joint_value",
+    "own_action_values",
+    "require_joint_critic",
+    "team_candidates",
+    "team_policy",
+]
 
 
 def action_key_of(actor: ProbabilisticTensorDictSequential) -> NestedKey:
@@ -83,6 +91,29 @@ def team_candidates(
         "is NaN, or an agent has no available action in its mask.",
     )
     return candidates
+
+
+def require_joint_critic(
+    critic: TensorDictModuleBase, action: NestedKey, others: Sequence[NestedKey]
+) -> None:
+    """Refuse a critic that does not read the joint action, or reads an action that no actor writes."""
+    in_keys = [unravel_key(key) for key in critic.in_keys]
+    # of a critic that does not tell, what is named as the own action is
+    read = getattr(critic, "action_keys", None) or [
+        key for key in in_keys if name_of(key) == name_of(action)
+    ]
+    missing = [key for key in read if key not in (action, *others)]
+    if missing and action in in_keys:
+        raise ValueError(
+            f"the critic reads the actions {missing}, which {action!r} does not include: give the actors "
+            "that write them, as other_actors=[...]. An entry that is no action needs another name."
+        )
+    if action not in in_keys:
+        raise ValueError(
+            f"the critic reads {in_keys} and so ignores the joint action {action!r}: it is a "
+            "state value. Use a critic of the joint action, such as JointQCritic, or TorchRL's "
+            "GAE or MultiAgentGAE with this one."
+        )
 
 
 def joint_value(

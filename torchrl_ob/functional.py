@@ -278,6 +278,55 @@ def lambda_return(
     return value.movedim(0, time_dim)
 
 
+def control_variate(
+    next_value: Tensor,
+    value: Tensor,
+    done: Tensor,
+    terminated: Tensor,
+    *,
+    gamma: float,
+    lmbda: float,
+    time_dim: int = -2,
+) -> Tensor:
+    r"""What to add to the rewards so that a λ-return is free of what Q knows of later actions.
+
+    .. math::
+        c_t = \gamma\,\lambda_t\,[V(s_{t+1}) - Q(s_{t+1}, a_{t+1})]
+
+    with :math:`V(s) = E_{a \sim \pi}[Q(s, a)]`, so that its mean is zero whatever Q is. With it,
+    :func:`lambda_return` is
+    :math:`G_t = r_t + \gamma\,[V(s_{t+1}) + \lambda_t\,(G_{t+1} - Q(s_{t+1}, a_{t+1}))]`. (De Asis and Sutton,
+    "Per-decision Multi-step Temporal Difference Learning with Control Variates", UAI 2018, equation 9.)
+
+    Args:
+        next_value: V of the state that follows each step, time at ``time_dim``; the others have the same
+            shape.
+        value: Q of each step's state and the action that was taken in it.
+        done: whether the trajectory ends with the step, for whatever reason.
+        terminated: whether the episode terminated with it.
+        gamma: discount.
+        lmbda: trace decay λ.
+        time_dim: dimension of time.
+
+    Returns:
+        ``c``, of the shape of ``value``; 0 at the end of a trajectory, where :math:`\lambda_t = 0`.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.functional import control_variate
+        >>> end = torch.tensor([False, True])
+        >>> args = torch.tensor([2.0, 2.0]), torch.tensor([5.0, 3.0]), end, end
+        >>> control_variate(*args, gamma=0.5, lmbda=1.0, time_dim=0)
+        tensor([-0.5000,  0.0000])
+    """
+    next_value, value, done, terminated = (
+        x.movedim(time_dim, 0) for x in (next_value, value, done, terminated)
+    )
+    goes_on = (~(done | terminated))[:-1].to(value.dtype)
+    correction = gamma * lmbda * goes_on * (next_value[:-1] - value[1:])
+    return torch.cat([correction, torch.zeros_like(value[-1:])]).movedim(0, time_dim)
+
+
 def weighted_baseline(values: Tensor, weights: Tensor) -> Tensor:
     """Baseline ``b = Σ_k weights_k Q_k``: COMA's with the probabilities, OB's with ``x``.
 

@@ -13,6 +13,7 @@ from torchrl.envs import EnvBase
 
 from torchrl_ob.backbones import Others, PooledBackbone
 from torchrl_ob.critics import JointQCritic
+from torchrl_ob.dueling import DuelingCritic
 
 __all__ = ["GroupQCritic", "group_critics", "join_critics"]
 
@@ -79,9 +80,14 @@ def join_critics(critics: Mapping[str, JointQCritic]) -> dict[str, GroupQCritic]
         The critic of each group. They share all networks.
 
     Raises:
-        ValueError: for critics with another backbone, and of different widths.
+        ValueError: for critics with another backbone, in two parts, and of different widths.
     """
     for name, critic in critics.items():
+        if isinstance(critic, DuelingCritic):
+            raise ValueError(
+                f"the critic of the group {name!r} is a DuelingCritic, which takes one group of agents: take "
+                "JointQCritic."
+            )
         if not isinstance(critic.backbone, PooledBackbone):
             raise ValueError(
                 f"the critic of the group {name!r} has a {type(critic.backbone).__name__}, which takes one "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDictBase, unravel_key
@@ -21,18 +21,30 @@ from torchrl_ob.evaluation import (
     action_key_of,
     joint_value,
     own_action_values,
+    require_joint_critic,
     team_candidates,
     team_policy,
 )
-from torchrl_ob.functional import GaussianPsi, lambda_return, weighted_baseline
+from torchrl_ob.functional import (
+    GaussianPsi,
+    control_variate,
+    lambda_return,
+    weighted_baseline,
+)
 from torchrl_ob.gauss import Measure
 from torchrl_ob.loss_networks import live_network
-from torchrl_ob.reading import name_of, next_of, per_agent, require_finite, select, sibling
+from torchrl_ob.options import Bootstrap, Signal, check_options
+from torchrl_ob.pairs import antithetic_pair
+from torchrl_ob.reading import (
+    active_agents,
+    next_of,
+    per_agent,
+    require_finite,
+    select,
+    sibling,
+)
 
 __all__ = ["JointAdvantage"]
-
-Signal = Literal["lambda_return", "critic"]
-Bootstrap = Literal["sampled", "expected"]
 
 
 class JointAdvantage(ValueEstimatorBase):
@@ -80,19 +92,15 @@ class JointAdvantage(ValueEstimatorBase):
     ) -> None:
         """See the class for the arguments."""
         super().__init__(value_network=value_network, device=device)
-        for name, value, choices in (
-            ("signal", signal, Signal),
-            ("bootstrap", bootstrap, Bootstrap),
-            ("rule", rule, ExpectationRule),
-            ("psi", psi, GaussianPsi),
-        ):
-            if value not in get_args(choices):
-                raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}.")
-        for name, decay in (("gamma", gamma), ("lmbda", lmbda)):
-            if not 0 <= decay <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {decay}.")
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size must be 1 or more, got {chunk_size}.")
+        check_options(
+            signal=signal,
+            bootstrap=bootstrap,
+            rule=rule,
+            psi=psi,
+            gamma=gamma,
+            lmbda=lmbda,
+            chunk_size=chunk_size,
+        )
         # like the critic, not a submodule: the loss owns its parameters
         self.__dict__["actor_network"] = actor_network
         self.__dict__["other_actors"] = tuple(other_actors)
@@ -154,42 +162,18 @@ class JointAdvantage(ValueEstimatorBase):
                 actor given writes.
         """
         super().set_keys(**kwargs)
-        action = self.tensor_keys.action
-        in_keys = [unravel_key(key) for key in self.value_network.in_keys]
-        # of a critic that does not tell, what is named as the own action is
-        read = getattr(self.value_network, "action_keys", None) or [
-            key for key in in_keys if name_of(key) == name_of(action)
-        ]
-        missing = [key for key in read if key not in (action, *self.other_action_keys)]
-        if missing and action in in_keys:
-            raise ValueError(
-                f"the critic reads the actions {missing}, which {action!r} does not include: give the actors "
-                "that write them, as other_actors=[...]. An entry that is no action needs another name."
-            )
-        if action not in in_keys:
-            raise ValueError(
-                f"the critic reads {in_keys} and so ignores the joint action {action!r}: it is a "
-                "state value. Use a critic of the joint action, such as JointQCritic, or TorchRL's "
-                "GAE or MultiAgentGAE with this one."
-            )
+        require_joint_critic(self.value_network, self.tensor_keys.action, self.other_action_keys)
 
     @property
     def in_keys(self) -> list[NestedKey]:
         """Keys that the advantage reads."""
-        keys, critic, actor = self.tensor_keys, self.value_network, self.actor_network
-        read = [*critic.in_keys, *actor.in_keys]
-        others = [key for other in self.other_actors for key in other.in_keys]
+        keys, actors = self.tensor_keys, (self.actor_network, *self.other_actors)
+        read = [*self.value_network.in_keys, *(key for actor in actors for key in actor.in_keys)]
         actions = (keys.action, *self.other_action_keys)
-        following = [key for key in map(unravel_key, (*read, *others)) if key not in actions]
-        signals = [keys.reward, keys.done, keys.terminated]
-        return list(
-            dict.fromkeys(
-                [
-                    *map(unravel_key, read),
-                    *(unravel_key(("next", k)) for k in (*following, *signals)),
-                ]
-            )
-        )
+        following = [key for key in map(unravel_key, read) if key not in actions]
+        following += [keys.reward, keys.done, keys.terminated]
+        read += [("next", *(key if isinstance(key, tuple) else (key,))) for key in following]
+        return list(dict.fromkeys(map(unravel_key, read)))
 
     @property
     def out_keys(self) -> list[NestedKey]:
@@ -253,6 +237,9 @@ class JointAdvantage(ValueEstimatorBase):
         target_params: TensorDictBase | None = None,
         next_value: Tensor | None = None,
         time_dim: int | None = None,
+        *,
+        lmbda: float | None = None,
+        bootstrap: Bootstrap | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """The λ-return of Q, ``[*B, T, n, 1]``.
@@ -262,6 +249,8 @@ class JointAdvantage(ValueEstimatorBase):
             target_params: parameters of the critic, where it is functional.
             next_value: Q of the next states and actions, ``[*B, T, n, 1]``, where it is known.
             time_dim: the dimension of the input that is time.
+            lmbda: another trace decay than that of the advantage.
+            bootstrap: another one than that of the advantage.
             **kwargs: none; here for compatibility with TorchRL's estimators.
         """
         if kwargs:
@@ -271,24 +260,27 @@ class JointAdvantage(ValueEstimatorBase):
                 f"the tensordict has {self.tensor_keys.steps_to_next_obs!r}: its rewards are sums "
                 "over several steps, which the λ-return would count again. Remove MultiStep."
             )
+        bootstrap = bootstrap or self.bootstrap
         with torch.no_grad():
             if next_value is None:
                 with self._critic_params(target_params):
                     chunks = next_of(tensordict).split(self._trajectories_per_chunk(tensordict))
-                    next_value = torch.cat([self._bootstrap_value(chunk) for chunk in chunks])
+                    next_value = torch.cat([self._bootstrap_value(x, bootstrap) for x in chunks])
             reward, done, terminated = (
                 per_agent(tensordict, getattr(self.tensor_keys, name), name, next_value)
                 for name in ("reward", "done", "terminated")
             )
-            target = lambda_return(
-                reward,
-                next_value,
-                done,
-                terminated,
-                gamma=self.gamma,
-                lmbda=self.lmbda,
-                time_dim=self._get_time_dim(time_dim, tensordict),
-            )
+            decay: dict[str, Any] = {
+                "gamma": self.gamma,
+                "lmbda": self.lmbda if lmbda is None else lmbda,
+                "time_dim": self._get_time_dim(time_dim, tensordict),
+            }
+            if bootstrap == "control_variate":
+                with self._critic_params(target_params):
+                    chunks = tensordict.split(self._trajectories_per_chunk(tensordict))
+                    value = torch.cat([self.action_value(chunk) for chunk in chunks])
+                reward = reward + control_variate(next_value, value, done, terminated, **decay)
+            target = lambda_return(reward, next_value, done, terminated, **decay)
             require_finite(
                 target, f"the return is not finite: the reward {self.tensor_keys.reward!r} has NaN."
             )
@@ -312,20 +304,7 @@ class JointAdvantage(ValueEstimatorBase):
         Raises:
             ValueError: for a mask of another shape.
         """
-        keys = self.tensor_keys
-        mask, action = tensordict.get(keys.mask, None), tensordict.get(keys.action)
-        if mask is None:
-            return None
-        expected = action.shape[: tensordict.ndim + 1]
-        if mask.ndim > len(expected) and mask.shape[-1] > 1:
-            return None
-        if mask.shape != expected or mask.dtype != torch.bool:
-            raise ValueError(
-                f"the mask {keys.mask!r} says which agents take part: expected booleans of shape "
-                f"{list(expected)}, got {mask.dtype} of {list(mask.shape)}. Name another with "
-                "set_keys(mask=...)."
-            )
-        return mask
+        return active_agents(tensordict, self.tensor_keys.mask, self.tensor_keys.action)
 
     def policy(self, tensordict: TensorDictBase) -> D.Distribution:
         """The agents' policies, one distribution of batch shape ``[*B, n]``."""
@@ -370,6 +349,27 @@ class JointAdvantage(ValueEstimatorBase):
         values = self.candidate_values(tensordict, candidates.actions)
         return weighted_baseline(values, weights).unsqueeze(-1)
 
+    def state_value(self, tensordict: TensorDictBase) -> Tensor:
+        """V, the policies' expectation of Q, without bias: its mean over an antithetic pair of joint actions.
+
+        Args:
+            tensordict: inputs of the actors and the critic, of batch size ``[*B]``.
+
+        Returns:
+            ``[*B, n, 1]``.
+        """
+        pairs = [
+            antithetic_pair(team_policy(actor, tensordict))
+            for actor in (self.actor_network, *self.other_actors)
+        ]
+        values = []
+        for action, *others in zip(*pairs, strict=True):
+            drawn = tensordict
+            for key, other in zip(self.other_action_keys, others, strict=True):
+                drawn = drawn.copy().set(key, other)
+            values.append(self.action_value(drawn, action))
+        return torch.stack(values).mean(0)
+
     def with_other_actions(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The same entries with actions of the other groups as their current policies draw them."""
         if not self.other_actors:
@@ -379,11 +379,13 @@ class JointAdvantage(ValueEstimatorBase):
             drawn.set(key, team_policy(actor, tensordict).sample())
         return drawn
 
-    def _bootstrap_value(self, following: TensorDictBase) -> Tensor:
+    def _bootstrap_value(self, following: TensorDictBase, bootstrap: Bootstrap) -> Tensor:
         """Q of the next states, with next actions from the current policies, ``[*B, T, n, 1]``."""
+        if bootstrap == "control_variate":
+            return self.state_value(following)
         action = self.policy(following).sample()
         following = self.with_other_actions(following)
-        if self.bootstrap == "sampled":
+        if bootstrap == "sampled":
             return self.action_value(following, action)
         candidates = self.candidates(following, "probabilities")
         values = self.candidate_values(following, candidates.actions, action)

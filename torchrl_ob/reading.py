@@ -10,6 +10,8 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 
 __all__ = [
+    "active_agents",
+    "check_shape",
     "name_of",
     "next_of",
     "per_agent",
@@ -89,6 +91,35 @@ def require_value_per_agent(
         f"shape [*batch, n, 1]; it has {list(value.shape)}. Expand the value of a team over its "
         "agents in the critic."
     )
+
+
+def active_agents(
+    tensordict: TensorDictBase, mask_key: NestedKey, action_key: NestedKey
+) -> Tensor | None:
+    """Which agents take part, ``[*B, n]``; ``None`` where nothing says so."""
+    mask, action = tensordict.get(mask_key, None), tensordict.get(action_key)
+    if mask is None:
+        return None
+    expected = action.shape[: tensordict.ndim + 1]
+    if mask.ndim > len(expected) and mask.shape[-1] > 1:
+        return None
+    if mask.shape != expected or mask.dtype != torch.bool:
+        raise ValueError(
+            f"the mask {mask_key!r} says which agents take part: expected booleans of shape "
+            f"{list(expected)}, got {mask.dtype} of {list(mask.shape)}. Name another with "
+            "set_keys(mask=...)."
+        )
+    return mask
+
+
+def check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse what a critic reads where its shape is another."""
+    if value.shape != shape:
+        raise ValueError(
+            f"{name} must have shape {list(shape)}, batch size included, and has "
+            f"{list(value.shape)}. Check the sizes and the action_encoding the critic was built "
+            "with, and the batch size of the tensordict."
+        )
 
 
 def require_finite(value: Tensor, message: str) -> None:

@@ -134,6 +134,11 @@ def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws:
     last.select(time_dim, -1).fill_(True)
     trace = advantage.lmbda * (~(done | last)).to(total.dtype)
     arriving = (1 - trace).square() * bootstrapped + trace.square() * total
+    if (
+        advantage.bootstrap == "control_variate"
+    ):  # what Q knows of later actions is taken off the return
+        pairs = [advantage.state_value(following).squeeze(-1) for _ in range(2)]
+        arriving = torch.stack(pairs).var(0)
     return lambda_return(
         advantage.gamma**2 * (~terminated).to(total.dtype) * arriving,
         torch.zeros_like(total),

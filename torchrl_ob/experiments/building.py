@@ -19,6 +19,8 @@ from torchrl.trainers import LRSchedulerHook, TargetNetUpdaterHook, Trainer
 from torchrl.trainers.algorithms.ppo import PPOTrainer
 
 from torchrl_ob.diagnostics.live import VarianceLogger
+from torchrl_ob.dueling import DuelingCritic
+from torchrl_ob.effect_fit import ActionEffectFit
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
 from torchrl_ob.experiments.envs.teams import groups_of
 from torchrl_ob.experiments.errors import ExperimentError, first_line
@@ -140,6 +142,8 @@ def build(config: DictConfig, folder: Path) -> Experiment:
             VarianceLogger(
                 learner.advantage, interval=config.variance_interval, prefix=prefix
             ).register(trainer)
+        if isinstance(learner.critic, DuelingCritic):
+            ActionEffectFit(learner.advantage, **config.trainer.action_effect).register(trainer)
     schedule = make_optional(config.scheduler)
     if schedule is not None:
         batches = config.total_frames // frames

@@ -1,0 +1,55 @@
+"""Pairs of actions whose mean is nearer to the policy's than that of two independent draws."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributions as D
+
+__all__ = ["antithetic_pair", "gaussian_of"]
+
+
+def gaussian_of(dist: D.Distribution) -> tuple[D.Normal, list[D.Transform]] | None:
+    """The Gaussian under a distribution, and the transforms of its samples; ``None`` where there is none.
+
+    Args:
+        dist: such as :class:`~torchrl.modules.TanhNormal`.
+    """
+    base = dist
+    transforms: list[D.Transform] = []
+    while isinstance(base, D.TransformedDistribution | D.Independent):
+        if isinstance(base, D.TransformedDistribution):
+            transforms = [*base.transforms, *transforms]
+        base = base.base_dist
+    return (base, transforms) if isinstance(base, D.Normal) and base.loc.ndim > 0 else None
+
+
+def antithetic_pair(dist: D.Distribution) -> Tensor:
+    r"""Two actions of a distribution, ``[2, *B, n, *event]``, each distributed as one draw is.
+
+    Of a Gaussian, also under transforms, they mirror one another,
+
+    .. math::
+        a = f(\mu + \sigma z), \qquad a' = f(\mu - \sigma z),
+
+    so that what is odd in z cancels in their mean. Of any other they are independent. (Hammersley and
+    Morton, "A new Monte Carlo technique: antithetic variates", 1956.)
+
+    Args:
+        dist: the agents' policies.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.pairs import antithetic_pair
+        >>> antithetic_pair(torch.distributions.Normal(torch.ones(3), 2.0)).mean(0)
+        tensor([1., 1., 1.])
+    """
+    gaussian = gaussian_of(dist)
+    if gaussian is None:
+        return dist.sample(torch.Size([2]))
+    base, transforms = gaussian
+    noise = base.scale * torch.randn_like(base.loc)
+    action = base.loc + torch.stack([noise, -noise])
+    for transform in transforms:
+        action = transform(action)
+    return action
