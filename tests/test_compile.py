@@ -57,7 +57,7 @@ class NoHostSync(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("module", [ObAdvantage, ComaAdvantage])
-@pytest.mark.parametrize("bootstrap", ["sampled", "expected"])
+@pytest.mark.parametrize("bootstrap", ["sampled", "expected", "control_variate"])
 def test_no_value_is_read_back_to_the_host(module, bootstrap):
     # TorchRL's TanhNormal itself reads its bounds back when it is built outside torch.compile
     advantage, td = make("independent_normal", module, bootstrap=bootstrap)

@@ -55,7 +55,7 @@ def pipeline(module, discrete, device, **options):
 
 
 @pytest.mark.parametrize("module", [ObAdvantage, ComaAdvantage, MapgAdvantage])
-@pytest.mark.parametrize("bootstrap", ["sampled", "expected"])
+@pytest.mark.parametrize("bootstrap", ["sampled", "expected", "control_variate"])
 @pytest.mark.parametrize("discrete", [True, False])
 def test_advantages_stay_on_the_device_of_their_inputs(module, bootstrap, discrete):
     with FakeTensorMode():

@@ -143,6 +143,21 @@ def test_the_return_goes_on_with_the_next_actions_of_all_groups(group, bootstrap
     assert advantage(td.select(*advantage.in_keys))[group, "advantage"].isfinite().all()
 
 
+@pytest.mark.parametrize("group", SIZES)
+def test_the_state_value_averages_over_the_actions_of_all_groups(group):
+    actors, critics = make_actors(), make_critics()
+    with torch.no_grad():  # nearly deterministic: what is sampled is known
+        for actor in actors.values():
+            for psi in actor.parameters():
+                psi.mul_(1e3)
+    following = transitions(4, 5)["next"]
+    found = make(group, MapgAdvantage, actors, critics).state_value(following)
+    best = following.clone()
+    for name, actor in actors.items():
+        best[name, "action"] = actor.get_dist(following).logits.argmax(-1)
+    torch.testing.assert_close(found, critics[group](best)[group, "state_action_value"])
+
+
 def test_groups_do_not_overwrite_one_another():
     actors, critics, td = make_actors(), make_critics(), transitions(3, 4)
     alone = {g: make(g, ComaAdvantage, actors, critics, signal="critic")(td.clone()) for g in SIZES}

@@ -376,7 +376,7 @@ def process(num_agents=2, batch=(64, 20), noise=0.7, gamma=0.9, lmbda=0.6, scale
     return advantage, td, own
 
 
-@pytest.mark.parametrize("bootstrap_kind", ["sampled", "expected"])
+@pytest.mark.parametrize("bootstrap_kind", ["sampled", "expected", "control_variate"])
 def test_headroom_is_the_share_of_each_source(bootstrap_kind):
     gamma, lmbda, noise = 0.9, 0.6, 0.7
     advantage, td, own = process(
@@ -390,9 +390,10 @@ def test_headroom_is_the_share_of_each_source(bootstrap_kind):
     for t in reversed(range(steps)):
         trace = lmbda if t < steps - 1 else 0.0
         following = later[t + 1] if t < steps - 1 else 0.0
-        later[t] = gamma**2 * (
-            (1 - trace) ** 2 * bootstrapped + trace**2 * total + trace**2 * following
-        )
+        arriving = (1 - trace) ** 2 * bootstrapped + trace**2 * total
+        if bootstrap_kind == "control_variate":
+            arriving = total / 2  # the mean of two draws
+        later[t] = gamma**2 * (arriving + trace**2 * following)
         rest[t] = noise**2 + (gamma * trace) ** 2 * (rest[t + 1] if t < steps - 1 else 0.0)
     parts = torch.stack([total - own, own, later.mean(0), rest.mean().expand(2)], -1)
     exact = parts / parts.sum(-1, keepdim=True)

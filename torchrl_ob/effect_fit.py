@@ -106,9 +106,9 @@ class ActionEffectFit:
             for index in order.split(self.minibatch_size):
                 observation, state, action = (x[index] for x in inputs)
                 effect = critic._network(observation, state, action).squeeze(-1)
-                self.optimizer.zero_grad()
                 nn.functional.mse_loss(effect, target[index]).backward()
                 self.optimizer.step()
+                self.optimizer.zero_grad()  # the loss's optimiser has these parameters too
         return {"critic/effect_explained": explained, "critic/effect_scale": critic.scale.clone()}
 
     def residual(self, batch: TensorDictBase) -> Tensor:

@@ -63,7 +63,7 @@ def make_learners(
     """
     norms = {group: make_optional(config.value_norm) for group in actors}
     normed = {group: {} if norm is None else {"value_norm": norm} for group, norm in norms.items()}
-    reads_norm = config.critic._target_.startswith("torchrl_ob.")  # not a state value's
+    reads_norm = config.critic._target_.endswith("Critic.from_env")
     critics = {
         group: make(config.critic, env, group=group, **(normed[group] if reads_norm else {})).to(
             device
