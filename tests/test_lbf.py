@@ -1,6 +1,7 @@
 """Level-Based Foraging beside lbforaging stepped by hand, and trained on."""
 
 import copy
+import subprocess
 import sys
 
 import gymnasium
@@ -143,3 +144,11 @@ def test_what_is_missing_is_told_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "lbforaging", None)
     with pytest.raises(ExperimentError, match=r"^[^\n]*pip install 'torchrl-ob\[lbf\]'$"):
         make()
+
+
+def test_python_ends_though_fields_in_processes_are_open():
+    code = """
+from torchrl_ob.experiments.envs.lbf import make_lbf
+env = make_lbf("Foraging-5x5-2p-1f-v3", num_envs=1, max_steps=5, seed=0, parallel=True)
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

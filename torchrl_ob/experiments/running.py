@@ -75,12 +75,13 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
         print(f"results go to {folder}")
         with _stop_on_signal(trainer):
             trainer.train()
-    finally:
-        trainer.collector.shutdown()  # processes, where it has any
-    if trainer._stop_training:
-        print(f"stopped and saved at frame {trainer.collected_frames}; go on with resume=auto")
-        raise SystemExit(130)
-    estimates = experiment.evaluation.estimates()
+        if trainer._stop_training:
+            print(f"stopped and saved at frame {trainer.collected_frames}; go on with resume=auto")
+            raise SystemExit(130)
+        estimates = experiment.evaluation.estimates()
+    finally:  # processes, where they have any
+        trainer.collector.shutdown()
+        experiment.evaluation.env.close(raise_if_closed=False)
     numbers = {name: [x.item() for x in estimate] for name, estimate in estimates.items()}
     (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
     plot_metrics(folder / "metrics").savefig(folder / "metrics.png")

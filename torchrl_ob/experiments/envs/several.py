@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -43,7 +45,13 @@ def several_envs(
     """
     make_env().close()  # what is wrong is told here, not by a process among others
     env = (ParallelEnv if parallel else SerialEnv)(num_envs, make_env, device=device)
+    atexit.register(_close, weakref.ref(env))  # Python waits for the processes of one that is open
     env.set_seed(seed)  # it starts them
     env.group_map = next(iter(env.group_map))  # TorchRL gives a list of theirs, which are the same
     env.het_specs = False  # one tensor holds them
     return env
+
+
+def _close(env: weakref.ref[EnvBase]) -> None:
+    if (still_there := env()) is not None:
+        still_there.close(raise_if_closed=False)
