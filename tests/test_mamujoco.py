@@ -142,7 +142,8 @@ def test_a_run_trains_and_resumes_with_new_episodes(advantage, tmp_path):
     ("options", "message"),
     [
         ({"scenario": "Hoper"}, "no scenario 'Hoper': did you mean 'Hopper'"),
-        ({"agent_conf": "7x1"}, "refuses scenario 'Hopper' with agent_conf='7x1'.*UNKNOWN"),
+        ({"agent_conf": "7x1"}, "agent_conf='7x1'.*UNKNOWN.*: take env.agent_conf=3x1$"),
+        ({"scenario": "InvertedPendulum", "agent_conf": "2x1"}, "take env.agent_conf=null$"),
         ({"scenario_kwargs": {"gravity": 1}}, r"scenario_kwargs=\{'gravity': 1\}.*gravity"),
     ],
 )
@@ -160,10 +161,8 @@ def test_what_is_missing_is_told_with_the_extra(monkeypatch):
 
 
 def test_every_scenario_is_known_to_gymnasium_robotics():
-    partitions = {"CoupledHalfCheetah": "1p1", "Pusher": "3p"}
-    partitions |= {"ManySegmentAnt": "1x2", "ManySegmentSwimmer": "1x2"}
-    for scenario in SCENARIOS:
+    for scenario, agent_conf in SCENARIOS.items():
         try:
-            MaMujocoEnv(scenario, partitions.get(scenario)).close()
+            MaMujocoEnv(scenario, agent_conf).close()
         except IndexError:  # gymnasium-robotics 1.4.2 with mujoco 4.0
             assert scenario == "CoupledHalfCheetah"

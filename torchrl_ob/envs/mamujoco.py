@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from typing import Any
 
 import numpy as np
@@ -12,23 +14,23 @@ from torchrl.envs import EnvBase
 
 __all__ = ["SCENARIOS", "MaMujocoEnv"]
 
-SCENARIOS = (
-    "Ant",
-    "CoupledHalfCheetah",
-    "HalfCheetah",
-    "Hopper",
-    "Humanoid",
-    "HumanoidStandup",
-    "InvertedDoublePendulum",
-    "InvertedPendulum",
-    "ManySegmentAnt",
-    "ManySegmentSwimmer",
-    "Pusher",
-    "Reacher",
-    "Swimmer",
-    "Walker2d",
-)
-"""The robots of gymnasium-robotics' Multi-Agent MuJoCo.
+SCENARIOS = {
+    "Ant": "4x2",
+    "CoupledHalfCheetah": "1p1",
+    "HalfCheetah": "6x1",
+    "Hopper": "3x1",
+    "Humanoid": "9|8",
+    "HumanoidStandup": "9|8",
+    "InvertedDoublePendulum": None,
+    "InvertedPendulum": None,
+    "ManySegmentAnt": "2x3",
+    "ManySegmentSwimmer": "10x2",
+    "Pusher": "3p",
+    "Reacher": "2x1",
+    "Swimmer": "2x1",
+    "Walker2d": "2x3",
+}
+"""The robots of gymnasium-robotics' Multi-Agent MuJoCo, and a way of sharing each out; a pendulum has one joint.
 
 Version 1.4.2 reads the tendon of ``CoupledHalfCheetah`` as older versions of mujoco gave it, and raises
 ``IndexError`` with mujoco 4.0.
@@ -149,7 +151,9 @@ class MaMujocoEnv(EnvBase):
 def _parallel_env(*arguments: Any, **options: Any) -> Any:
     try:
         import mujoco  # noqa: F401  # gymnasium-robotics is imported without it
-        from gymnasium_robotics import mamujoco_v1
+
+        with redirect_stderr(io.StringIO()):  # it prints a notice about robots of another kind
+            from gymnasium_robotics import mamujoco_v1
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "Multi-Agent MuJoCo needs gymnasium-robotics and mujoco: "

@@ -19,7 +19,7 @@ __all__ = ["make_mamujoco"]
 
 def make_mamujoco(
     scenario: str,
-    agent_conf: str,
+    agent_conf: str | None,
     *,
     num_envs: int,
     max_steps: int,
@@ -35,7 +35,7 @@ def make_mamujoco(
 
     Args:
         scenario: the robot, such as ``"HalfCheetah"``.
-        agent_conf: how it is shared out, such as ``"6x1"``.
+        agent_conf: how it is shared out, such as ``"6x1"``; ``None`` for one agent that has it all.
         num_envs: number of robots.
         max_steps: length of an episode.
         seed: that those of the robots follow from.
@@ -68,8 +68,10 @@ def make_mamujoco(
     except ModuleNotFoundError as error:
         raise ExperimentError(first_line(error)) from error
     except Exception as error:
+        known = SCENARIOS[scenario]
+        remedy = "" if agent_conf == known else f": take env.agent_conf={known or 'null'}"
         raise ExperimentError(
             f"Multi-Agent MuJoCo refuses scenario {scenario!r} with agent_conf={agent_conf!r}, "
-            f"agent_obsk={agent_obsk!r} and scenario_kwargs={options}: {first_line(error)}"
+            f"agent_obsk={agent_obsk!r} and scenario_kwargs={options}: {first_line(error)}{remedy}"
         ) from error
     return team_env(env, max_steps=max_steps)
