@@ -392,7 +392,7 @@ def test_what_cannot_be_wrapped_is_said():
     with pytest.raises(ExperimentError, match="no map '3s_vs_5s': did you mean '3s_vs_5z'"):
         make_smax("3s_vs_5s", **options)
     with pytest.raises(ExperimentError, match=r"refuses map '3m' .*unexpected keyword.*'armour'"):
-        make_smax("3m", **options, env_kwargs={"armour": 1})
+        make_smax("3m", **options, scenario_kwargs={"armour": 1})
 
 
 def test_without_jaxmarl_the_extra_is_named(monkeypatch):

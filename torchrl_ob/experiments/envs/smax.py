@@ -22,7 +22,7 @@ def make_smax(
     num_envs: int,
     max_steps: int,
     seed: int,
-    env_kwargs: Mapping[str, Any] | None = None,
+    scenario_kwargs: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> EnvBase:
     """A map of SMAX (Rutherford et al., arXiv:2311.10090), whose enemies follow its heuristic.
@@ -37,7 +37,7 @@ def make_smax(
         num_envs: number of environments that step together.
         max_steps: length of an episode that no battle ends.
         seed: of the starts of episodes and of the battles' chances.
-        env_kwargs: arguments of JaxMARL's ``HeuristicEnemySMAX``, such as
+        scenario_kwargs: arguments of JaxMARL's ``HeuristicEnemySMAX``, such as
             ``{"attack_mode": "random"}``.
         device: where the simulation runs.
 
@@ -61,7 +61,7 @@ def make_smax(
         raise ExperimentError(first_line(error)) from error
     if map_name not in maps:
         raise ExperimentError(f"SMAX has no map {map_name!r}: {nearest(map_name, maps)}")
-    arguments = dict(env_kwargs or {})
+    arguments = dict(scenario_kwargs or {})
     try:
         env = JaxMARLEnv(
             "HeuristicEnemySMAX",
@@ -74,7 +74,7 @@ def make_smax(
         )
     except Exception as error:
         raise ExperimentError(
-            f"SMAX refuses map {map_name!r} with env_kwargs={arguments} on {device}: {first_line(error)}"
+            f"SMAX refuses map {map_name!r} with scenario_kwargs={arguments} on {device}: {first_line(error)}"
         ) from error
     team = team_env(env, max_steps=max_steps)
     scale = _state_scale(env)
