@@ -301,4 +301,5 @@ def test_the_command_says_what_it_takes(tmp_path):
     ):
         failed = call("train", f"hydra.run.dir={tmp_path / 'x'}", override)
         assert failed.returncode == 1
-        assert failed.stderr.splitlines()[-1].startswith(f"torchrl-ob: {message}")
+        (line,) = failed.stderr.splitlines()
+        assert line.startswith(f"torchrl-ob: {message}")

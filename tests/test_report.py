@@ -167,7 +167,11 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
         ("loss.entropy=1", "the config has no 'loss.entropy': did you mean 'loss.entropy_coeff'"),
         ("seed=[1", "cannot read the override 'seed=[1'"),
         ("seed", "cannot read the override 'seed', of the form key=value"),
-        ("collector.num_workers=2", "'collector.num_workers' belongs to another choice of"),
+        (
+            "collector.num_workers=2",
+            "'collector.num_workers' belongs to collector=multi_sync: take",
+        ),
+        ("env.map_name=3m", "'env.map_name' belongs to env=smacv2 or env=smax: take it, or leave"),
     ],
 )
 def test_a_mistyped_override_is_told_in_one_line(override, message):

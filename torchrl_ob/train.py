@@ -37,13 +37,17 @@ def main() -> None:
         else:
             arguments = vars(_parser().parse_args())
             arguments.pop("command")(**arguments)
-    except ExperimentError as error:
-        sys.exit(f"torchrl-ob: {error}")
-    except ModuleNotFoundError as error:
-        extra = "report" if error.name == "rliable" else "experiments"
-        sys.exit(f"torchrl-ob: {error}: pip install 'torchrl-ob[{extra}]'")
+    except (ExperimentError, ModuleNotFoundError) as error:
+        sys.exit(_line(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _line(error: ExperimentError | ModuleNotFoundError) -> str:
+    if isinstance(error, ExperimentError):
+        return f"torchrl-ob: {error}"
+    extra = "report" if error.name == "rliable" else "experiments"
+    return f"torchrl-ob: {error}: pip install 'torchrl-ob[{extra}]'"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,7 +104,10 @@ def _train(arguments: list[str]) -> None:
         nonlocal began
         began = True
         of_hydra = HydraConfig.get()
-        run(config, Path(of_hydra.runtime.output_dir), dict(of_hydra.runtime.choices))
+        try:
+            run(config, Path(of_hydra.runtime.output_dir), dict(of_hydra.runtime.choices))
+        except (ExperimentError, ModuleNotFoundError) as error:
+            sys.exit(_line(error))  # here, for Hydra has a line of its own to say before it
 
     register_optimizers()
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every buffer it makes

@@ -50,7 +50,12 @@ def explain(error: HydraException, configs: Path) -> str:
     name, names = unknown[1], _names(configs)
     if name in names:
         group = name.split(".")[0]
-        return f"{name!r} belongs to another choice of {group!r} than the one made."
+        of = [
+            x.stem
+            for x in sorted((configs / group).glob("*.yaml"))
+            if name in _names_of(x, configs)
+        ]
+        return f"{name!r} belongs to {' or '.join(f'{group}={x}' for x in of)}: take it, or leave the override out"
     return f"the config has no {name!r}: {nearest(name, names)}"
 
 
@@ -58,11 +63,14 @@ def _names(configs: Path) -> set[str]:
     """Everything that can be overridden: groups, and the keys of any choice."""
     names = {path.name for path in configs.iterdir() if path.is_dir()}
     for path in configs.rglob("*.yaml"):
-        is_global = path.parent == configs or "@package _global_" in path.read_text()
-        prefix = "" if is_global else f"{path.parent.name}."
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-        names.update(_keys(content or {}, prefix))
+        names.update(_names_of(path, configs))
     return names
+
+
+def _names_of(path: Path, configs: Path) -> set[str]:
+    is_global = path.parent == configs or "@package _global_" in path.read_text()
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return set(_keys(content or {}, "" if is_global else f"{path.parent.name}."))
 
 
 def _keys(node: dict[str, Any], prefix: str) -> Iterator[str]:
