@@ -163,7 +163,7 @@ LAYERS = {  # each may import those on its right
     "experiments.optimizers": (),
     "experiments.overrides": ("experiments.errors",),
     "experiments.results": ("experiments.errors", "experiments.settings"),
-    "experiments.report": ("experiments.results",),
+    "experiments.report": ("experiments.evaluating", "experiments.results"),
     "experiments.evaluating": (
         "diagnostics.bootstrap",
         "diagnostics.vmas_clone",

@@ -95,6 +95,27 @@ def test_statistics_of_known_numbers(tmp_path):
     assert rows["coma > ob",][0] == "0.000 [0.000, 0.000]"
 
 
+def test_a_report_of_one_group_or_of_battles_won(tmp_path):
+    runs = [(0, "3m", [0, -3], [0, 1]), (1, "3m", [0, -5], [0, 1])]
+    runs += [(seed, "27m_vs_30m", [0, 0], [0, 0]) for seed in (0, 1)]  # never won
+    for seed, battle, hunted, won in runs:
+        folder = tmp_path / f"{battle}{seed}"
+        made_up(folder, "ob", seed, [0, 7], "env=smax", f"env.map_name={battle}")
+        for name, values in (("reward_prey", hunted), ("win_rate", won)):
+            rows = "".join(f"{100 * k},{value}\n" for k, value in enumerate(values))
+            (folder / f"metrics/scalars/eval/deterministic_{name}.csv").write_text(rows)
+    text = write_report([tmp_path], tmp_path / "report", metric="reward_prey")
+    assert "Mean episode reward of prey, deterministic policy" in text
+    assert table(text)["smax 3m", "ob", "2"][0] == "-4.000 [-5.000, -3.000]"
+    text = write_report([tmp_path], tmp_path / "report", metric="win_rate")
+    assert "Battles won, deterministic policy" in text
+    assert table(text)["all tasks, scaled", "ob", "2"][0].startswith("0.500 [")
+    data = json.loads((tmp_path / "report/marl_eval.json").read_text())["smax"]["smax 3m"]
+    assert data["ob"]["seed_1"]["absolute_metrics"] == {"win_rate": [1]}
+    with pytest.raises(ExperimentError, match="no evaluation of 'prey': choose from .*reward_prey"):
+        write_report([tmp_path], tmp_path / "report", metric="prey")
+
+
 def test_names_tell_what_differs(tmp_path):
     made_up(tmp_path / "a", "ob", 0, [0, 1])
     made_up(tmp_path / "b", "ob", 0, [0, 1], "optimizer.lr=0.01")

@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
     )
+    report.add_argument(
+        "--metric", default="reward", help="such as reward_adversary, of one group, or win_rate"
+    )
     report.set_defaults(command=_report)
     swap = commands.add_parser("list", help="what can be swapped")
     swap.set_defaults(command=_list)
@@ -139,10 +142,10 @@ def _render(run: Path, output: Path | None, exploration: str) -> None:
     print(render_run(run, output, exploration=exploration))
 
 
-def _report(runs: list[Path], output: Path, exploration: str) -> None:
+def _report(runs: list[Path], output: Path, exploration: str, metric: str) -> None:
     from torchrl_ob.experiments.report import write_report
 
-    print(write_report(runs, output, exploration=exploration))
+    print(write_report(runs, output, exploration=exploration, metric=metric))
     print(f"the report is in {output}")
 
 

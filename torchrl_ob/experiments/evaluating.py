@@ -19,7 +19,7 @@ from torchrl_ob.experiments.envs.teams import (
     reward_key_of,
 )
 
-__all__ = ["Evaluation", "describe", "mean_with_interval"]
+__all__ = ["Evaluation", "describe", "mean_with_interval", "words_of"]
 
 EXPLORATION = {"deterministic": ExplorationType.DETERMINISTIC, "stochastic": ExplorationType.RANDOM}
 NAMES = {"reward": "mean episode reward", "win_rate": "battles won"}
@@ -127,9 +127,19 @@ def describe(estimates: dict[str, Estimate]) -> str:
     lines = []
     for key, (value, low, high) in estimates.items():
         exploration, name = key.split("_", 1)
-        words = NAMES.get(name) or f"{NAMES['reward']} of {name.removeprefix('reward_')}"
-        lines.append(f"{words}, {exploration}: {value:.3f} [{low:.3f}, {high:.3f}]")
+        lines.append(f"{words_of(name)}, {exploration}: {value:.3f} [{low:.3f}, {high:.3f}]")
     return "\n".join(lines)
+
+
+def words_of(metric: str) -> str:
+    """What a metric of an evaluation is called.
+
+    Example:
+        >>> from torchrl_ob.experiments.evaluating import words_of
+        >>> words_of("reward_adversary")
+        'mean episode reward of adversary'
+    """
+    return NAMES.get(metric) or f"{NAMES['reward']} of {metric.removeprefix('reward_')}"
 
 
 def mean_with_interval(returns: Tensor) -> Estimate:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rliable import library, metrics, plot_utils
 
+from torchrl_ob.experiments.evaluating import words_of
 from torchrl_ob.experiments.results import (
     Result,
     Scores,
@@ -30,10 +31,16 @@ Intervals = tuple[dict[str, Any], dict[str, Any]]
 """Rliable's estimates by name, and the ends of their intervals."""
 
 
-def write_report(runs: Sequence[Path], folder: Path, *, exploration: str = "deterministic") -> str:
+def write_report(
+    runs: Sequence[Path],
+    folder: Path,
+    *,
+    exploration: str = "deterministic",
+    metric: str = "reward",
+) -> str:
     """Compare runs.
 
-    Interquartile means over seeds (and tasks, each scaled to its range of rewards in these runs),
+    Interquartile means over seeds (and tasks, each scaled to its range of values in these runs),
     with 95% stratified bootstrap intervals, and the probability that a run of one algorithm is better
     than one of another (Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
     Precipice", NeurIPS 2021).
@@ -43,6 +50,8 @@ def write_report(runs: Sequence[Path], folder: Path, *, exploration: str = "dete
         folder: gets ``report.md``, ``report.png`` and ``marl_eval.json`` (the format of
             instadeepai/marl-eval).
         exploration: ``"deterministic"`` or ``"stochastic"`` evaluation.
+        metric: what of an evaluation is compared, as :func:`read_results` takes it. Of opponents the
+            mean reward over all agents says little: take a group's, such as ``"reward_adversary"``.
 
     Returns:
         The report, in markdown.
@@ -50,16 +59,18 @@ def write_report(runs: Sequence[Path], folder: Path, *, exploration: str = "dete
     Raises:
         ExperimentError: where runs are missing, twice or evaluated differently.
     """
-    results, never = read_results(runs, exploration)
+    results, never = read_results(runs, exploration, metric)
     scores, tasks, frames = score_matrices(results)
     by_area = _improvement(scores, _mean)
-    text = _markdown(results, scores, tasks, frames, by_area, exploration)
+    text = _markdown(results, scores, tasks, frames, by_area, exploration, metric)
     if never:
         text += f"\nLeft out, never evaluated: {', '.join(map(str, never))}.\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.md").write_text(text)
-    (folder / "marl_eval.json").write_text(json.dumps(_marl_eval(results, frames), indent=1) + "\n")
-    _figure(scores, tasks, frames, by_area).savefig(
+    (folder / "marl_eval.json").write_text(
+        json.dumps(_marl_eval(results, frames, metric), indent=1) + "\n"
+    )
+    _figure(scores, tasks, frames, by_area, metric).savefig(
         folder / "report.png", dpi=120, bbox_inches="tight"
     )
     return text
@@ -72,11 +83,13 @@ def _markdown(
     frames: Sequence[int],
     by_area: Intervals,
     exploration: str,
+    metric: str,
 ) -> str:
+    words = words_of(metric)
     lines = [
         f"# {', '.join(scores)} on {', '.join(tasks)}",
         "",
-        f"Mean episode reward, {exploration} policy; interquartile mean over seeds with 95% stratified "
+        f"{words[0].upper()}{words[1:]}, {exploration} policy; interquartile mean over seeds with 95% stratified "
         f"bootstrap interval, {len(frames)} evaluations up to frame {frames[-1]:,}.",
         "",
         "| task | algorithm | seeds | at the end | mean over training |",
@@ -96,7 +109,7 @@ def _markdown(
         ]
         end = _improvement(scores, lambda x: x[..., -1])
         lines += [f"| {pair} | {_cell(end, pair)} | {_cell(by_area, pair)} |" for pair in end[0]]
-    longer = [str(result.folder) for result in results if max(result.rewards) > frames[-1]]
+    longer = [str(result.folder) for result in results if max(result.values) > frames[-1]]
     if longer:
         lines += ["", f"Longer runs, cut to the frames that all have: {', '.join(longer)}."]
     also = differences(results, ("seed", "env.", "advantage.", "resume", "logger"))
@@ -106,7 +119,11 @@ def _markdown(
 
 
 def _figure(
-    scores: Scores, tasks: Sequence[str], frames: Sequence[int], by_area: Intervals
+    scores: Scores,
+    tasks: Sequence[str],
+    frames: Sequence[int],
+    by_area: Intervals,
+    metric: str,
 ) -> Figure:
     panels = _with_aggregate(scores, tasks)
     figure = Figure(figsize=(5 * (len(panels) + (len(scores) > 1)), 3.6), layout="constrained")
@@ -118,7 +135,7 @@ def _figure(
             algorithms=list(scores),
             ax=axis,
             xlabel="frames",
-            ylabel="reward, interquartile mean",
+            ylabel=f"{metric}, interquartile mean",
             labelsize="medium",
             ticklabelsize="small",
         )
@@ -135,15 +152,16 @@ def _figure(
     return figure
 
 
-def _marl_eval(results: Sequence[Result], frames: Sequence[int]) -> dict[str, Any]:
+def _marl_eval(results: Sequence[Result], frames: Sequence[int], metric: str) -> dict[str, Any]:
+    name = "return" if metric.startswith("reward") else metric  # marl-eval's word
     data: dict[str, Any] = {}
     for result in results:
-        rewards = [result.rewards[frame] for frame in frames]
+        values = [result.values[frame] for frame in frames]
         steps: dict[str, Any] = {
-            f"step_{k}": {"step_count": frame, "return": [reward]}
-            for k, (frame, reward) in enumerate(zip(frames, rewards, strict=True))
+            f"step_{k}": {"step_count": frame, name: [value]}
+            for k, (frame, value) in enumerate(zip(frames, values, strict=True))
         }
-        steps["absolute_metrics"] = {"return": [rewards[-1]]}
+        steps["absolute_metrics"] = {name: [values[-1]]}
         environment = data.setdefault(result.environment, {})
         algorithms = environment.setdefault(result.task, {})
         algorithms.setdefault(result.algorithm, {})[f"seed_{result.seed}"] = steps
@@ -161,7 +179,8 @@ def _with_aggregate(scores: Scores, tasks: Sequence[str]) -> dict[str, Scores]:
 def _scaled(scores: Scores) -> Scores:
     low = np.min([x.min((0, 2)) for x in scores.values()], axis=0)[:, None]
     high = np.max([x.max((0, 2)) for x in scores.values()], axis=0)[:, None]
-    return {name: (x - low) / (high - low) for name, x in scores.items()}
+    span = np.where(high > low, high - low, 1)  # of a task on which nobody ever won
+    return {name: (x - low) / span for name, x in scores.items()}
 
 
 def _improvement(

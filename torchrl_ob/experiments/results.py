@@ -13,52 +13,54 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, nearest
 from torchrl_ob.experiments.settings import NOT_TRAINING, leaves
 
 __all__ = ["Result", "Scores", "differences", "read_results", "score_matrices"]
 
 Scores = dict[str, NDArray[np.float64]]
-"""For each algorithm, the rewards ``[seeds, tasks, evaluations]``."""
+"""For each algorithm, the values ``[seeds, tasks, evaluations]``."""
 
 NOT_COMPARED = ("seed", "device", "env", *NOT_TRAINING)
 
 
 @dataclass
 class Result:
-    """One run: what it was, and the mean episode reward at every evaluation."""
+    """One run: what it was, and the mean over episodes of a metric at every evaluation."""
 
     folder: Path
     task: str
     algorithm: str
     seed: int
-    rewards: dict[int, float]  # by frame
+    values: dict[int, float]  # by frame
     settings: dict[str, Any]  # whatever may differ between runs, by key
     environment: str
 
 
 def read_results(
-    folders: Iterable[Path], exploration: str = "deterministic"
+    folders: Iterable[Path], exploration: str = "deterministic", metric: str = "reward"
 ) -> tuple[list[Result], list[Path]]:
     """The runs in some folders.
 
-    A task is named by its scenario, and an algorithm by its advantage. Where runs of one name differ
+    A task is named by its scenario, or by its environment and map, and an algorithm by its advantage. Where runs of one name differ
     in more than their seed, what differs is added to the name.
 
     Args:
         folders: of runs, or above runs, such as that of a sweep.
         exploration: ``"deterministic"`` or ``"stochastic"`` evaluation.
+        metric: what of an evaluation is read: ``"reward"``, one group's such as
+            ``"reward_adversary"``, or ``"win_rate"``.
 
     Returns:
         One result a run, and the runs that failed before their first evaluation.
 
     Raises:
         ExperimentError: where a folder has no run, no run has an evaluation, two runs are the same,
-            or runs were evaluated on different episodes.
+            runs were evaluated on different episodes, or one has no such metric.
     """
     runs = [run for folder in folders for run in _runs(folder)]
-    never = [run for run in runs if not _evaluations(run, exploration).is_file()]
-    results = [_read(run, exploration) for run in runs if run not in never]
+    never = [run for run in runs if not _evaluations(run, exploration)]
+    results = [_read(run, exploration, metric) for run in runs if run not in never]
     if not results:
         raise ExperimentError(f"no run was evaluated yet: {', '.join(map(str, never))}.")
     for name in ("task", "algorithm"):
@@ -84,7 +86,7 @@ def read_results(
 
 
 def score_matrices(results: Sequence[Result]) -> tuple[Scores, list[str], list[int]]:
-    """Rewards as rliable takes them.
+    """Values as rliable takes them.
 
     Args:
         results: of runs; those that went on longer are cut to the frames that all have.
@@ -97,7 +99,7 @@ def score_matrices(results: Sequence[Result]) -> tuple[Scores, list[str], list[i
             task, and where the runs have no evaluation at the same frame.
     """
     tasks = sorted({result.task for result in results})
-    frames = sorted(set.intersection(*(set(result.rewards) for result in results)))
+    frames = sorted(set.intersection(*(set(result.values) for result in results)))
     if not frames:
         raise ExperimentError(
             "the runs have no evaluation at the same frame: give them the same evaluation.interval."
@@ -115,7 +117,7 @@ def score_matrices(results: Sequence[Result]) -> tuple[Scores, list[str], list[i
         scores[algorithm] = np.array(
             [
                 [
-                    [result.rewards[frame] for frame in frames]
+                    [result.values[frame] for frame in frames]
                     for result in mine
                     if result.task == task
                 ]
@@ -152,20 +154,27 @@ def _runs(folder: Path) -> list[Path]:
     return runs
 
 
-def _evaluations(folder: Path, exploration: str) -> Path:
-    return folder / "metrics" / "scalars" / "eval" / f"{exploration}_reward.csv"
+def _evaluations(folder: Path, exploration: str) -> dict[str, Path]:
+    """The files of a run's evaluations, by metric."""
+    paths = (folder / "metrics" / "scalars" / "eval").glob(f"{exploration}_*.csv")
+    return {path.stem.removeprefix(f"{exploration}_"): path for path in paths}
 
 
-def _read(folder: Path, exploration: str) -> Result:
-    rows = (line.split(",") for line in _evaluations(folder, exploration).read_text().splitlines())
+def _read(folder: Path, exploration: str, metric: str) -> Result:
+    paths = _evaluations(folder, exploration)
+    if metric not in paths:
+        raise ExperimentError(f"{folder} has no evaluation of {metric!r}: {nearest(metric, paths)}")
+    rows = (line.split(",") for line in paths[metric].read_text().splitlines())
     choices = json.loads((folder / "run.json").read_text())["choices"]
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    env = config["env"]
+    names = [choices["env"], *(env[key] for key in ("map_name", "task") if key in env)]
     return Result(
         folder=folder,
-        task=config["env"].get("scenario", choices["env"]),
+        task=env.get("scenario", " ".join(names)),
         algorithm=choices["advantage"],
         seed=config["seed"],
-        rewards={int(frame): float(reward) for frame, reward in rows},
+        values={int(frame): float(value) for frame, value in rows},
         settings=leaves(config),
         environment=choices["env"],
     )
