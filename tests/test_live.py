@@ -130,6 +130,22 @@ def bar_groups(figure):
     return [c for c in figure.axes[0].containers if hasattr(c, "patches")]
 
 
+def test_the_picture_has_a_row_for_each_group_of_agents(tmp_path):
+    for group, value in (("cats", 2), ("mice", 3)):
+        for name in ("variance/v_over_ob", "variance/ob/agent_0", "critic/q_spread"):
+            path = tmp_path / "scalars" / group / f"{name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"10,{value}\n20,{value}\n")
+    panels = plot_live(tmp_path).axes
+    drawn = [(x.get_title(), [y.get_ydata()[0] for y in x.get_lines()]) for x in panels]
+    assert drawn == [
+        ("cats: variance over OB's", [2]),
+        ("cats: critic", [2]),
+        ("mice: variance over OB's", [3]),
+        ("mice: critic", [3]),
+    ]
+
+
 def test_picture_of_an_empty_folder_says_what_it_wants(tmp_path):
     with pytest.raises(FileNotFoundError, match="the folder of the experiment"):
         plot_live(tmp_path)

@@ -93,38 +93,42 @@ def plot_live(folder: str | Path) -> Any:
     """Curves of :func:`~torchrl_ob.diagnostics.variance_metrics` over training, from a csv log.
 
     Args:
-        folder: of the experiment of a TorchRL :class:`~torchrl.record.CSVLogger`; the files
-            ``scalars/variance/*_over_ob.csv`` and ``scalars/critic/*.csv`` below it are read.
+        folder: of the experiment of a TorchRL :class:`~torchrl.record.CSVLogger`, which for a run of
+            ``torchrl-ob`` is its folder ``metrics``; the files ``scalars/variance/*_over_ob.csv`` and
+            ``scalars/critic/*.csv`` below it are read, and those of every group of agents that
+            was logged with a prefix.
 
     Returns:
-        The figure.
+        The figure, with a row for each group.
 
     Raises:
         FileNotFoundError: where there are none.
     """
     scalars = Path(folder) / "scalars"
-    groups = {
-        "variance over OB's": sorted(scalars.glob("variance/*_over_ob.csv")),
-        "critic": sorted(scalars.glob("critic/*.csv")),
-    }
-    if not any(groups.values()):
+    patterns = {"variance over OB's": "variance/*_over_ob.csv", "critic": "critic/*.csv"}
+    scales = {"variance over OB's": "log", "critic": "linear"}
+    groups = sorted({x.parents[1] for part in patterns.values() for x in scalars.rglob(part)})
+    if not groups:
         raise FileNotFoundError(
             f"no variance or critic metrics in {scalars}. Give the folder of the experiment, "
             "log_dir/exp_name of the CSVLogger that variance_metrics were logged to."
         )
-    figure, axes = _figure(9, 3, columns=2)
-    for (title, paths), panel in zip(groups.items(), axes, strict=True):
-        for path in paths:
-            with path.open(newline="") as file:
-                steps, values = zip(*((int(x), float(y)) for x, y in csv.reader(file)), strict=True)
-            panel.plot(steps, values, marker=".", label=path.stem)
-        panel.set(title=title, xlabel="frames")
-        if paths:
-            panel.legend()
+    figure, axes = _figure(9, 3 * len(groups), rows=len(groups), columns=2)
+    panels = iter(axes.flat)
+    for group in groups:
+        names = group.relative_to(scalars).parts  # none where there is one group
+        for title, pattern in patterns.items():
+            panel = next(panels)
+            for path in sorted(group.glob(pattern)):
+                with path.open(newline="") as file:
+                    points = [(int(x), float(y)) for x, y in csv.reader(file)]
+                panel.plot(*zip(*points, strict=True), marker=".", label=path.stem)
+                panel.legend()
+            panel.set(title=": ".join([*names, title]), xlabel="frames", yscale=scales[title])
     return figure
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -132,7 +136,7 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
             "pictures need matplotlib: pip install 'torchrl-ob[plots]', or matplotlib itself."
         ) from error
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(rows, columns)
 
 
 def _errors(estimate: Estimate) -> list[list[float]]:

@@ -13,7 +13,7 @@ COLUMNS = 4
 
 
 def plot_metrics(metrics: Path) -> Figure:
-    r"""Every metric over frames.
+    r"""Every metric over frames, rewards first.
 
     Args:
         metrics: folder of TorchRL's csv logger, with one file a metric under ``scalars``.
@@ -25,13 +25,18 @@ def plot_metrics(metrics: Path) -> Figure:
         >>> import tempfile, pathlib
         >>> from torchrl_ob.experiments.curves import plot_metrics
         >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> (folder / "scalars").mkdir()
-        >>> _ = (folder / "scalars" / "reward.csv").write_text("100,0.5\n200,0.7\n")
-        >>> plot_metrics(folder).axes[0].lines[0].get_ydata().tolist()
+        >>> for name in ("critic/q_spread", "entropy", "eval/reward"):
+        ...     path = folder / "scalars" / f"{name}.csv"
+        ...     path.parent.mkdir(parents=True, exist_ok=True)
+        ...     _ = path.write_text("100,0.5\n200,0.7\n")
+        >>> panels = plot_metrics(folder).axes
+        >>> panels[0].lines[0].get_ydata().tolist()
         [0.5, 0.7]
+        >>> [panel.get_title() for panel in panels][:3]
+        ['eval/reward', 'critic/q_spread', 'entropy']
     """
     scalars = metrics / "scalars"
-    paths = sorted(scalars.rglob("*.csv"), key=lambda path: (path.parent == scalars, path))
+    paths = sorted(scalars.rglob("*.csv"), key=lambda path: _place(path.relative_to(scalars)))
     rows = -(-len(paths) // COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 2.6 * rows), layout="constrained")
     panels = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
@@ -43,3 +48,7 @@ def plot_metrics(metrics: Path) -> Figure:
     for panel in panels[len(paths) :]:
         panel.axis("off")
     return figure
+
+
+def _place(path: Path) -> tuple[bool, bool, Path]:
+    return path.parts[0] not in ("eval", "train"), len(path.parts) == 1, path
