@@ -180,7 +180,9 @@ def test_groups_are_those_of_the_config():
     assert make(group_map=named).group_map == named
     assert len(make(group_map="one_group_per_agent").group_map) == 4
     mixed = {"a": ["adversary_0", "agent_0"], "b": ["adversary_1", "adversary_2"]}
-    with pytest.raises(ExperimentError, match=r"group 'a' .*one_group_per_agent.*adversary_0, "):
+    with pytest.raises(
+        ExperimentError, match=r"group 'a' .*one_group_per_agent.*\[adversary_0\], "
+    ):
         make(group_map=mixed)
     with pytest.raises(ExperimentError, match=r"VMAS refuses .*group_map"):
         make(group_map={"a": ["nobody"]})

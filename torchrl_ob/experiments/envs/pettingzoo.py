@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import pkgutil
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from torchrl.envs.libs.pettingzoo import PettingZooWrapper
 
 from torchrl_ob.experiments.envs.several import several_envs
 from torchrl_ob.experiments.envs.teams import read_group_map, team_env
-from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
 __all__ = ["make_pettingzoo"]
 
@@ -99,8 +100,16 @@ def _module(task: str) -> Any:
         return importlib.import_module(task)
     except ImportError as error:
         name = error.name if isinstance(error, ModuleNotFoundError) else None
-        remedy = f"pip install {name.split('.')[0]}" if name else first_line(error)
+        remedy = _remedy(name) if name else first_line(error)
         raise ExperimentError(f"env.task={task} cannot be imported: {remedy}") from error
+
+
+def _remedy(missing: str) -> str:
+    package, _, name = missing.rpartition(".")
+    if not package or importlib.util.find_spec(package.split(".")[0]) is None:
+        return f"pip install {missing.split('.')[0]}"
+    modules = pkgutil.iter_modules(getattr(importlib.import_module(package), "__path__", []))
+    return f"{package} has no {name!r}: {nearest(name, [x.name for x in modules])}"
 
 
 class _Game(PettingZooWrapper):
@@ -114,7 +123,7 @@ class _Game(PettingZooWrapper):
                     raise ExperimentError(
                         f"agents of the group {group!r} observe or act in different spaces, and those of a "
                         "group share one: take env.group_map=one_group_per_agent, or name groups of equal "
-                        f"agents, env.group_map={{{group}: [{', '.join(agents)}], ...}}."
+                        f"agents, env.group_map={{{group}: [{agents[0]}], ...}}."
                     )
 
     def _reset_parallel(self, **options: Any) -> Any:

@@ -63,8 +63,8 @@ def make_smacv2(
         from smacv2.env.starcraft2.maps.smac_maps import get_smac_map_registry
     except ModuleNotFoundError as error:
         raise ExperimentError(
-            f"StarCraft II needs the package smacv2, and {error.name} is missing: install it from "
-            "github.com/oxwhirl/smacv2"
+            f"StarCraft II needs the package smacv2, and {error.name} is missing: pip install "
+            "git+https://github.com/oxwhirl/smacv2, and the game as it says there"
         ) from error
     maps = get_smac_map_registry()
     if map_name not in maps:

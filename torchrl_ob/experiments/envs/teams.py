@@ -87,7 +87,7 @@ def groups_of(env: EnvBase) -> list[str]:
             raise ExperimentError(
                 f"agents of the group {group!r} observe or act in spaces of different sizes, and those of a "
                 "group share one: take env.group_map=one_group_per_agent, or name groups of equal agents, "
-                f"env.group_map={{{group}: [{', '.join(env.group_map[group])}], ...}}."
+                f"env.group_map={{{group}: [{env.group_map[group][0]}], ...}}."
             )
     return list(env.group_map)
 
