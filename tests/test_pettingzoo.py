@@ -11,7 +11,6 @@ from torchrl.envs import check_env_specs
 from torchrl_ob.experiments.building import build
 from torchrl_ob.experiments.envs.pettingzoo import make_pettingzoo
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.running import run
 
 pytestmark = ignored_warnings
 HUNT = ("env=pettingzoo", "env.task=hunt_game", "env.num_envs=20", "evaluation.num_envs=5")
@@ -87,7 +86,8 @@ def test_both_groups_learn_to_act_on_what_the_other_does(tmp_path):
 @pytest.mark.parametrize("advantage", ["ob", "gae"])
 def test_agents_that_leave_take_no_part(advantage, tmp_path):
     leave = ("env.use_mask=true", "++env.scenario_kwargs.leave=true", f"advantage={advantage}")
-    parts = run(configure(*HUNT, *leave), tmp_path)
+    parts = build(configure(*HUNT, *leave), tmp_path)
+    parts.trainer.train()
     assert len(scalars(tmp_path)) > 10
     trainer, (hounds, hare) = parts.trainer, parts.learners
     assert (hounds.group, hare.group) == ("hound", "hare")

@@ -112,7 +112,9 @@ def test_a_report_of_one_group_or_of_battles_won(tmp_path):
     assert table(text)["all tasks, scaled", "ob", "2"][0].startswith("0.500 [")
     data = json.loads((tmp_path / "report/marl_eval.json").read_text())["smax"]["smax 3m"]
     assert data["ob"]["seed_1"]["absolute_metrics"] == {"win_rate": [1]}
-    with pytest.raises(ExperimentError, match="no evaluation of 'prey': choose from .*reward_prey"):
+    with pytest.raises(
+        ExperimentError, match=r"no evaluation of 'prey': choose from .*reward_prey"
+    ):
         write_report([tmp_path], tmp_path / "report", metric="prey")
 
 

@@ -38,12 +38,16 @@ def plot_metrics(metrics: Path) -> Figure:
     scalars = metrics / "scalars"
     paths = sorted(scalars.rglob("*.csv"), key=lambda path: _place(path.relative_to(scalars)))
     rows = -(-len(paths) // COLUMNS)
-    figure = Figure(figsize=(4 * COLUMNS, 2.6 * rows), layout="constrained")
+    width, height = 4 * COLUMNS, 2.6 * rows
+    figure = Figure(figsize=(width, height))
+    # margins in inches: a layout that matplotlib finds takes as long as all the rest
+    figure.subplots_adjust(0.7 / width, 0.3 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.25, 0.3)
     panels = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
     for path, panel in zip(paths, panels, strict=False):
         with path.open(newline="") as file:
             points = [(int(frame), float(value)) for frame, value in csv.reader(file)]
         panel.plot(*zip(*points, strict=True), marker=".")
+        panel.ticklabel_format(axis="y", scilimits=(-3, 4))  # short ones, beside the next panel
         panel.set_title(path.relative_to(scalars).with_suffix("").as_posix())
     for panel in panels[len(paths) :]:
         panel.axis("off")
