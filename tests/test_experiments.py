@@ -303,3 +303,6 @@ def test_the_command_says_what_it_takes(tmp_path):
         assert failed.returncode == 1
         (line,) = failed.stderr.splitlines()
         assert line.startswith(f"torchrl-ob: {message}")
+    sweep = call("train", "-m", f"hydra.sweep.dir={tmp_path / 's'}", "env.scenario=nowhere,nobody")
+    assert "#1 : env.scenario=nobody" in sweep.stdout  # it goes on after a run that failed
+    assert sweep.returncode == 1

@@ -95,6 +95,7 @@ def _positive(text: str) -> int:
 def _train(arguments: list[str]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import DictConfig
 
     from torchrl_ob.experiments.optimizers import register_optimizers
@@ -110,7 +111,11 @@ def _train(arguments: list[str]) -> None:
         try:
             run(config, Path(of_hydra.runtime.output_dir), dict(of_hydra.runtime.choices))
         except (ExperimentError, ModuleNotFoundError) as error:
-            sys.exit(_line(error))  # here, for Hydra has a line of its own to say before it
+            if (
+                of_hydra.mode is RunMode.MULTIRUN
+            ):  # the other runs go on, and Hydra says which failed
+                raise
+            sys.exit(_line(error))
 
     register_optimizers()
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every buffer it makes
