@@ -32,6 +32,13 @@ def test_the_diagnostics_run_on_it(scope, capsys):
     assert scope["branches"].returns.shape == (2, 16, 8, 8, 3)
 
 
+def test_the_dueling_critic_is_fitted_on_it(scope):
+    found = run("readme-dueling", dict(scope))
+    assert found["losses"]["loss_objective"].isfinite()
+    assert found["critic"].scale > 0
+    assert found["report"]["critic/effect_explained"] == 0  # measured before the fit
+
+
 def test_the_groups_learn_from_advantages_of_their_own(scope):
     run("readme-groups", scope)
     for group, n in (("adversary", 3), ("agent", 1)):

@@ -41,7 +41,9 @@ class ObAdvantage(JointAdvantage):
         signal: ``"lambda_return"`` for :math:`X = G - b` (the paper's code) or ``"critic"`` for
             :math:`X = Q - b` (the paper's equations).
         bootstrap: the next action in the return is ``"sampled"`` from the policy, or the own next
-            action is averaged over its candidates while the others' are sampled: ``"expected"``.
+            action is averaged over its candidates while the others' are sampled: ``"expected"``. With
+            ``"control_variate"`` what Q knows of later actions is taken off the return, see
+            :func:`~torchrl_ob.functional.control_variate`: for a critic that sees the action.
         rule: how the expectation over a continuous own action is taken: ``"gauss"``, ``"grid"``,
             ``"sobol"`` or ``"monte_carlo"``. Discrete actions are enumerated whatever it is.
         num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default as
