@@ -171,6 +171,14 @@ def test_a_new_scale_leaves_the_action_part_as_it_is(backbone):
     torch.testing.assert_close(critic(td.clone())[Q], before)
 
 
+def test_without_epochs_q_stays_a_state_value():
+    critic = DuelingCritic(N, D, OBS, hidden_dim=8)
+    advantage = make_advantage(critic)
+    td = transitions(4, 6)
+    ActionEffectFit(advantage, num_epochs=0)(td)
+    torch.testing.assert_close(critic(td)[Q], critic.state_value(td), rtol=0, atol=0)
+
+
 def test_where_nothing_is_left_the_fit_stays_finite():
     critic = DuelingCritic(N, D, OBS, hidden_dim=8)
     advantage = make_advantage(critic, gamma=0.0)

@@ -41,7 +41,7 @@ class ActionEffectFit:
     Keyword Args:
         lmbda: trace decay λ of the return.
         lr: learning rate, of Adam.
-        num_epochs: passes over a batch.
+        num_epochs: passes over a batch; with none A stays zero, and Q is a state value.
         minibatch_size: in steps.
 
     Raises:
@@ -99,7 +99,8 @@ class ActionEffectFit:
             effects = torch.cat([critic._network(o, s, a).squeeze(-1) for o, s, a in chunks])
             before = critic.scale * effects
             explained = 1 - (residual - before).var() / residual.var()
-            self._rescale(residual.std())
+            if self.num_epochs:
+                self._rescale(residual.std())
             target = residual / critic.scale
         for _ in range(self.num_epochs):
             order = torch.randperm(len(target), device=target.device)

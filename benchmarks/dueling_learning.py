@@ -1,0 +1,71 @@
+"""Does a critic that sees the action learn faster: MAPPO with OB and the dueling critic against MAPPO with GAE.
+
+Paired seeds on VMAS tasks, at equal frames: *gae* with TorchRL's state value; *v*, the dueling critic whose action part is
+never fitted (a state value of the same network, to tell the network from the baseline); *ob*, ``experiment=dueling``.
+What is compared is the mean episode reward over all batches of a run (the area under the learning curve):
+interquartile means over seeds, and of the differences of the same seed, with 95% bootstrap intervals (rliable).
+
+``python benchmarks/dueling_learning.py [scenario ...]``: navigation and balance by default, 30 runs of a minute or two on one core
+each. Runs that are already in ``runs/dueling_learning`` are kept. ``SMOKE=1`` for two runs of seconds.
+"""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from rliable import library, metrics
+
+SMOKE = os.environ.get("SMOKE") == "1"
+RUNS = Path("runs") / "dueling_learning"
+SEEDS = range(1 if SMOKE else 5)
+SCENARIOS = ("navigation", "balance")
+METHODS = {
+    "gae": ["advantage=gae", "loss=mappo", "value_norm=popart"],
+    "v": ["experiment=dueling", "advantage=ob", "trainer.action_effect.num_epochs=0"],
+    "ob": ["experiment=dueling"],
+}
+SIZES = ["total_frames=60_000", "checkpoint.interval=60_000", "evaluation.interval=12_000"]
+if SMOKE:
+    METHODS.pop("v")
+    SIZES = ["collector.frames_per_batch=80", "env.num_envs=4", "env.max_steps=20"]
+    SIZES += ["total_frames=160", "evaluation.interval=80", "checkpoint.interval=80"]
+    SIZES += ["evaluation.num_envs=2", "trainer.minibatch_size=40", "trainer.num_epochs=1"]
+
+
+def area(scenario: str, method: str, seed: int) -> float:
+    """Mean episode reward over the batches of a run, which is made where there is none."""
+    folder = RUNS / scenario / f"{method}-{seed}"
+    command = [sys.executable, "-m", "torchrl_ob.train", "train", *METHODS[method], *SIZES]
+    command += [f"env.scenario={scenario}", "scheduler=constant", f"seed={seed}"]
+    command += ["progress_bar=false", "resume=auto", f"hydra.run.dir={folder}"]
+    if scenario != "give_way":  # which has its own number of agents
+        command.append("env.scenario_kwargs.n_agents=4")
+    if not (folder / "evaluation.json").is_file():
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with (folder / "metrics" / "scalars" / "train" / "episode_reward.csv").open() as file:
+        return float(np.mean([float(value) for _, value in csv.reader(file)]))
+
+
+def estimate(values: np.ndarray) -> str:
+    """Interquartile mean over seeds with its interval."""
+    scores, intervals = library.get_interval_estimates(
+        {"x": values[:, None]}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=5_000
+    )
+    low, high = intervals["x"][:, 0]
+    return f"{scores['x'][0]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    others = [f"ob - {method}" for method in METHODS if method != "ob"]
+    print("| task | " + " | ".join([*METHODS, *others]) + " |")
+    print("| --- " * (1 + len(METHODS) + len(others)) + "|")
+    for scenario in sys.argv[1:] or (SCENARIOS[:1] if SMOKE else SCENARIOS):
+        areas = {
+            method: np.array([area(scenario, method, seed) for seed in SEEDS]) for method in METHODS
+        }
+        cells = [estimate(values) for values in areas.values()]
+        cells += [estimate(areas["ob"] - areas[x]) for x in METHODS if x != "ob"]
+        print(f"| {scenario} | " + " | ".join(cells) + " |", flush=True)
