@@ -106,3 +106,14 @@ def random_batch(batch, action, observation_dim=4, group="agents", dtype=torch.f
     }
     td = TensorDict({group: agents().set("action", action), "next": following}, batch)
     return td
+
+
+class Plain(TensorDictModuleBase):
+    """A critic as a user would write it: forward and nothing else."""
+
+    def __init__(self, critic):
+        super().__init__()
+        self.critic, self.in_keys, self.out_keys = critic, critic.in_keys, critic.out_keys
+
+    def forward(self, tensordict):
+        return self.critic(tensordict)

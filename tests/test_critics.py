@@ -1,8 +1,7 @@
 import pytest
 import torch
-from games import FunctionCritic
+from games import FunctionCritic, Plain
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import VmasEnv
 from torchrl.modules import PopArtValueNorm
 
@@ -42,17 +41,6 @@ def random_inputs(encoding, *batch):
         "action": random_actions(encoding, *batch, N),
     }
     return TensorDict({"agents": agents, "state": torch.randn(*batch, S)}, batch)
-
-
-class Plain(TensorDictModuleBase):
-    """A critic as a user would write it: forward and nothing else."""
-
-    def __init__(self, critic):
-        super().__init__()
-        self.critic, self.in_keys, self.out_keys = critic, critic.in_keys, critic.out_keys
-
-    def forward(self, tensordict):
-        return self.critic(tensordict)
 
 
 def slow_loop(critic, td, actions):

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from games import Plain
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModuleBase
 
 from torchrl_ob import JointQCritic
 from torchrl_ob.groups import GroupQCritic, join_critics
@@ -54,18 +54,6 @@ def critic_of(name, **options):
 
 def views(**options):
     return join_critics({name: critic_of(name, **options) for name in GROUPS})
-
-
-class Plain(TensorDictModuleBase):
-    """A critic without a fast path."""
-
-    def __init__(self, critic):
-        super().__init__()
-        self.critic = critic
-        self.in_keys, self.out_keys = critic.in_keys, critic.out_keys
-
-    def forward(self, tensordict):
-        return self.critic(tensordict)
 
 
 def value(critic, td):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -241,8 +242,7 @@ class JointQCritic(TensorDictModuleBase):
             The sum over the agents, ``[N, hidden_dim]``, N being the number of states in the batch.
         """
         observation, _, action = self._inputs(tensordict)
-        chunks = zip(*self._split(1, observation, action), strict=True)
-        return torch.cat([self.backbone.messages(o, a) for o, a in chunks])
+        return self._in_chunks(self.backbone.messages, 1, observation, action)
 
     def encode_action(self, action: Tensor) -> Tensor:
         """Actions ``[..., *event]`` as features of the network, ``[..., action_dim]``."""
@@ -265,14 +265,14 @@ class JointQCritic(TensorDictModuleBase):
         tensors = [*inputs, *(() if own is None else (own,))]
         if others is not None:
             tensors.append(others.messages)
-        values = []
-        for observation, state, action, *rest in zip(
-            *self._split(num_candidates, *tensors), strict=True
-        ):
+
+        def evaluate(observation: Tensor, state: Tensor, action: Tensor, *more: Tensor) -> Tensor:
+            rest = list(more)
             shown = None if others is None else others._replace(messages=rest.pop())
             chosen = self.encode_action(rest.pop()) if rest else None
-            values.append(self._evaluate(observation, state, action, chosen, shown))
-        return torch.cat(values)
+            return self._evaluate(observation, state, action, chosen, shown)
+
+        return self._in_chunks(evaluate, num_candidates, *tensors)
 
     def _evaluate(
         self,
@@ -283,10 +283,13 @@ class JointQCritic(TensorDictModuleBase):
         others: Others | None,
     ) -> Tensor:
         """Values ``[N, n, K]`` of encoded own actions ``[N, n, K, a]``; those taken by default."""
-        values = self._network(observation, state, action, own, others)
-        if self.value_norm is not None:
-            values = self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
-        return values
+        return self._denormalized(self._network(observation, state, action, own, others))
+
+    def _denormalized(self, values: Tensor) -> Tensor:
+        """Values of a network that works in normalised ones, where there is a norm."""
+        if self.value_norm is None:
+            return values
+        return self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
 
     def _network(
         self,
@@ -306,14 +309,17 @@ class JointQCritic(TensorDictModuleBase):
             return (every * (action.unsqueeze(-2) if own is None else own)).sum(-1)
         return backbone(observation, state, action, own).squeeze(-1)
 
-    def _split(self, num_candidates: int, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
-        """Tensors in chunks of states whose activations take ``chunk_bytes`` in each layer."""
+    def _in_chunks(
+        self, function: Callable[..., Tensor], num_candidates: int, *tensors: Tensor
+    ) -> Tensor:
+        """A function of states, in chunks whose activations take ``chunk_bytes`` in each layer."""
         widest = num_candidates * self.hidden_dim  # of an agent's activations
         if self.all_actions_at_once:
             widest = max(self.hidden_dim, num_candidates * self.action_dim)
         bytes_per_state = self.action_shape[0] * widest * tensors[0].element_size()
         size = max(1, self.chunk_bytes // max(bytes_per_state, 1))
-        return [tensor.split(size) for tensor in tensors]
+        chunks = zip(*(tensor.split(size) for tensor in tensors), strict=True)
+        return torch.cat([function(*chunk) for chunk in chunks])
 
     def _inputs(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
         """Observation ``[N, n, o]``, state ``[N, s]`` and encoded joint action ``[N, n, a]``."""

@@ -53,9 +53,18 @@ class DuelingCritic(JointQCritic):
         Args:
             tensordict: with the critic's inputs, of batch size ``[*B]``.
         """
-        inputs = zip(*self._split(1, *self._inputs(tensordict)), strict=True)
-        values = torch.cat([self._state_value(*chunk[:2]) for chunk in inputs])
+        observation, state, _ = self._inputs(tensordict)
+        values = self._in_chunks(self._state_value, 1, observation, state)
         return values.reshape(*tensordict.batch_size, *values.shape[1:])
+
+    def action_effect(self, tensordict: TensorDictBase) -> Tensor:
+        """A of the joint action, before it is multiplied by ``scale``, ``[*B, n, 1]``.
+
+        Args:
+            tensordict: with the critic's inputs, of batch size ``[*B]``.
+        """
+        effects = self._in_chunks(self._network, 1, *self._inputs(tensordict))
+        return effects.reshape(*tensordict.batch_size, *effects.shape[1:])
 
     def _evaluate(
         self,
@@ -73,7 +82,4 @@ class DuelingCritic(JointQCritic):
     def _state_value(self, observation: Tensor, state: Tensor) -> Tensor:
         """V, ``[N, n, 1]``."""
         blank = observation.new_zeros(*observation.shape[:2], 0)
-        value: Tensor = self.value_backbone(observation, state, blank).squeeze(-1)
-        if self.value_norm is not None:
-            value = self.value_norm.denormalize(value.unsqueeze(-1)).squeeze(-1)
-        return value
+        return self._denormalized(self.value_backbone(observation, state, blank).squeeze(-1))

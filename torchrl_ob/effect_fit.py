@@ -93,11 +93,9 @@ class ActionEffectFit:
         """
         critic = self.critic
         with torch.no_grad():
-            residual = self.residual(batch).reshape(batch.numel(), -1)
-            inputs = critic._inputs(batch)
-            chunks = zip(*critic._split(1, *inputs), strict=True)
-            effects = torch.cat([critic._network(o, s, a).squeeze(-1) for o, s, a in chunks])
-            before = critic.scale * effects
+            residual = self.residual(batch).flatten(0, batch.ndim - 1)
+            steps = batch.select(*critic.in_keys).reshape(-1)
+            before = critic.scale * critic.action_effect(steps)
             explained = 1 - (residual - before).var() / residual.var()
             if self.num_epochs:
                 self._rescale(residual.std())
@@ -105,8 +103,7 @@ class ActionEffectFit:
         for _ in range(self.num_epochs):
             order = torch.randperm(len(target), device=target.device)
             for index in order.split(self.minibatch_size):
-                observation, state, action = (x[index] for x in inputs)
-                effect = critic._network(observation, state, action).squeeze(-1)
+                effect = critic.action_effect(steps[index])
                 nn.functional.mse_loss(effect, target[index]).backward()
                 self.optimizer.step()
                 self.optimizer.zero_grad()  # the loss's optimiser has these parameters too
