@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mappo import collect, mappo_with_ob
 from tensordict import TensorDictBase
 from torch import nn
-from torchrl.envs import EnvBase, ExplorationType, VmasEnv, set_exploration_type
+from torchrl.envs import EnvBase, VmasEnv
 from torchrl.modules import PopArtValueNorm, ProbabilisticActor
-from torchrl.objectives.multiagent import MAPPOLoss
 
 from torchrl_ob import ActionEffectFit, DuelingCritic, JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import (
@@ -60,22 +60,11 @@ class Way:
     def __init__(
         self, env: EnvBase, policy: ProbabilisticActor, effect: float | None, **options: Any
     ) -> None:
-        norm = PopArtValueNorm(shape=1)
         kind = JointQCritic if effect is None else DuelingCritic
-        critic = kind.from_env(env, value_norm=norm)
-        self.loss = MAPPOLoss(
-            policy,
-            critic,
-            value_norm=norm,
-            entropy_coeff=1e-4,
-            normalize_advantage=True,
-            normalize_advantage_exclude_dims=(-2,),
+        critic = kind.from_env(env, value_norm=PopArtValueNorm(shape=1))
+        self.loss, self.advantage = mappo_with_ob(
+            env, policy, critic, gamma=GAMMA, lmbda=LMBDA, **options
         )
-        self.advantage = ObAdvantage(
-            actor_network=policy, value_network=critic, gamma=GAMMA, lmbda=LMBDA, **options
-        )
-        self.loss.make_value_estimator(self.advantage)
-        self.loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, action=env.action_key)
         self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=3e-4)
         self.fit = None
         if effect is not None and effect >= 0:
@@ -93,12 +82,6 @@ def make_ways(env: EnvBase, policy: ProbabilisticActor) -> dict[str, Way]:
         ways[f"dueling, λ = {lmbda}"] = Way(env, policy, lmbda)
     ways["dueling, λ = 0.5, cv"] = Way(env, policy, 0.5, bootstrap="control_variate")
     return ways
-
-
-def collect(env: EnvBase, policy: ProbabilisticActor) -> TensorDictBase:
-    """A batch of trajectories, ``[envs, steps]``."""
-    with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
-        return env.rollout(NUM_STEPS, policy, break_when_any_done=False)
 
 
 def update(ways: dict[str, Way], batch: TensorDictBase) -> None:
@@ -136,15 +119,12 @@ def upper_bound(
     wide = states.unsqueeze(1).expand(*effect.shape[:2]).contiguous()
     critic = DuelingCritic.from_env(env)
     critic.scale.fill_(effect.std())
-    inputs = critic._inputs(wide.set(env.action_key, branches.actions))
-    target = effect.flatten(0, 1) / critic.scale
+    steps = wide.set(env.action_key, branches.actions).select(*critic.in_keys).reshape(-1)
+    target = effect.flatten(0, 1).unsqueeze(-1) / critic.scale
     optimizer = torch.optim.Adam(critic.backbone.parameters(), lr=1e-3)
     for _ in range(NUM_EPOCHS):
         for index in torch.randperm(len(target)).split(MINIBATCH_SIZE):
-            observation, state, action = (x[index] for x in inputs)
-            loss = nn.functional.mse_loss(
-                critic._network(observation, state, action).squeeze(-1), target[index]
-            )
+            loss = nn.functional.mse_loss(critic.action_effect(steps[index]), target[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -181,7 +161,7 @@ def measure(
     options: Any = {"num_actions": BRANCHES, "horizons": [HORIZON], "gamma": GAMMA}
     branches = branch(at, states, policy, num_continuations=BRANCHES, seed=seed, **options)
     test = states, branches.actions, branches.returns[0]
-    batch, rows = collect(env, policy), {}
+    batch, rows = collect(env, policy, NUM_STEPS), {}
     for name, way in ways.items():
         rows[name] = against_truth(way.advantage.value_network, env, *test)
         rows[name]["variance"] = variance_in_training(way.advantage, batch)
@@ -202,7 +182,7 @@ def main(scenario: str, writer: Any) -> dict[str, dict[str, float]]:
     policy = policy_from_env(env)
     ways, rows = make_ways(env, policy), {}
     for k in range(1, max(MEASURED) + 1):
-        update(ways, collect(env, policy))
+        update(ways, collect(env, policy, NUM_STEPS))
         if k in MEASURED:
             rows = measure(env, policy, ways, seed=k)
             for name, row in rows.items():

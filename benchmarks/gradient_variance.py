@@ -25,10 +25,9 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from tensordict import TensorDictBase
-from torchrl.envs import EnvBase, ExplorationType, VmasEnv, set_exploration_type
+from mappo import collect, mappo_with_ob
+from torchrl.envs import EnvBase, VmasEnv
 from torchrl.modules import PopArtValueNorm, ProbabilisticActor
-from torchrl.objectives.multiagent import MAPPOLoss
 
 from torchrl_ob import JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import (
@@ -59,37 +58,18 @@ BASELINES = ("none", "v", "coma")
 CSV = Path("runs") / "gradient_variance.csv"
 
 
-def collect(env: EnvBase, policy: ProbabilisticActor) -> TensorDictBase:
-    """A batch of trajectories, ``[envs, steps]``."""
-    with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
-        return env.rollout(NUM_STEPS, policy, break_when_any_done=False)
-
-
 def train(env: EnvBase, policy: ProbabilisticActor) -> dict[str, ObAdvantage]:
     """Train the policy with OB and the pooled critic; fit the other critic beside it."""
     losses, advantages = {}, {}
     for backbone in ("pooled", "concat"):
-        norm = PopArtValueNorm(shape=1)
-        critic = JointQCritic.from_env(env, backbone=backbone, value_norm=norm)
-        loss = MAPPOLoss(
-            policy,
-            critic,
-            value_norm=norm,
-            entropy_coeff=1e-4,
-            normalize_advantage=True,
-            normalize_advantage_exclude_dims=(-2,),
-        )
-        advantage = ObAdvantage(
-            actor_network=policy, value_network=critic, gamma=GAMMA, lmbda=LMBDA
-        )
-        loss.make_value_estimator(advantage)
-        loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, action=env.action_key)
+        critic = JointQCritic.from_env(env, backbone=backbone, value_norm=PopArtValueNorm(shape=1))
+        loss, advantage = mappo_with_ob(env, policy, critic, gamma=GAMMA, lmbda=LMBDA)
         losses[backbone], advantages[backbone] = loss, advantage
     optimizers = {
         name: torch.optim.Adam(loss.parameters(), lr=5e-4) for name, loss in losses.items()
     }
     for _ in range(NUM_BATCHES):
-        batch = collect(env, policy)
+        batch = collect(env, policy, NUM_STEPS)
         steps = {
             name: advantage(batch.copy()).reshape(-1) for name, advantage in advantages.items()
         }
@@ -120,7 +100,7 @@ def measure(scenario: str, continuous: bool, num_agents: int) -> dict[str, dict[
     )
     policy = policy_from_env(env)
     advantages = train(env, policy)
-    batch = collect(env, policy)
+    batch = collect(env, policy, NUM_STEPS)
     at, states = visited_states(env, policy, num_states=NUM_STATES, max_steps=NUM_STEPS // 2)
     branches = branch(
         at,
