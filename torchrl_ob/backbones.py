@@ -124,13 +124,14 @@ class PooledBackbone(nn.Module):
             num_agents += others.num_agents
             shown = others.messages[:, None, None]
             mean = (messages.sum(1, keepdim=True) + shown) / num_agents
-        if own is not None:
-            mine = self.embed(observed, own)
-            mean = mean + (self.activation(mine) - messages) / num_agents
-        team = self.team(mean)
+        context = self.team(mean if own is None else mean - messages / num_agents)
         if state.shape[-1]:
-            team = team + self.state(state[:, None, None])
-        return self.tail(mine + team)
+            context = context + self.state(state[:, None, None])
+        if own is None:
+            return self.tail(mine + context)
+        mine = self.embed(observed, own)
+        moved = self.team(self.activation(mine))
+        return self.tail(torch.add(mine + context, moved, alpha=1 / num_agents))
 
 
 class ConcatBackbone(nn.Module):
