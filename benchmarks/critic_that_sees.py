@@ -6,15 +6,19 @@ fitted on:
 
 - *R²* and *captured*: between the critic's Q and the true one of 10 steps, across joint actions, by branching;
 - *variance*: of the gradient in ψ, summed over agents, with OB, over that with the state value as baseline (the
-  way V, which is GAE); an agent's mean advantage is taken off, as in training.
+  way V, which is GAE); an agent's mean advantage is taken off, as in training;
+- *slope*: of what the batch leaves of V on the action part of a dueling critic, by which it could be calibrated, and
+  *calibrated*: the share captured then.
 
-Ways: *V*, a state value alone (a dueling critic whose action part is never fitted); *Q*, the joint critic fitted to
-λ-returns; *Q, cv*, with control variates in them; *dueling, λ*, the action part fitted to what V leaves of returns
-with that λ; *dueling, λ, cv*, the same critic with control variates in the signal too. *Upper bound*: the action part's
-network fitted to branched returns of other states.
+Ways: *V*, a state value alone (a dueling critic whose action part is never fitted), also with the learning rate of the action
+part; *Q*, the joint critic fitted to λ-returns; *dueling*, the action part fitted to what V leaves of returns with
+λ = 0.5 or as named, of the last batch or three (with λ = 0 older batches need no correction of the policy), by a
+pooled network, one with attention, or three; *cv*, control variates in the signal. *Upper bound*: the action part's
+network fitted to branched returns of other states. *Noise* is that of returns of 10 steps, in units of the variance of the
+action's effect, N: the blend (Q - b) + κ (G - Q) errs by (1 - κ)² (1 - captured) + κ² N in the same units, a bias and a variance.
 
-``python benchmarks/critic_that_sees.py [scenario ...]``: five by default, about six minutes each on one core. Prints the
-table as markdown and writes every number to ``runs/critic_that_sees.csv``. ``SMOKE=1`` for a run of seconds.
+``python benchmarks/critic_that_sees.py [scenario ...]``: five by default, ten minutes each on one core; with ``ALL=1`` all
+ways. Prints tables as markdown and writes every number to ``runs/critic_that_sees.csv``. ``SMOKE=1`` for a run of seconds.
 """
 
 import csv
@@ -25,84 +29,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mappo import collect, mappo_with_ob
+from mappo import collect
 from tensordict import TensorDictBase
 from torch import nn
 from torchrl.envs import EnvBase, VmasEnv
-from torchrl.modules import PopArtValueNorm, ProbabilisticActor
+from torchrl.modules import ProbabilisticActor
+from ways_of_fitting import GAMMA, MINIBATCH_SIZE, NUM_EPOCHS, SMOKE, Way, make_ways, update
 
-from torchrl_ob import ActionEffectFit, DuelingCritic, JointQCritic, ObAdvantage
-from torchrl_ob.diagnostics import (
-    branch,
-    critic_fit,
-    true_headroom,
-    visited_states,
-)
+from torchrl_ob import DuelingCritic, ObAdvantage
+from torchrl_ob.diagnostics import branch, critic_fit, true_headroom, visited_states
 from torchrl_ob.diagnostics.scores import taken_scores
 from torchrl_ob.policies import policy_from_env
 
-SMOKE = os.environ.get("SMOKE") == "1"
+ALL = SMOKE or os.environ.get("ALL") == "1"
 SCENARIOS = ("navigation", "simple_spread", "balance", "flocking", "give_way")
 NUM_AGENTS = int(os.environ.get("AGENTS", "4"))  # give_way has its own
 NUM_ENVS, NUM_STEPS = (6, 10) if SMOKE else (60, 100)
-MEASURED = (1,) if SMOKE else (5, 10)  # after so many batches
-NUM_EPOCHS, MINIBATCH_SIZE = (1, 30) if SMOKE else (30, 400)
-NUM_STATES, BRANCHES = (4, 4) if SMOKE else (48, 12)
+MEASURED = (1,) if SMOKE else tuple(map(int, os.environ.get("BATCHES", "5,10,20").split(",")))
+NUM_STATES, BRANCHES = (4, 4) if SMOKE else (96, 12)
 NUM_FITTED_STATES = 8 if SMOKE else 500  # of the upper bound
-HORIZON, GAMMA, LMBDA = (2 if SMOKE else 10), 0.99, 0.9
-LMBDAS = (0.0, 0.5, 0.9)  # of the action part's returns
+HORIZON = 2 if SMOKE else 10
 CSV = Path("runs") / "critic_that_sees.csv"
-
-
-class Way:
-    """A critic with its loss, advantage and optimiser, and the fit of its action part where it has one."""
-
-    def __init__(
-        self, env: EnvBase, policy: ProbabilisticActor, effect: float | None, **options: Any
-    ) -> None:
-        kind = JointQCritic if effect is None else DuelingCritic
-        critic = kind.from_env(env, value_norm=PopArtValueNorm(shape=1))
-        self.loss, self.advantage = mappo_with_ob(
-            env, policy, critic, gamma=GAMMA, lmbda=LMBDA, **options
-        )
-        self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=3e-4)
-        self.fit = None
-        if effect is not None and effect >= 0:
-            self.fit = ActionEffectFit(self.advantage, lmbda=effect)
-
-
-def make_ways(env: EnvBase, policy: ProbabilisticActor) -> dict[str, Way]:
-    """The ways by name; the first trains the policy."""
-    ways = {
-        "Q": Way(env, policy, None),
-        "V": Way(env, policy, -1.0),
-        "Q, cv": Way(env, policy, None, bootstrap="control_variate"),
-    }
-    for lmbda in LMBDAS:
-        ways[f"dueling, λ = {lmbda}"] = Way(env, policy, lmbda)
-    ways["dueling, λ = 0.5, cv"] = Way(env, policy, 0.5, bootstrap="control_variate")
-    return ways
-
-
-def update(ways: dict[str, Way], batch: TensorDictBase) -> None:
-    """One batch: every critic is fitted, and the policy trained by the first way."""
-    steps = {name: way.advantage(batch.copy()).reshape(-1) for name, way in ways.items()}
-    for _ in range(NUM_EPOCHS):
-        for index in torch.randperm(batch.numel()).split(MINIBATCH_SIZE):
-            for name, way in ways.items():
-                minibatch = steps[name][index]
-                if name == "Q":
-                    out = way.loss(minibatch)
-                    total = out["loss_objective"] + out["loss_critic"] + out["loss_entropy"]
-                else:
-                    total = way.loss.loss_critic(minibatch)[0].mean()
-                total.backward()
-                nn.utils.clip_grad_norm_(way.loss.parameters(), 1.0)
-                way.optimizer.step()
-                way.optimizer.zero_grad()
-    for way in ways.values():
-        if way.fit is not None:
-            way.fit(batch)
 
 
 def upper_bound(
@@ -132,13 +79,18 @@ def upper_bound(
 
 
 def against_truth(
-    critic: Any, env: EnvBase, states: TensorDictBase, actions: torch.Tensor, returns: torch.Tensor
+    critic: Any,
+    env: EnvBase,
+    states: TensorDictBase,
+    actions: torch.Tensor,
+    returns: torch.Tensor,
+    slope: float = 1.0,
 ) -> dict[str, float]:
-    """R² and captured share of the team's action effect."""
+    """R² and captured share of the team's action effect, Q multiplied by a slope."""
     wide = states.unsqueeze(1).expand(*actions.shape[:2]).contiguous().set(env.action_key, actions)
     with torch.no_grad():
         q = critic(wide)[critic.out_keys[0]].mean(-2)
-    fit = critic_fit(q.double(), returns.mean(-1, keepdim=True))
+    fit = critic_fit(slope * q.double(), returns.mean(-1, keepdim=True))
     return {"R²": fit.r2.value.item(), "captured": fit.captured.value.item()}
 
 
@@ -149,6 +101,28 @@ def variance_in_training(advantage: ObAdvantage, batch: TensorDictBase) -> float
     with torch.no_grad():
         weight = taken_scores(advantage, batch).square().sum(-1)
     return (signal.square() * weight).mean((0, 1)).sum().item()
+
+
+@torch.no_grad()
+def slope_of(way: Way, batch: TensorDictBase) -> float:
+    """Regression of what V leaves of the team's return on the action part, its mean over actions taken off."""
+    steps = batch.reshape(-1)
+    critic = way.advantage.value_network
+    effect = critic.scale * critic.action_effect(steps)
+    average = way.advantage.state_value(steps) - critic.state_value(steps)
+    effect, residual = (
+        x.mean(-2).flatten() for x in (effect - average, way.fit.residual(batch).reshape_as(effect))
+    )
+    moments = torch.stack([effect, residual]).cov()
+    return (moments[0, 1] / moments[0, 0]).item()
+
+
+def noise_of(returns: torch.Tensor) -> float:
+    """Variance of a return given the joint action, over that of its mean across joint actions, ``[S, M, C, n]``."""
+    team = returns.mean(-1)
+    noise = team.var(2).mean()
+    effect = team.mean(2).var(1).mean() - noise / team.shape[2]
+    return (noise / effect).item()
 
 
 def measure(
@@ -163,43 +137,44 @@ def measure(
     test = states, branches.actions, branches.returns[0]
     batch, rows = collect(env, policy, NUM_STEPS), {}
     for name, way in ways.items():
-        rows[name] = against_truth(way.advantage.value_network, env, *test)
-        rows[name]["variance"] = variance_in_training(way.advantage, batch)
+        critic = way.advantage.value_network
+        rows[name] = row = against_truth(critic, env, *test)
+        row["variance"] = variance_in_training(way.advantage, batch)
+        if way.fit is not None:
+            row["slope"] = slope_of(way, batch)
+            row["calibrated"] = against_truth(critic, env, *test, slope=row["slope"])["captured"]
     reference = rows["V"]["variance"]
     for row in rows.values():
         row["variance"] /= reference
     rows["upper bound"] = upper_bound(env, policy, test)
-    share = true_headroom(branches.returns[0].mean(-1, keepdim=True)).value.item()
-    rows["true headroom"] = {"share": share}
+    headroom = true_headroom(branches.returns[0].mean(-1, keepdim=True)).value.item()
+    rows["truth"] = {"headroom": headroom, "noise": noise_of(branches.returns[0])}
     return rows
 
 
-def main(scenario: str, writer: Any) -> dict[str, dict[str, float]]:
-    """Train, and measure after some batches; the last rows are returned."""
+def main(scenario: str, writer: Any) -> None:
+    """Train, and measure after some batches."""
     torch.manual_seed(0)
     size = {} if scenario == "give_way" else {"n_agents": NUM_AGENTS}
     env = VmasEnv(scenario, num_envs=NUM_ENVS, seed=0, **size)
     policy = policy_from_env(env)
-    ways, rows = make_ways(env, policy), {}
+    ways = make_ways(env, policy, everything=ALL)
     for k in range(1, max(MEASURED) + 1):
         update(ways, collect(env, policy, NUM_STEPS))
-        if k in MEASURED:
-            rows = measure(env, policy, ways, seed=k)
-            for name, row in rows.items():
-                for what, value in row.items():
-                    writer.writerow([scenario, k, name, what, value])
-                cells = ", ".join(f"{what} {value:.2f}" for what, value in row.items())
-                print(f"{scenario}, batch {k}, {name}: {cells}", file=sys.stderr, flush=True)
-    return rows
-
-
-def print_table(tables: dict[str, dict[str, dict[str, float]]]) -> None:
-    """After the last batch, as markdown: R² / captured / variance over V's."""
-    print("| way | " + " | ".join(tables) + " |")
-    print("| --- " * (1 + len(tables)) + "|")
-    for name in next(iter(tables.values())):
-        cells = [" / ".join(f"{x:.2f}" for x in rows[name].values()) for rows in tables.values()]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        if k not in MEASURED:
+            continue
+        rows = measure(env, policy, ways, seed=k)
+        print(f"\n{scenario}, {env.n_agents} agents, after {k} batches\n")
+        print("| way | R² | captured | variance | slope | calibrated |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        truth = rows.pop("truth")
+        for name, row in rows.items():
+            cells = [f"{value:.2f}" for value in row.values()]
+            print(f"| {name} | " + " | ".join(cells + ["-"] * (5 - len(cells))) + " |")
+        print("\ntruth: " + ", ".join(f"{what} {x:.2f}" for what, x in truth.items()), flush=True)
+        for name, row in {**rows, "truth": truth}.items():
+            for what, value in row.items():
+                writer.writerow([scenario, env.n_agents, k, name, what, value])
 
 
 if __name__ == "__main__":
@@ -208,5 +183,6 @@ if __name__ == "__main__":
     CSV.parent.mkdir(exist_ok=True)
     with CSV.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["scenario", "batch", "way", "what", "value"])
-        print_table({scenario: main(scenario, writer) for scenario in chosen})
+        writer.writerow(["scenario", "agents", "batches", "way", "what", "value"])
+        for scenario in chosen:
+            main(scenario, writer)

@@ -29,7 +29,7 @@ from torchrl_ob.train import config_folder
 
 SMOKE = os.environ.get("SMOKE") == "1"
 STATES = {1: 500, 2: 500, 3: 100, 6: 20}
-DENSE = {1: 80, 2: 40, 3: 20, 6: 5}  # nodes in each dimension of the exact baseline
+DENSE = {1: 80, 2: 40, 3: 20, 6: 7}  # nodes in each dimension of the exact baseline
 OBSERVATION = 18
 RULES = {
     "Gauss (default)": {},
