@@ -9,14 +9,13 @@ interquartile means over seeds, and of the differences of the same seed, with 95
 each. Runs that are already in ``runs/dueling_learning`` are kept. ``SMOKE=1`` for two runs of seconds.
 """
 
-import csv
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 from rliable import library, metrics
+from training_runs import read_curve, trained
 
 SMOKE = os.environ.get("SMOKE") == "1"
 RUNS = Path("runs") / "dueling_learning"
@@ -37,16 +36,12 @@ if SMOKE:
 
 def area(scenario: str, method: str, seed: int) -> float:
     """Mean episode reward over the batches of a run, which is made where there is none."""
-    folder = RUNS / scenario / f"{method}-{seed}"
-    command = [sys.executable, "-m", "torchrl_ob.train", "train", *METHODS[method], *SIZES]
-    command += [f"env.scenario={scenario}", "scheduler=constant", f"seed={seed}"]
-    command += ["progress_bar=false", "resume=auto", f"hydra.run.dir={folder}"]
+    options = [*METHODS[method], *SIZES, f"env.scenario={scenario}", "scheduler=constant"]
     if scenario != "give_way":  # which has its own number of agents
-        command.append("env.scenario_kwargs.n_agents=4")
-    if not (folder / "evaluation.json").is_file():
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    with (folder / "metrics" / "scalars" / "train" / "episode_reward.csv").open() as file:
-        return float(np.mean([float(value) for _, value in csv.reader(file)]))
+        options.append("env.scenario_kwargs.n_agents=4")
+    folder = trained(RUNS / scenario / f"{method}-{seed}", *options, f"seed={seed}")
+    _, rewards = read_curve(folder, "train/episode_reward")
+    return float(np.mean(rewards))
 
 
 def estimate(values: np.ndarray) -> str:

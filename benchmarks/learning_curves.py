@@ -6,16 +6,14 @@ Runs that are already in ``runs/learning_curves`` are resumed. ``SMOKE=1`` for a
 two of them, which draws into ``runs``.
 """
 
-import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+from training_runs import read_curve, trained
 
 SMOKE = os.environ.get("SMOKE") == "1"
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,15 +35,9 @@ SHORT += ["evaluation.num_envs=2", "trainer.minibatch_size=400"]
 
 def curve(experiment: str) -> tuple[list[int], list[float]]:
     """Frames and evaluations of a run, which is made where there is none."""
-    folder = RUNS / experiment
     options = [*OPTIONS.get(experiment, []), *(SHORT if SMOKE else [])]
-    command = [sys.executable, "-m", "torchrl_ob.train", "train", f"experiment={experiment}"]
-    command += ["progress_bar=false", "resume=auto", f"hydra.run.dir={folder}", *options]
-    if not (folder / "evaluation.json").is_file():
-        subprocess.run(command, check=True)
-    name = f"stochastic_{MEASURES[experiment][0]}.csv"
-    rows = list(csv.reader((folder / "metrics" / "scalars" / "eval" / name).open()))
-    return [int(frame) for frame, _ in rows], [float(value) for _, value in rows]
+    folder = trained(RUNS / experiment, f"experiment={experiment}", *options)
+    return read_curve(folder, f"eval/stochastic_{MEASURES[experiment][0]}")
 
 
 if __name__ == "__main__":

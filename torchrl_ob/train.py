@@ -61,21 +61,23 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path, help="folder of the run")
     evaluate.add_argument("--episodes", type=_positive, help="how many; as in training by default")
     evaluate.set_defaults(command=_eval)
-    render = commands.add_parser("render", help="draw an episode of a run as a GIF")
+    exploration = argparse.ArgumentParser(add_help=False)
+    exploration.add_argument(
+        "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
+    )
+    render = commands.add_parser(
+        "render", parents=[exploration], help="draw an episode of a run as a GIF"
+    )
     render.add_argument("run", type=Path, help="folder of the run")
     render.add_argument(
         "--output", type=Path, help="path of the GIF; in the run's folder by default"
     )
-    render.add_argument(
-        "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
-    )
     render.set_defaults(command=_render)
-    report = commands.add_parser("report", help="compare runs: curves, intervals, a table")
+    report = commands.add_parser(
+        "report", parents=[exploration], help="compare runs: curves, intervals, a table"
+    )
     report.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of sweeps")
     report.add_argument("--output", type=Path, default=Path("report"), help="folder; ./report")
-    report.add_argument(
-        "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
-    )
     report.add_argument(
         "--metric", default="reward", help="such as reward_adversary, of one group, or win_rate"
     )
