@@ -1,6 +1,7 @@
 """Branching: copies step as the environment does, and what branches tell is the truth."""
 
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -489,6 +490,22 @@ def test_a_clone_that_loses_state_is_refused():
     narrow = lambda env, index: Team(1)  # noqa: E731
     with pytest.raises(ValueError, match=r"batch size \[1\] for an index of shape \[3\]"):
         branch(env, states, ACTOR, **sizes, clone=narrow)
+
+
+@pytest.mark.parametrize("num_changed", [2, 3])
+def test_one_state_in_twenty_may_depend_on_its_company(num_changed):
+    def changed(env, index):
+        copies = clone_team(env, index)
+        if len(index) != 40:
+            copies.time[index < num_changed] += 2
+        return copies
+
+    env = Team(40)
+    states = env.reset()
+    sizes = {"num_actions": 2, "num_continuations": 2, "horizons": [1], "gamma": 1.0}
+    refuses = pytest.raises(ValueError, match=r"'Team' cannot be branched.*lacks part of its state")
+    with refuses if num_changed > 2 else nullcontext():
+        branch(env, states, ACTOR, **sizes, clone=changed)
 
 
 def test_wrong_shapes_and_keys_are_named():

@@ -30,6 +30,10 @@ COMPARED_STEPS = 5, 2
 """Steps compared with the environment itself: of a copy of its whole batch, whose rounding is the
 same, and of the branches, whose rounding is not, and may grow fast in a stiff simulation."""
 
+ALLOWED = 1 / 20
+"""Share of the states whose branches may step otherwise: VMAS passes over a pair of agents where it collides in
+none of the environments of a batch, so that what happens in one can depend on its company."""
+
 
 @contextmanager
 def aside(env: EnvBase, seed: int) -> Iterator[None]:
@@ -114,7 +118,8 @@ def prove(
 
     A deep copy of the environment says what is right: of one batch size with it, it steps exactly as
     it would. A second deep copy that differs shows random dynamics; a clone that differs, that
-    something of the state is missing in it.
+    something of the state is missing in it. The clones of the branches are of other batches, and one state in
+    twenty may differ there.
 
     Args:
         clone: copies states.
@@ -139,13 +144,17 @@ def prove(
 
     truth = [td.clone() for td in steps(deep_copy(env), states, record, own_steps)]
 
-    def compare(env: EnvBase, index: Tensor, num_steps: int, reason: str) -> None:
+    def compare(
+        env: EnvBase, index: Tensor, num_steps: int, reason: str, allowed: float = 0
+    ) -> None:
         def repeat(tensordict: TensorDictBase, t: int) -> TensorDictBase:
             return tensordict.update(taken[t][index])
 
+        most = allowed * len(index.unique())
         for t, found in enumerate(steps(env, states[index], repeat, num_steps)):
             for name in found.keys(include_nested=True, leaves_only=True):
-                if not _same(found.get(name), truth[t].get(name)[index]):
+                other = _differing(found.get(name), truth[t].get(name)[index])
+                if len(index[other.to(index.device)].unique()) > most:
                     raise ValueError(
                         f"the scenario {name_of(env)!r} cannot be branched: with the same actions, "
                         f"step {t + 1} from the same state gave another {name!r}. {reason}"
@@ -157,10 +166,15 @@ def prove(
     missed = "A copy lacks part of its state: hand over a clone(env, index) that copies all of it."
     compare(copies(clone, env, everywhere), everywhere, own_steps, missed)
     for chunk in chunks:
-        compare(copies(clone, env, chunk), chunk, branch_steps, missed)
+        compare(copies(clone, env, chunk), chunk, branch_steps, missed, ALLOWED)
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
-    if found.shape != expected.shape or not expected.is_floating_point():
-        return found.equal(expected)
-    return bool(found.isclose(expected, rtol=1e-3, atol=1e-4, equal_nan=True).all())
+def _differing(found: Tensor, expected: Tensor) -> Tensor:
+    """Which of the first dimension differ, but for rounding."""
+    if found.shape != expected.shape:
+        return torch.ones(len(expected), dtype=torch.bool, device=expected.device)
+    if expected.is_floating_point():
+        same = found.isclose(expected, rtol=1e-3, atol=1e-4, equal_nan=True)
+    else:
+        same = found == expected
+    return ~same.reshape(len(same), -1).all(1)
