@@ -37,7 +37,13 @@ from torchrl.modules import ProbabilisticActor
 from ways_of_fitting import GAMMA, MINIBATCH_SIZE, NUM_EPOCHS, SMOKE, Way, make_ways, update
 
 from torchrl_ob import DuelingCritic, ObAdvantage
-from torchrl_ob.diagnostics import branch, critic_fit, true_headroom, visited_states
+from torchrl_ob.diagnostics import (
+    branch,
+    critic_fit,
+    nested_variance,
+    true_headroom,
+    visited_states,
+)
 from torchrl_ob.diagnostics.scores import taken_scores
 from torchrl_ob.policies import policy_from_env
 
@@ -117,14 +123,6 @@ def slope_of(way: Way, batch: TensorDictBase) -> float:
     return (moments[0, 1] / moments[0, 0]).item()
 
 
-def noise_of(returns: torch.Tensor) -> float:
-    """Variance of a return given the joint action, over that of its mean across joint actions, ``[S, M, C, n]``."""
-    team = returns.mean(-1)
-    noise = team.var(2).mean()
-    effect = team.mean(2).var(1).mean() - noise / team.shape[2]
-    return (noise / effect).item()
-
-
 def measure(
     env: EnvBase, policy: ProbabilisticActor, ways: dict[str, Way], seed: int
 ) -> dict[str, dict[str, float]]:
@@ -147,8 +145,9 @@ def measure(
     for row in rows.values():
         row["variance"] /= reference
     rows["upper bound"] = upper_bound(env, policy, test)
-    headroom = true_headroom(branches.returns[0].mean(-1, keepdim=True)).value.item()
-    rows["truth"] = {"headroom": headroom, "noise": noise_of(branches.returns[0])}
+    team = branches.returns[0].mean(-1, keepdim=True)
+    effect, noise = (x.mean().item() for x in nested_variance(team))
+    rows["truth"] = {"headroom": true_headroom(team).value.item(), "noise": noise / effect}
     return rows
 
 
@@ -186,3 +185,4 @@ if __name__ == "__main__":
         writer.writerow(["scenario", "agents", "batches", "way", "what", "value"])
         for scenario in chosen:
             main(scenario, writer)
+            file.flush()
