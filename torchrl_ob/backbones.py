@@ -100,7 +100,8 @@ class PooledBackbone(nn.Module):
 
     def embed(self, observed: Tensor, actions: Tensor) -> Tensor:
         """An agent as it sees itself, ``[B, n, K, h]``, with each of K actions."""
-        return self.own(self.activation(observed + self.action(actions)))
+        # in place: of candidates these are the largest tensors there are
+        return self.own(self.activation(self.action(actions).add_(observed)))
 
     def messages(self, observation: Tensor, action: Tensor) -> Tensor:
         """What the agents show to those of other groups, added up, ``[B, h]``."""
@@ -131,7 +132,7 @@ class PooledBackbone(nn.Module):
             return self.tail(mine + context)
         mine = self.embed(observed, own)
         moved = self.team(self.activation(mine))
-        return self.tail(torch.add(mine + context, moved, alpha=1 / num_agents))
+        return self.tail(torch.add(mine, moved, alpha=1 / num_agents).add_(context))
 
 
 class ConcatBackbone(nn.Module):

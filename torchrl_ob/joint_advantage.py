@@ -85,7 +85,7 @@ class JointAdvantage(ValueEstimatorBase):
         rule: ExpectationRule = "gauss",
         num_points: int | None = None,
         psi: GaussianPsi = "loc_scale",
-        chunk_size: int = 24_000,
+        chunk_size: int = 9_000,
         time_dim: int | None = None,
         other_actors: Sequence[ProbabilisticTensorDictSequential] = (),
         device: torch.device | None = None,
