@@ -176,6 +176,12 @@ def test_extreme_scales_stay_finite_and_normalised(kind, scale, rule, dtype):
     torch.testing.assert_close(candidates.optimal_weights.sum(-1), one, rtol=1e-4, atol=1e-4)
 
 
+def test_where_the_score_underflows_all_baselines_are_the_mean():
+    wide = IndependentNormal(torch.zeros(1, 2), torch.full((1, 2), 1e25))
+    candidates = action_candidates(wide, measure="probabilities")
+    torch.testing.assert_close(candidates.optimal_weights, candidates.probabilities)
+
+
 def test_multi_categorical_of_a_deterministic_factor():
     logits = torch.tensor([[[1e4, 0.0], [0.0, 0.0]], [[1e4, -1e4], [1e4, -1e4]]]).double()
     c = action_candidates(MultiCategorical(logits))

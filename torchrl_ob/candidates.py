@@ -235,16 +235,14 @@ def _enumerate_multi_categorical(log_probs: Tensor) -> Candidates:
         )
     line = torch.arange(choices, device=log_probs.device)
     joint = torch.cartesian_prod(*[line] * factors).reshape(-1, factors)  # [K, D]
-    factor = torch.arange(factors, device=log_probs.device)
     # w = Σ_d w_d, so E[w f] / E[w] = Σ_d c_d Σ_a x_d(a_d) Π_{j != d} pi_j(a_j) f(a)
     # with c_d = E[w_d] / E[w] and x_d the optimal weights of factor d
     log_expected = (log_probs + categorical_log_score_weights(log_probs)).logsumexp(-1)
     deterministic = (log_expected == -math.inf).all(-1, keepdim=True)
     share = log_expected.masked_fill(deterministic, 0).softmax(-1)  # c_d, [*B, n, D]
-    p = log_probs.exp()[..., factor, joint]  # [*B, n, K, D]
-    x = categorical_optimal_weights(log_probs)[..., factor, joint]
+    x = categorical_optimal_weights(log_probs)
     return Candidates(
-        joint.expand(*batch, *joint.shape), p.prod(-1), mixture_of_products(p, x, share)
+        joint.expand(*batch, *joint.shape), *mixture_of_products(log_probs.exp(), x, share)
     )
 
 

@@ -79,7 +79,8 @@ def gauss_rule(
     expected = (p * squared_score).sum(0)  # E[w_d], zero where there is no score
     total = expected.sum(-1, keepdim=True)
     share = torch.where(total > 0, expected / torch.where(total > 0, total, 1), 1 / dim)
-    tilt = torch.where(expected > 0, squared_score / torch.where(expected > 0, expected, 1), 1)
+    flat = expected <= 0  # no score, and then no tilt
+    tilt = squared_score / torch.where(flat, 1, expected) + flat
     marginal = p if measure == "probabilities" else p * (share * tilt + 1 - share)
     mean, std, nodes = gauss_nodes(line, marginal, num_points or (3 if dim < 3 else 2))
     standard = (line - mean) / torch.where(std > 0, std, 1)
@@ -94,10 +95,8 @@ def gauss_rule(
         return _main_effects(mean, values, own, share * tilted + (1 - share) * own)
     index = torch.arange(nodes.shape[-1], device=line.device)
     joint = torch.cartesian_prod(*[index] * dim).reshape(-1, dim)  # [K, d]
-    component = torch.arange(dim, device=line.device)
-    own, tilted = own[..., component, joint], tilted[..., component, joint]
-    actions = values[..., component, joint]
-    return Candidates(actions, own.prod(-1), mixture_of_products(own, tilted, share))
+    actions = values[..., torch.arange(dim, device=line.device), joint]
+    return Candidates(actions, *mixture_of_products(own, tilted, share))
 
 
 def gauss_nodes(values: Tensor, measure: Tensor, num_points: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,27 +185,31 @@ def interpolatory_weights(nodes: Tensor, values: Tensor, measure: Tensor) -> Ten
     return product / ((nodes - following) * (nodes - last))
 
 
-def mixture_of_products(own: Tensor, tilted: Tensor, share: Tensor) -> Tensor:
-    r"""Weights :math:`\sum_d c_d\, x_d \prod_{j \ne d} p_j` of joint choices of d components.
+def mixture_of_products(own: Tensor, tilted: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Weights :math:`\prod_d p_d` and :math:`\sum_d c_d\, x_d \prod_{j \ne d} p_j` of all joint choices.
 
     Args:
-        own: ``p_d`` of each component of each choice, ``[*, K, d]``.
+        own: ``p_d``, of each of N choices in each of d components, ``[*, d, N]``.
         tilted: ``x_d``, alike.
         share: ``c_d``, ``[*, d]``.
 
     Returns:
-        ``[*, K]``.
+        Both, ``[*, N**d]``, in the order of :func:`torch.cartesian_prod`.
 
     Example:
         >>> import torch
         >>> from torchrl_ob.gauss import mixture_of_products
-        >>> own, tilted = torch.tensor([[.5, .2]]), torch.tensor([[.1, .3]])
-        >>> mixture_of_products(own, tilted, torch.tensor([1., 0.]))  # .1 * .2
-        tensor([0.0200])
+        >>> own, tilted = torch.tensor([[.5, .5], [.2, .8]]), torch.tensor([[.1, .9], [.3, .7]])
+        >>> mixture_of_products(own, tilted, torch.tensor([1., 0.]))  # .5 * .2 first, and .1 * .2
+        (tensor([0.1000, 0.4000, 0.1000, 0.4000]), tensor([0.0200, 0.0800, 0.1800, 0.7200]))
     """
-    one = torch.eye(share.shape[-1], dtype=torch.bool, device=share.device)
-    mixed = torch.where(one, tilted.unsqueeze(-2), own.unsqueeze(-2)).prod(-1)  # [*, K, d]
-    return (mixed * share.unsqueeze(-2)).sum(-1)
+    product, mixture = torch.ones_like(share[..., :1]), torch.zeros_like(share[..., :1])
+    components = zip(own.unbind(-2), (share.unsqueeze(-1) * tilted).unbind(-2), strict=True)
+    for p, x in components:
+        p, x = p.unsqueeze(-2), x.unsqueeze(-2)
+        mixture = (mixture.unsqueeze(-1) * p + product.unsqueeze(-1) * x).flatten(-2)
+        product = (product.unsqueeze(-1) * p).flatten(-2)
+    return product, mixture
 
 
 def _main_effects(centre: Tensor, values: Tensor, own: Tensor, optimal: Tensor) -> Candidates:
