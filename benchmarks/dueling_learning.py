@@ -42,8 +42,7 @@ def area(scenario: str, method: str, seed: int) -> float:
     if scenario != "give_way":  # which has its own number of agents
         options.append("env.scenario_kwargs.n_agents=4")
     folder = trained(RUNS / scenario / f"{method}-{seed}", *options, f"seed={seed}")
-    _, rewards = read_curve(folder, "train/episode_reward")
-    return float(np.mean(rewards))
+    return float(np.mean([*read_curve(folder, "train/episode_reward").values()]))
 
 
 def estimate(values: np.ndarray) -> str:

@@ -33,8 +33,8 @@ SHORT += ["total_frames=800", "evaluation.interval=400", "checkpoint.interval=40
 SHORT += ["evaluation.num_envs=2", "trainer.minibatch_size=400"]
 
 
-def curve(experiment: str) -> tuple[list[int], list[float]]:
-    """Frames and evaluations of a run, which is made where there is none."""
+def curve(experiment: str) -> dict[int, float]:
+    """Evaluations of a run by frame, which is made where there is none."""
     options = [*OPTIONS.get(experiment, []), *(SHORT if SMOKE else [])]
     folder = trained(RUNS / experiment, f"experiment={experiment}", *options)
     return read_curve(folder, f"eval/stochastic_{MEASURES[experiment][0]}")
@@ -43,7 +43,7 @@ def curve(experiment: str) -> tuple[list[int], list[float]]:
 if __name__ == "__main__":
     figure, axes = plt.subplots(1, len(MEASURES), figsize=(4 * len(MEASURES), 3))
     for axis, (experiment, (_, title)) in zip(axes, MEASURES.items(), strict=True):
-        frames, values = curve(experiment)
+        frames, values = zip(*curve(experiment).items(), strict=True)
         axis.plot([frame / 1_000 for frame in frames], values, marker=".")
         axis.set(title=title, xlabel="thousand frames")
         axis.grid(alpha=0.3)

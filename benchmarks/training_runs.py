@@ -1,9 +1,10 @@
 """Runs of ``torchrl-ob train`` that a benchmark needs: made where they are missing, and read."""
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
+
+from torchrl_ob.diagnostics.scalars import read_scalars
 
 
 def trained(folder: Path, *overrides: str) -> Path:
@@ -15,8 +16,6 @@ def trained(folder: Path, *overrides: str) -> Path:
     return folder
 
 
-def read_curve(folder: Path, name: str) -> tuple[list[int], list[float]]:
-    """Frames and values of a metric of a run."""
-    with (folder / "metrics" / "scalars" / f"{name}.csv").open() as file:
-        rows = list(csv.reader(file))
-    return [int(frame) for frame, _ in rows], [float(value) for _, value in rows]
+def read_curve(folder: Path, name: str) -> dict[int, float]:
+    """A metric of a run by frame."""
+    return read_scalars(folder / "metrics" / "scalars" / f"{name}.csv")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torchrl_ob.diagnostics.bootstrap import Estimate
 from torchrl_ob.diagnostics.comparison import GradientVariance
+from torchrl_ob.diagnostics.scalars import read_scalars
 from torchrl_ob.diagnostics.terms import VarianceTerms
 
 __all__ = ["plot_live", "plot_ratios", "plot_terms", "plot_variance"]
@@ -120,9 +120,8 @@ def plot_live(folder: str | Path) -> Any:
         for title, pattern in patterns.items():
             panel = next(panels)
             for path in sorted(group.glob(pattern)):
-                with path.open(newline="") as file:
-                    points = [(int(x), float(y)) for x, y in csv.reader(file)]
-                panel.plot(*zip(*points, strict=True), marker=".", label=path.stem)
+                values = read_scalars(path)
+                panel.plot([*values], [*values.values()], marker=".", label=path.stem)
                 panel.legend()
             panel.set(title=": ".join([*names, title]), xlabel="frames", yscale=scales[title])
     return figure

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from torchrl_ob.diagnostics.scalars import read_scalars
 
 __all__ = ["plot_metrics"]
 
@@ -44,9 +45,8 @@ def plot_metrics(metrics: Path) -> Figure:
     figure.subplots_adjust(0.7 / width, 0.3 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.25, 0.3)
     panels = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
     for path, panel in zip(paths, panels, strict=False):
-        with path.open(newline="") as file:
-            points = [(int(frame), float(value)) for frame, value in csv.reader(file)]
-        panel.plot(*zip(*points, strict=True), marker=".")
+        values = read_scalars(path)
+        panel.plot([*values], [*values.values()], marker=".")
         panel.ticklabel_format(axis="y", scilimits=(-3, 4))  # short ones, beside the next panel
         panel.set_title(path.relative_to(scalars).with_suffix("").as_posix())
     for panel in panels[len(paths) :]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from torchrl_ob.diagnostics.scalars import read_scalars
 from torchrl_ob.experiments.errors import ExperimentError, nearest
 from torchrl_ob.experiments.settings import NOT_TRAINING, leaves
 
@@ -164,7 +165,6 @@ def _read(folder: Path, exploration: str, metric: str) -> Result:
     paths = _evaluations(folder, exploration)
     if metric not in paths:
         raise ExperimentError(f"{folder} has no evaluation of {metric!r}: {nearest(metric, paths)}")
-    rows = (line.split(",") for line in paths[metric].read_text().splitlines())
     choices = json.loads((folder / "run.json").read_text())["choices"]
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     env = config["env"]
@@ -174,7 +174,7 @@ def _read(folder: Path, exploration: str, metric: str) -> Result:
         task=env.get("scenario", " ".join(names)),
         algorithm=choices["advantage"],
         seed=config["seed"],
-        values={int(frame): float(value) for frame, value in rows},
+        values=read_scalars(paths[metric]),
         settings=leaves(config),
         environment=choices["env"],
     )
