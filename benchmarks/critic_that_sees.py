@@ -29,14 +29,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mappo import collect
+from mappo import Way, collect, update
 from tensordict import TensorDictBase
 from torch import nn
 from torchrl.envs import EnvBase, VmasEnv
 from torchrl.modules import ProbabilisticActor
-from ways_of_fitting import GAMMA, MINIBATCH_SIZE, NUM_EPOCHS, SMOKE, Way, make_ways, update
+from ways_of_fitting import make_ways
 
-from torchrl_ob import DuelingCritic, ObAdvantage
+from torchrl_ob import DuelingCritic, JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import (
     branch,
     critic_fit,
@@ -47,10 +47,13 @@ from torchrl_ob.diagnostics import (
 from torchrl_ob.diagnostics.scores import taken_scores
 from torchrl_ob.policies import policy_from_env
 
+SMOKE = os.environ.get("SMOKE") == "1"
 ALL = SMOKE or os.environ.get("ALL") == "1"
 SCENARIOS = ("navigation", "simple_spread", "balance", "flocking", "give_way")
 NUM_AGENTS = int(os.environ.get("AGENTS", "4"))  # give_way has its own
 NUM_ENVS, NUM_STEPS = (6, 10) if SMOKE else (60, 100)
+NUM_EPOCHS, MINIBATCH_SIZE = (1, 30) if SMOKE else (30, 400)
+GAMMA, LMBDA = 0.99, 0.9
 MEASURED = (1,) if SMOKE else tuple(map(int, os.environ.get("BATCHES", "5,10,20").split(",")))
 NUM_STATES, BRANCHES = (4, 4) if SMOKE else (96, 12)
 NUM_FITTED_STATES = 8 if SMOKE else 500  # of the upper bound
@@ -59,9 +62,9 @@ CSV = Path("runs") / "critic_that_sees.csv"
 
 
 def upper_bound(
-    env: EnvBase, policy: ProbabilisticActor, test: tuple[Any, ...]
-) -> dict[str, float]:
-    """R² and captured share of the action part's network, fitted to branched returns of other states."""
+    env: EnvBase, policy: ProbabilisticActor, test: tuple[TensorDictBase, torch.Tensor]
+) -> torch.Tensor:
+    """Values of the action part's network, fitted to branched returns of other states."""
     at, states = visited_states(
         env, policy, num_states=NUM_FITTED_STATES, max_steps=NUM_STEPS // 2, seed=1
     )
@@ -81,22 +84,21 @@ def upper_bound(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return against_truth(critic, env, *test)
+    return team_values(critic, env, *test)
 
 
-def against_truth(
-    critic: Any,
-    env: EnvBase,
-    states: TensorDictBase,
-    actions: torch.Tensor,
-    returns: torch.Tensor,
-    slope: float = 1.0,
-) -> dict[str, float]:
-    """R² and captured share of the team's action effect, Q multiplied by a slope."""
+def team_values(
+    critic: JointQCritic, env: EnvBase, states: TensorDictBase, actions: torch.Tensor
+) -> torch.Tensor:
+    """Q of the team, the mean over agents, of joint actions of each state."""
     wide = states.unsqueeze(1).expand(*actions.shape[:2]).contiguous().set(env.action_key, actions)
     with torch.no_grad():
-        q = critic(wide)[critic.out_keys[0]].mean(-2)
-    fit = critic_fit(slope * q.double(), returns.mean(-1, keepdim=True))
+        return critic(wide)[critic.out_keys[0]].mean(-2).double()
+
+
+def against_truth(q: torch.Tensor, returns: torch.Tensor) -> dict[str, float]:
+    """R² and captured share of the team's action effect."""
+    fit = critic_fit(q, returns.mean(-1, keepdim=True))
     return {"R²": fit.r2.value.item(), "captured": fit.captured.value.item()}
 
 
@@ -132,20 +134,21 @@ def measure(
     )
     options: Any = {"num_actions": BRANCHES, "horizons": [HORIZON], "gamma": GAMMA}
     branches = branch(at, states, policy, num_continuations=BRANCHES, seed=seed, **options)
-    test = states, branches.actions, branches.returns[0]
+    test, returns = (states, branches.actions), branches.returns[0]
     batch, rows = collect(env, policy, NUM_STEPS), {}
     for name, way in ways.items():
         critic = way.advantage.value_network
-        rows[name] = row = against_truth(critic, env, *test)
+        q = team_values(critic, env, *test)
+        rows[name] = row = against_truth(q, returns)
         row["variance"] = variance_in_training(way.advantage, batch)
         if way.fit is not None:
             row["slope"] = slope_of(way, batch)
-            row["calibrated"] = against_truth(critic, env, *test, slope=row["slope"])["captured"]
+            row["calibrated"] = against_truth(row["slope"] * q, returns)["captured"]
     reference = rows["V"]["variance"]
     for row in rows.values():
         row["variance"] /= reference
-    rows["upper bound"] = upper_bound(env, policy, test)
-    team = branches.returns[0].mean(-1, keepdim=True)
+    rows["upper bound"] = against_truth(upper_bound(env, policy, test), returns)
+    team = returns.mean(-1, keepdim=True)
     effect, noise = (x.mean().item() for x in nested_variance(team))
     rows["truth"] = {"headroom": true_headroom(team).value.item(), "noise": noise / effect}
     return rows
@@ -157,9 +160,10 @@ def main(scenario: str, writer: Any) -> None:
     size = {} if scenario == "give_way" else {"n_agents": NUM_AGENTS}
     env = VmasEnv(scenario, num_envs=NUM_ENVS, seed=0, **size)
     policy = policy_from_env(env)
-    ways = make_ways(env, policy, everything=ALL)
+    ways = make_ways(env, policy, gamma=GAMMA, lmbda=LMBDA, everything=ALL)
     for k in range(1, max(MEASURED) + 1):
-        update(ways, collect(env, policy, NUM_STEPS))
+        batch = collect(env, policy, NUM_STEPS)
+        update(ways, batch, num_epochs=NUM_EPOCHS, minibatch_size=MINIBATCH_SIZE)
         if k not in MEASURED:
             continue
         rows = measure(env, policy, ways, seed=k)

@@ -25,9 +25,9 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from mappo import collect, mappo_with_ob
+from mappo import Way, collect, update
 from torchrl.envs import EnvBase, VmasEnv
-from torchrl.modules import PopArtValueNorm, ProbabilisticActor
+from torchrl.modules import ProbabilisticActor
 
 from torchrl_ob import JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import (
@@ -60,31 +60,22 @@ CSV = Path("runs") / "gradient_variance.csv"
 
 def train(env: EnvBase, policy: ProbabilisticActor) -> dict[str, ObAdvantage]:
     """Train the policy with OB and the pooled critic; fit the other critic beside it."""
-    losses, advantages = {}, {}
-    for backbone in ("pooled", "concat"):
-        critic = JointQCritic.from_env(env, backbone=backbone, value_norm=PopArtValueNorm(shape=1))
-        loss, advantage = mappo_with_ob(env, policy, critic, gamma=GAMMA, lmbda=LMBDA)
-        losses[backbone], advantages[backbone] = loss, advantage
-    optimizers = {
-        name: torch.optim.Adam(loss.parameters(), lr=5e-4) for name, loss in losses.items()
+    ways = {
+        backbone: Way(
+            env,
+            policy,
+            JointQCritic,
+            lr=5e-4,
+            critic={"backbone": backbone},
+            gamma=GAMMA,
+            lmbda=LMBDA,
+        )
+        for backbone in ("pooled", "concat")
     }
     for _ in range(NUM_BATCHES):
         batch = collect(env, policy, NUM_STEPS)
-        steps = {
-            name: advantage(batch.copy()).reshape(-1) for name, advantage in advantages.items()
-        }
-        for _ in range(NUM_EPOCHS):
-            for index in torch.randperm(batch.numel()).split(MINIBATCH_SIZE):
-                for name, loss in losses.items():
-                    out = loss(steps[name][index])
-                    total = out["loss_critic"]
-                    if name == "pooled":
-                        total = total + out["loss_objective"] + out["loss_entropy"]
-                    optimizers[name].zero_grad()
-                    total.backward()
-                    torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
-                    optimizers[name].step()
-    return advantages
+        update(ways, batch, num_epochs=NUM_EPOCHS, minibatch_size=MINIBATCH_SIZE)
+    return {backbone: way.advantage for backbone, way in ways.items()}
 
 
 def measure(scenario: str, continuous: bool, num_agents: int) -> dict[str, dict[str, Estimate]]:

@@ -1,59 +1,15 @@
 """The ways of fitting a critic that ``critic_that_sees.py`` compares: each with a loss and an optimiser of its own."""
 
-import os
-from collections import deque
 from typing import Any
 
 import torch
-from mappo import mappo_with_ob
-from tensordict import TensorDictBase
+from mappo import Way
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
-from torchrl.modules import PopArtValueNorm, ProbabilisticActor
+from torchrl.modules import ProbabilisticActor
 
-from torchrl_ob import ActionEffectFit, DuelingCritic, JointQCritic
+from torchrl_ob import DuelingCritic, JointQCritic
 from torchrl_ob.backbones import AgentLinear, PooledBackbone, Sizes
-
-SMOKE = os.environ.get("SMOKE") == "1"
-NUM_EPOCHS, MINIBATCH_SIZE = (1, 30) if SMOKE else (30, 400)
-GAMMA, LMBDA = 0.99, 0.9
-
-
-class Way:
-    """A critic with its loss, advantage and optimiser, and the fit of its action part where it has one."""
-
-    def __init__(
-        self,
-        env: EnvBase,
-        policy: ProbabilisticActor,
-        kind: type[JointQCritic],
-        *,
-        effect: float | None = None,
-        num_batches: int = 1,
-        lr: float = 3e-4,
-        **options: Any,
-    ) -> None:
-        """Of this critic, its action part fitted to returns with λ = ``effect`` of the last batches."""
-        critic = kind.from_env(env, value_norm=PopArtValueNorm(shape=1))
-        self.loss, self.advantage = mappo_with_ob(
-            env, policy, critic, gamma=GAMMA, lmbda=LMBDA, **options
-        )
-        self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=lr)
-        self.fit = None if effect is None else ActionEffectFit(self.advantage, lmbda=effect)
-        self.batches: deque[TensorDictBase] = deque(maxlen=num_batches)
-
-    def step(self, total: Tensor) -> None:
-        """A minibatch update."""
-        total.backward()
-        nn.utils.clip_grad_norm_(self.loss.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def fit_effect(self, batch: TensorDictBase) -> None:
-        """Fit the action part to the last batches."""
-        if self.fit is not None:
-            self.batches.append(batch.select(*self.advantage.in_keys))
-            self.fit(torch.cat(list(self.batches)))
 
 
 class AttentionBackbone(nn.Module):
@@ -118,11 +74,13 @@ class EnsembleCritic(DuelingCritic):
         self.backbone = Ensemble(self.sizes)
 
 
-def make_ways(env: EnvBase, policy: ProbabilisticActor, *, everything: bool) -> dict[str, Way]:
+def make_ways(
+    env: EnvBase, policy: ProbabilisticActor, *, gamma: float, lmbda: float, everything: bool
+) -> dict[str, Way]:
     """The ways by name; the first trains the policy."""
 
-    def way(kind: type[JointQCritic], **options: Any) -> Way:
-        return Way(env, policy, kind, **options)
+    def way(kind: type[JointQCritic], *, lr: float = 3e-4, **options: Any) -> Way:
+        return Way(env, policy, kind, lr=lr, gamma=gamma, lmbda=lmbda, **options)
 
     cv = {"bootstrap": "control_variate"}
     ways = {
@@ -143,19 +101,3 @@ def make_ways(env: EnvBase, policy: ProbabilisticActor, *, everything: bool) -> 
             "dueling, ensemble": way(EnsembleCritic, effect=0.5),
         }
     return ways
-
-
-def update(ways: dict[str, Way], batch: TensorDictBase) -> None:
-    """One batch: every critic is fitted, and the policy trained by the first way."""
-    steps = {name: way.advantage(batch.copy()).reshape(-1) for name, way in ways.items()}
-    for _ in range(NUM_EPOCHS):
-        for index in torch.randperm(batch.numel()).split(MINIBATCH_SIZE):
-            for place, (name, way) in enumerate(ways.items()):
-                minibatch = steps[name][index]
-                if place == 0:
-                    out = way.loss(minibatch)
-                    way.step(out["loss_objective"] + out["loss_critic"] + out["loss_entropy"])
-                else:
-                    way.step(way.loss.loss_critic(minibatch)[0].mean())
-    for way in ways.values():
-        way.fit_effect(batch)
