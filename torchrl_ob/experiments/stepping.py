@@ -99,8 +99,11 @@ class Stepper(OptimizationStepper):
             keep_agents_apart(loss)
         self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
         self.total = self._compiled_total if compile else self._total
-        # at the first call, if any; inductor's own tanh takes six times as long as torch's on a CPU
-        options: dict[str, Any] = {"cpp.use_decompose_tanh": True}
+        # on a CPU inductor's own tanh takes six times as long as torch's, and Python between the
+        # kernels a twentieth of the update; on a GPU, C++ would need CUDA's headers
+        on_cpu = all(x.device.type == "cpu" for x in self.parameters)
+        options: dict[str, Any] = {"cpp.use_decompose_tanh": True, "cpp_wrapper": on_cpu}
+        # at the first call, if any
         self.compiled = torch.compile(self._total, fullgraph=True, options=options)
         self.sizes: set[int] = set()  # of minibatches that it was compiled for
         self.reports: list[TensorDictBase] = []  # of the minibatches since the last log
