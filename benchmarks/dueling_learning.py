@@ -1,12 +1,13 @@
 """Does a critic that sees the action learn faster: MAPPO with OB and the dueling critic against MAPPO with GAE.
 
-Paired seeds on VMAS tasks, at equal frames: *gae* with TorchRL's state value; *v*, the dueling critic whose action part is
-never fitted (a state value of the same network, to tell the network from the baseline); *ob*, ``experiment=dueling``.
-Batches are of 1,500 frames, a quarter of the tutorial's, with as many updates: larger ones leave little noise to remove.
-What is compared is the mean episode reward over the 20 batches of a run (the area under the learning curve):
-interquartile means over seeds, and of the differences of the same seed, with 95% bootstrap intervals (rliable).
+Paired seeds on VMAS tasks, at equal frames: *gae* with TorchRL's state value; *q*, OB with the joint critic that is the
+default; *v*, the dueling critic whose action part is never fitted (a state value of the same network, to tell the network
+from the baseline); *ob*, ``experiment=dueling``. Batches are of 1,500 frames, a quarter of the tutorial's, with as many
+updates: larger ones leave little noise to remove. What is compared is the mean episode reward over the 20 batches of a run
+(the area under the learning curve): interquartile means over seeds, and of the differences of the same seed, with 95%
+bootstrap intervals (rliable). The curves are drawn into ``runs/dueling_learning.png``.
 
-``python benchmarks/dueling_learning.py [scenario ...]``: five by default, 75 runs of a minute or two on one core
+``python benchmarks/dueling_learning.py [scenario ...]``: five by default, 100 runs of a minute or two on one core
 each. Runs that are already in ``runs/dueling_learning`` are kept. ``SMOKE=1`` for two runs of seconds.
 """
 
@@ -14,6 +15,11 @@ import os
 import sys
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
 import numpy as np
 from rliable import library, metrics
 from training_runs import read_curve, trained
@@ -24,25 +30,26 @@ SEEDS = range(1 if SMOKE else 5)
 SCENARIOS = ("navigation", "balance", "flocking", "give_way", "simple_spread")
 METHODS = {
     "gae": ["advantage=gae", "loss=mappo", "value_norm=popart"],
+    "q": ["advantage=ob", "loss=mappo", "value_norm=popart"],
     "v": ["experiment=dueling", "advantage=ob", "trainer.action_effect.num_epochs=0"],
     "ob": ["experiment=dueling", "trainer.action_effect.minibatch_size=100"],
 }
 SIZES = ["total_frames=30_000", "checkpoint.interval=30_000", "evaluation.interval=30_000"]
 SIZES += ["env.num_envs=15", "collector.frames_per_batch=1_500", "trainer.minibatch_size=100"]
 if SMOKE:
-    METHODS.pop("v")
+    METHODS = {method: METHODS[method] for method in ("gae", "ob")}
     SIZES = ["collector.frames_per_batch=80", "env.num_envs=4", "env.max_steps=20"]
     SIZES += ["total_frames=160", "evaluation.interval=80", "checkpoint.interval=80"]
     SIZES += ["evaluation.num_envs=2", "trainer.minibatch_size=40", "trainer.num_epochs=1"]
 
 
-def area(scenario: str, method: str, seed: int) -> float:
-    """Mean episode reward over the batches of a run, which is made where there is none."""
+def curve(scenario: str, method: str, seed: int) -> list[float]:
+    """Episode reward of each batch of a run, which is made where there is none."""
     options = [*METHODS[method], *SIZES, f"env.scenario={scenario}", "scheduler=constant"]
     if scenario != "give_way":  # which has its own number of agents
         options.append("env.scenario_kwargs.n_agents=4")
     folder = trained(RUNS / scenario / f"{method}-{seed}", *options, f"seed={seed}")
-    return float(np.mean([*read_curve(folder, "train/episode_reward").values()]))
+    return [*read_curve(folder, "train/episode_reward").values()]
 
 
 def estimate(values: np.ndarray) -> str:
@@ -54,14 +61,35 @@ def estimate(values: np.ndarray) -> str:
     return f"{scores['x'][0]:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def draw(curves: dict[str, dict[str, np.ndarray]]) -> None:
+    """Every seed, and the interquartile mean of each method, a panel for each task."""
+    figure, axes = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3), squeeze=False)
+    for axis, (scenario, methods) in zip(axes[0], curves.items(), strict=True):
+        for place, (method, rewards) in enumerate(methods.items()):
+            frames = 1.5 * np.arange(1, rewards.shape[1] + 1)
+            middle = [metrics.aggregate_iqm(at[:, None]) for at in rewards.T]
+            axis.plot(frames, rewards.T, color=f"C{place}", alpha=0.2, linewidth=0.8)
+            axis.plot(frames, middle, color=f"C{place}", label=method)
+        axis.set(title=scenario, xlabel="thousand frames")
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("episode reward")
+    axes[0, 0].legend()
+    figure.tight_layout()
+    figure.savefig(RUNS.with_suffix(".png"), dpi=80)
+
+
 if __name__ == "__main__":
     others = [f"ob - {method}" for method in METHODS if method != "ob"]
     print("| task | " + " | ".join([*METHODS, *others]) + " |")
     print("| --- " * (1 + len(METHODS) + len(others)) + "|")
+    curves = {}
     for scenario in sys.argv[1:] or (SCENARIOS[:1] if SMOKE else SCENARIOS):
-        areas = {
-            method: np.array([area(scenario, method, seed) for seed in SEEDS]) for method in METHODS
+        curves[scenario] = {
+            method: np.array([curve(scenario, method, seed) for seed in SEEDS])
+            for method in METHODS
         }
+        areas = {method: rewards.mean(1) for method, rewards in curves[scenario].items()}
         cells = [estimate(values) for values in areas.values()]
         cells += [estimate(areas["ob"] - areas[x]) for x in METHODS if x != "ob"]
         print(f"| {scenario} | " + " | ".join(cells) + " |", flush=True)
+    draw(curves)
