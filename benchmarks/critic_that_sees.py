@@ -1,24 +1,23 @@
 """Which critics see the action: ways of fitting Q, against the truth, on five VMAS tasks.
 
-One policy is trained by MAPPO with OB, and every critic is fitted to the same batches beside it, at the tutorial's
-budget (6,000 frames a batch, 30 epochs of 400). After some batches, on states and data that no critic was
+One policy is trained by MAPPO with TorchRL's GAE, and every other critic is fitted to the same batches beside it, at the
+tutorial's budget (6,000 frames a batch, 30 epochs of 400). After some batches, on states and data that no critic was
 fitted on:
 
 - *R²* and *captured*: between the critic's Q and the true one of 10 steps, across joint actions, by branching;
-- *variance*: of the gradient in ψ, summed over agents, with OB, over that with the state value as baseline (the
-  way V, which is GAE); an agent's mean advantage is taken off, as in training;
-- *slope*: of what the batch leaves of V on the action part of a dueling critic, by which it could be calibrated, and
-  *calibrated*: the share captured then.
+- *typical*: the same without the tenth of the states in which the joint action matters most;
+- *variance*: of the gradient in ψ, summed over agents, over that with GAE; an agent's mean advantage is taken off, as
+  in training.
 
-Ways: *V*, a state value alone (a dueling critic whose action part is never fitted), also with the learning rate of the action
-part; *Q*, the joint critic fitted to λ-returns; *dueling*, the action part fitted to what V leaves of returns with
-λ = 0.5 or as named, of the last batch or three (with λ = 0 older batches need no correction of the policy), by a
-pooled network, one with attention, or three; *cv*, control variates in the signal. *Upper bound*: the action part's
-network fitted to branched returns of other states. *Noise* is that of returns of 10 steps, in units of the variance of the
-action's effect, N: the blend (Q - b) + κ (G - Q) errs by (1 - κ)² (1 - captured) + κ² N in the same units, a bias and a variance.
+Ways: *GAE*, a state value fitted in the loss; *Q*, the joint critic fitted in the loss, with OB; *V*, the dueling critic whose action
+part is never fitted, a state value fitted apart by ``DuelingFit``; *dueling*, both parts, with OB; *cv*, with control variates. With
+``ALL=1`` others, all with control variates: short returns of another λ, one round of returns in place of three, a third of the learning
+rate, and action parts with attention, or of three networks. *Upper bound*: the action part's network fitted to branched returns of
+2,000 other states. *Truth*: the headroom; *noise*, the variance of returns of 10 steps in units of that of the action's effect; and the
+share that the top hundredth and the top tenth of the states have of the latter.
 
-``python benchmarks/critic_that_sees.py [scenario ...]``: five by default, ten minutes each on one core; with ``ALL=1`` all
-ways. Prints tables as markdown and writes every number to ``runs/critic_that_sees.csv``. ``SMOKE=1`` for a run of seconds.
+``python benchmarks/critic_that_sees.py [scenario ...]``: five by default, ten minutes each on one core; ``AGENTS=8``
+for other teams. Prints tables as markdown and writes every number to ``runs/critic_that_sees.csv``. ``SMOKE=1`` for a run of seconds.
 """
 
 import csv
@@ -36,7 +35,7 @@ from torchrl.envs import EnvBase, VmasEnv
 from torchrl.modules import ProbabilisticActor
 from ways_of_fitting import make_ways
 
-from torchrl_ob import DuelingCritic, JointQCritic, ObAdvantage
+from torchrl_ob import DuelingCritic
 from torchrl_ob.diagnostics import (
     branch,
     critic_fit,
@@ -55,8 +54,8 @@ NUM_ENVS, NUM_STEPS = (6, 10) if SMOKE else (60, 100)
 NUM_EPOCHS, MINIBATCH_SIZE = (1, 30) if SMOKE else (30, 400)
 GAMMA, LMBDA = 0.99, 0.9
 MEASURED = (1,) if SMOKE else tuple(map(int, os.environ.get("BATCHES", "5,10,20").split(",")))
-NUM_STATES, BRANCHES = (4, 4) if SMOKE else (96, 12)
-NUM_FITTED_STATES = 8 if SMOKE else 500  # of the upper bound
+NUM_STATES, BRANCHES = (10, 4) if SMOKE else (128, 12)
+NUM_FITTED_STATES, FITTED_ACTIONS = (8, 4) if SMOKE else (2_000, 6)  # of the upper bound
 HORIZON = 2 if SMOKE else 10
 CSV = Path("runs") / "critic_that_sees.csv"
 
@@ -68,19 +67,20 @@ def upper_bound(
     at, states = visited_states(
         env, policy, num_states=NUM_FITTED_STATES, max_steps=NUM_STEPS // 2, seed=1
     )
-    options: Any = {"num_actions": BRANCHES, "horizons": [HORIZON], "gamma": GAMMA}
+    options: Any = {"num_actions": FITTED_ACTIONS, "horizons": [HORIZON], "gamma": GAMMA}
     branches = branch(at, states, policy, num_continuations=2, seed=1, **options)
     returns = branches.returns[0].mean(2)
     effect = (returns - returns.mean(1, keepdim=True)).float()
     wide = states.unsqueeze(1).expand(*effect.shape[:2]).contiguous()
     critic = DuelingCritic.from_env(env)
-    critic.scale.fill_(effect.std())
     steps = wide.set(env.action_key, branches.actions).select(*critic.in_keys).reshape(-1)
-    target = effect.flatten(0, 1).unsqueeze(-1) / critic.scale
+    target = critic.effect_units.follow(
+        effect.flatten(0, 1).unsqueeze(-1), critic.backbone.tail[-1]
+    )
     optimizer = torch.optim.Adam(critic.backbone.parameters(), lr=1e-3)
     for _ in range(NUM_EPOCHS):
         for index in torch.randperm(len(target)).split(MINIBATCH_SIZE):
-            loss = nn.functional.mse_loss(critic.action_effect(steps[index]), target[index])
+            loss = nn.functional.mse_loss(critic.effect_output(steps[index]), target[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -88,7 +88,7 @@ def upper_bound(
 
 
 def team_values(
-    critic: JointQCritic, env: EnvBase, states: TensorDictBase, actions: torch.Tensor
+    critic: nn.Module, env: EnvBase, states: TensorDictBase, actions: torch.Tensor
 ) -> torch.Tensor:
     """Q of the team, the mean over agents, of joint actions of each state."""
     wide = states.unsqueeze(1).expand(*actions.shape[:2]).contiguous().set(env.action_key, actions)
@@ -97,32 +97,34 @@ def team_values(
 
 
 def against_truth(q: torch.Tensor, returns: torch.Tensor) -> dict[str, float]:
-    """R² and captured share of the team's action effect."""
-    fit = critic_fit(q, returns.mean(-1, keepdim=True))
-    return {"R²": fit.r2.value.item(), "captured": fit.captured.value.item()}
+    """R² and captured share of the team's action effect, in all states and in typical ones."""
+    team, row = returns.mean(-1, keepdim=True), {}
+    for name, leave_out in (("", 0.0), (", typical", 0.1)):
+        fit = critic_fit(q, team, leave_out=leave_out)
+        row |= {f"R²{name}": fit.r2.value.item(), f"captured{name}": fit.captured.value.item()}
+    return row
 
 
-def variance_in_training(advantage: ObAdvantage, batch: TensorDictBase) -> float:
+def variance_in_training(advantage: Any, batch: TensorDictBase, weight: torch.Tensor) -> float:
     """Of the gradient in ψ, summed over agents; an agent's mean advantage is taken off, as MAPPO does."""
     signal = advantage(batch.copy())["advantage"].squeeze(-1)
     signal = signal - signal.mean((0, 1))
-    with torch.no_grad():
-        weight = taken_scores(advantage, batch).square().sum(-1)
     return (signal.square() * weight).mean((0, 1)).sum().item()
 
 
-@torch.no_grad()
-def slope_of(way: Way, batch: TensorDictBase) -> float:
-    """Regression of what V leaves of the team's return on the action part, its mean over actions taken off."""
-    steps = batch.reshape(-1)
-    critic = way.advantage.value_network
-    effect = critic.scale * critic.action_effect(steps)
-    average = way.advantage.state_value(steps) - critic.state_value(steps)
-    effect, residual = (
-        x.mean(-2).flatten() for x in (effect - average, way.fit.residual(batch).reshape_as(effect))
-    )
-    moments = torch.stack([effect, residual]).cov()
-    return (moments[0, 1] / moments[0, 0]).item()
+def truth_of(returns: torch.Tensor) -> dict[str, float]:
+    """What the team's returns themselves say."""
+    team = returns.mean(-1, keepdim=True)
+    action, noise = nested_variance(team)
+    largest = action.flatten().sort(descending=True).values
+    shares = {
+        f"top {share:.0%}": (
+            largest[: max(1, int(share * len(largest)))].sum() / largest.sum()
+        ).item()
+        for share in (0.01, 0.1)
+    }
+    headroom = true_headroom(team).value.item()
+    return {"headroom": headroom, "noise": (noise.mean() / action.mean()).item(), **shares}
 
 
 def measure(
@@ -136,21 +138,19 @@ def measure(
     branches = branch(at, states, policy, num_continuations=BRANCHES, seed=seed, **options)
     test, returns = (states, branches.actions), branches.returns[0]
     batch, rows = collect(env, policy, NUM_STEPS), {}
+    with torch.no_grad():
+        weight = taken_scores(ways["dueling"].advantage, batch).square().sum(-1)
     for name, way in ways.items():
-        critic = way.advantage.value_network
-        q = team_values(critic, env, *test)
-        rows[name] = row = against_truth(q, returns)
-        row["variance"] = variance_in_training(way.advantage, batch)
-        if way.fit is not None:
-            row["slope"] = slope_of(way, batch)
-            row["calibrated"] = against_truth(row["slope"] * q, returns)["captured"]
-    reference = rows["V"]["variance"]
+        q = team_values(way.advantage.value_network, env, *test)
+        rows[name] = {
+            "variance": variance_in_training(way.advantage, batch, weight),
+            **against_truth(q, returns),
+        }
+    reference = rows["GAE"]["variance"]
     for row in rows.values():
         row["variance"] /= reference
     rows["upper bound"] = against_truth(upper_bound(env, policy, test), returns)
-    team = returns.mean(-1, keepdim=True)
-    effect, noise = (x.mean().item() for x in nested_variance(team))
-    rows["truth"] = {"headroom": true_headroom(team).value.item(), "noise": noise / effect}
+    rows["truth"] = truth_of(returns)
     return rows
 
 
@@ -168,12 +168,12 @@ def main(scenario: str, writer: Any) -> None:
             continue
         rows = measure(env, policy, ways, seed=k)
         print(f"\n{scenario}, {env.n_agents} agents, after {k} batches\n")
-        print("| way | R² | captured | variance | slope | calibrated |")
+        print("| way | variance | R² | captured | R², typical | captured, typical |")
         print("| --- | --- | --- | --- | --- | --- |")
         truth = rows.pop("truth")
         for name, row in rows.items():
             cells = [f"{value:.2f}" for value in row.values()]
-            print(f"| {name} | " + " | ".join(cells + ["-"] * (5 - len(cells))) + " |")
+            print(f"| {name} | " + " | ".join(["-"] * (5 - len(cells)) + cells) + " |")
         print("\ntruth: " + ", ".join(f"{what} {x:.2f}" for what, x in truth.items()), flush=True)
         for name, row in {**rows, "truth": truth}.items():
             for what, value in row.items():

@@ -31,11 +31,12 @@ SCENARIOS = ("navigation", "balance", "flocking", "give_way", "simple_spread")
 METHODS = {
     "gae": ["advantage=gae", "loss=mappo", "value_norm=popart"],
     "q": ["advantage=ob", "loss=mappo", "value_norm=popart"],
-    "v": ["experiment=dueling", "advantage=ob", "trainer.action_effect.num_epochs=0"],
-    "ob": ["experiment=dueling", "trainer.action_effect.minibatch_size=100"],
+    "v": ["experiment=dueling", "advantage=ob", "trainer.dueling_fit.effect_epochs=0"],
+    "ob": ["experiment=dueling"],
 }
 SIZES = ["total_frames=30_000", "checkpoint.interval=30_000", "evaluation.interval=30_000"]
 SIZES += ["env.num_envs=15", "collector.frames_per_batch=1_500", "trainer.minibatch_size=100"]
+SIZES += ["trainer.dueling_fit.minibatch_size=100"]
 if SMOKE:
     METHODS = {method: METHODS[method] for method in ("gae", "ob")}
     SIZES = ["collector.frames_per_batch=80", "env.num_envs=4", "env.max_steps=20"]

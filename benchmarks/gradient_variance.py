@@ -25,9 +25,9 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from mappo import Way, collect, update
+from mappo import InLoss, collect, update
 from torchrl.envs import EnvBase, VmasEnv
-from torchrl.modules import ProbabilisticActor
+from torchrl.modules import PopArtValueNorm, ProbabilisticActor
 
 from torchrl_ob import JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import (
@@ -61,12 +61,11 @@ CSV = Path("runs") / "gradient_variance.csv"
 def train(env: EnvBase, policy: ProbabilisticActor) -> dict[str, ObAdvantage]:
     """Train the policy with OB and the pooled critic; fit the other critic beside it."""
     ways = {
-        backbone: Way(
-            env,
+        backbone: InLoss(
             policy,
-            JointQCritic,
+            JointQCritic.from_env(env, backbone=backbone, value_norm=PopArtValueNorm(shape=1)),
+            env,
             lr=5e-4,
-            critic={"backbone": backbone},
             gamma=GAMMA,
             lmbda=LMBDA,
         )

@@ -1,15 +1,16 @@
-"""The ways of fitting a critic that ``critic_that_sees.py`` compares: each with a loss and an optimiser of its own."""
+"""The ways of fitting a critic that ``critic_that_sees.py`` compares."""
 
 from typing import Any
 
 import torch
-from mappo import Way
+from mappo import Apart, InLoss, Way
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
-from torchrl.modules import ProbabilisticActor
+from torchrl.modules import PopArtValueNorm, ProbabilisticActor
 
 from torchrl_ob import DuelingCritic, JointQCritic
 from torchrl_ob.backbones import AgentLinear, PooledBackbone, Sizes
+from torchrl_ob.experiments.state_value import state_value_from_env
 
 
 class AttentionBackbone(nn.Module):
@@ -78,26 +79,28 @@ def make_ways(
     env: EnvBase, policy: ProbabilisticActor, *, gamma: float, lmbda: float, everything: bool
 ) -> dict[str, Way]:
     """The ways by name; the first trains the policy."""
-
-    def way(kind: type[JointQCritic], *, lr: float = 3e-4, **options: Any) -> Way:
-        return Way(env, policy, kind, lr=lr, gamma=gamma, lmbda=lmbda, **options)
-
+    options: dict[str, Any] = {"gamma": gamma, "lmbda": lmbda}
     cv = {"bootstrap": "control_variate"}
-    ways = {
-        "Q": way(JointQCritic),
-        "V": way(DuelingCritic),
-        "V, lr 1e-3": way(DuelingCritic, lr=1e-3),
-        "dueling": way(DuelingCritic, effect=0.5),
-        "dueling, λ = 0, 3 batches": way(DuelingCritic, effect=0.0, num_batches=3),
-        "dueling, lr 1e-3, cv": way(DuelingCritic, effect=0.5, lr=1e-3, **cv),
+
+    def apart(kind: type[DuelingCritic] = DuelingCritic, *, fit: Any = (), **more: Any) -> Way:
+        return Apart(policy, kind.from_env(env), env, fit=dict(fit), **options, **more)
+
+    norm, own_norm = PopArtValueNorm(shape=1), PopArtValueNorm(shape=1)
+    state_value, q = state_value_from_env(env), JointQCritic.from_env(env, value_norm=own_norm)
+    ways: dict[str, Way] = {
+        "GAE": InLoss(policy, state_value, env, lr=3e-4, value_norm=norm, **options),
+        "Q": InLoss(policy, q, env, lr=3e-4, **options),
+        "V": apart(fit={"effect_epochs": 0}),
+        "dueling": apart(),
+        "dueling, cv": apart(**cv),
     }
     if everything:
         ways |= {
-            "Q, cv": way(JointQCritic, **cv),
-            "dueling, λ = 0": way(DuelingCritic, effect=0.0),
-            "dueling, λ = 0.9": way(DuelingCritic, effect=0.9),
-            "dueling, cv": way(DuelingCritic, effect=0.5, **cv),
-            "dueling, attention": way(AttentionCritic, effect=0.5),
-            "dueling, ensemble": way(EnsembleCritic, effect=0.5),
+            "λ = 0": apart(fit={"lmbda": 0.0}, **cv),
+            "λ = 0.9": apart(fit={"lmbda": 0.9}, **cv),
+            "one round of 24": apart(fit={"value_rounds": 1, "value_epochs": 24}, **cv),
+            "lr 1e-3": apart(fit={"lr": 1e-3}, **cv),
+            "attention": apart(AttentionCritic, **cv),
+            "ensemble": apart(EnsembleCritic, **cv),
         }
     return ways

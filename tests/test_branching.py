@@ -572,6 +572,28 @@ def test_critic_fit_recovers_what_the_critic_was_made_of(scale, blur, noise, con
     assert fit.r2.low <= fit.r2.value <= fit.r2.high
 
 
+def test_one_state_may_hide_what_a_critic_sees_elsewhere():
+    """A critic that is blind in each agent's own state of huge effect, and sees all others."""
+    torch.manual_seed(0)
+    true = torch.randn(50, 8, 2, dtype=torch.double)
+    q = true.clone()
+    for agent, state in enumerate((3, 7)):
+        true[state, :, agent] *= 100
+        q[state, :, agent] = 0
+    returns = true.unsqueeze(2) + 1e-3 * torch.randn(50, 8, 2, 2).double()
+    everywhere, typical = critic_fit(q, returns), critic_fit(q, returns, leave_out=0.02)
+    assert (everywhere.r2.value < 0.05).all()
+    assert (typical.r2.value > 0.99).all()
+    assert (typical.captured.value > 0.99).all()
+    # what is left out does not count, whatever the critic says of it
+    q[3, :, 0], q[7, :, 1] = 1e3 * torch.randn(8), 1e3 * torch.randn(8)
+    again = critic_fit(q, returns, leave_out=0.02)
+    torch.testing.assert_close(again.r2.value, typical.r2.value)
+    for share in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="leave_out must be from 0 to below 1"):
+            critic_fit(q, returns, leave_out=share)
+
+
 def test_a_critic_that_ignores_the_action_sees_nothing():
     fit = critic_fit(torch.ones(20, 8, 2), torch.randn(20, 8, 3, 2))
     assert fit.r2.value.tolist() == fit.captured.value.tolist() == [0.0, 0.0]

@@ -1,4 +1,4 @@
-"""The critic in two parts, and the fit of its action part."""
+"""The critic in two parts, and how both are fitted apart from the loss."""
 
 import copy
 
@@ -10,7 +10,7 @@ from test_experiments import configure, ignored_warnings, scalars
 from torchrl.modules import PopArtValueNorm
 from torchrl.objectives import ClipPPOLoss
 
-from torchrl_ob import ActionEffectFit, DuelingCritic, JointQCritic, ObAdvantage
+from torchrl_ob import DuelingCritic, DuelingFit, JointQCritic, ObAdvantage
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.running import run
 from torchrl_ob.groups import join_critics
@@ -25,7 +25,9 @@ def make_critic(encoding="continuous", fitted=True, **options):
     torch.manual_seed(0)
     critic = DuelingCritic(N, D, OBS, action_encoding=encoding, hidden_dim=16, **options).double()
     if fitted:
-        critic.scale.fill_(0.7)
+        critic.value_units.scale.fill_(2.0)
+        critic.value_units.mean.fill_(-5.0)
+        critic.effect_units.scale.fill_(0.7)
     return critic
 
 
@@ -62,42 +64,62 @@ def test_candidates_are_those_of_the_generic_path(encoding, backbone):
 
 
 @pytest.mark.parametrize("encoding", ["continuous", "categorical"])
-def test_an_unfitted_action_part_is_zero_and_v_never_sees_an_action(encoding):
-    critic, td = make_critic(encoding, fitted=False), inputs(encoding, 5)
-    torch.testing.assert_close(critic(td)[Q], critic.state_value(td), rtol=0, atol=0)
+def test_q_is_the_sum_and_v_never_sees_an_action(encoding):
+    critic, td = make_critic(encoding), inputs(encoding, 5)
     other = td.clone().set(("agents", "action"), inputs(encoding, 5)["agents", "action"])
-    critic.scale.fill_(1.0)
     torch.testing.assert_close(critic.state_value(td), critic.state_value(other), rtol=0, atol=0)
-    assert not torch.allclose(critic(td.clone())[Q], critic(other)[Q])
+    assert not torch.allclose(critic(td.clone())[Q], critic(other.clone())[Q])
+    expected = -5 + 2 * critic.value_output(td) + 0.7 * critic.effect_output(td)
+    torch.testing.assert_close(critic(td)[Q], expected)
 
 
-def test_a_loss_trains_v_alone():
+def test_before_the_first_fit_q_is_zero():
+    assert make_critic(fitted=False)(inputs("continuous", 5))[Q].eq(0).all()
+
+
+@pytest.mark.parametrize("critic_coeff", [0.0, 1.0])
+def test_no_gradient_of_a_loss_reaches_the_critic(critic_coeff):
     critic = make_critic().float()
     advantage = make_advantage(critic)
-    loss = ClipPPOLoss(advantage.actor_network, critic)
+    loss = ClipPPOLoss(advantage.actor_network, critic, critic_coeff=critic_coeff)
     loss.make_value_estimator(advantage)
     loss.set_keys(value=Q, reward=("agents", "reward"), action=("agents", "action"))
     td = transitions(2, 5)
     td["agents", "action_log_prob"] = torch.zeros(2, 5, N)
     loss.set_keys(sample_log_prob=("agents", "action_log_prob"))
-    loss(advantage(td).reshape(-1))["loss_critic"].backward()
-    assert all(x.grad is None for x in critic.backbone.parameters())
-    moved = [x.grad.abs().sum() > 0 for x in critic.value_backbone.parameters() if x.numel()]
-    assert all(moved)
+    terms = loss(advantage(td).reshape(-1))
+    assert ("loss_critic" in set(terms.keys())) == bool(critic_coeff)
+    sum(term for name, term in terms.items() if name.startswith("loss")).backward()
+    assert all(x.grad is None for x in critic.parameters())
+    assert any(x.grad is not None for x in advantage.actor_network.parameters())
 
 
-def test_a_value_norm_is_of_v_alone():
-    norm = PopArtValueNorm(shape=1)
-    norm.update(torch.randn(1000, 1) * 5 + 100)
-    critic = make_critic(value_norm=norm).float()
-    td = inputs("continuous", 50).float()
-    plain = make_critic().float()
-    plain.load_state_dict({k: v for k, v in critic.state_dict().items() if "norm" not in k})
-    torch.testing.assert_close(
-        critic.state_value(td), norm.denormalize(plain.state_value(td)), rtol=1e-4, atol=1e-3
+@pytest.mark.parametrize("share_params", [True, False])
+@pytest.mark.parametrize("backbone", ["pooled", "concat"])
+def test_new_units_leave_what_the_critic_says(backbone, share_params):
+    critic = make_critic(backbone=backbone, share_params=share_params)
+    td = inputs("continuous", 5)
+    before = critic(td.clone())[Q]
+    target = torch.randn(50).double() * 3 + 10
+    parts = (
+        (critic.value_units, critic.value_backbone),
+        (critic.effect_units, critic.backbone),
     )
-    effect, other = (x(td.clone())[Q] - x.state_value(td) for x in (critic, plain))
-    torch.testing.assert_close(effect, other, rtol=1e-3, atol=1e-4)
+    for units, network in parts:
+        mean, scale = units.mean.clone(), units.scale.clone()
+        standard = units.follow(target, network.tail[-1])
+        torch.testing.assert_close(units.mean, 0.7 * mean + 0.3 * target.mean())
+        torch.testing.assert_close(units.scale, 0.7 * scale + 0.3 * target.std())
+        torch.testing.assert_close(units(standard), target)
+    torch.testing.assert_close(critic(td)[Q], before)
+
+
+def test_the_first_units_are_those_of_the_targets():
+    critic = make_critic(fitted=False)
+    target = torch.randn(50).double() * 3 + 10
+    standard = critic.value_units.follow(target, critic.value_backbone.tail[-1])
+    torch.testing.assert_close(standard.mean(), torch.tensor(0.0).double())
+    torch.testing.assert_close(standard.std(), torch.tensor(1.0).double())
 
 
 def rewarded(num_steps):
@@ -111,86 +133,120 @@ def rewarded(num_steps):
     return td, effect
 
 
-def test_the_action_part_learns_what_the_state_value_leaves():
+def test_both_parts_learn_their_own_share():
     torch.manual_seed(0)
     critic = DuelingCritic(N, D, OBS, hidden_dim=32)
-    fit = ActionEffectFit(make_advantage(critic), lr=3e-3)
-    critic.state_value = lambda td: (
-        10
-        * td["agents", "observation"][..., :1].mean(-2, keepdim=True).expand(*td.batch_size, N, 1)
-    )  # as if V had been fitted
+    fit = DuelingFit(make_advantage(critic), minibatch_size=100)
     reports = [fit(rewarded(800)[0]) for _ in range(15)]
     td, effect = rewarded(500)
-    learned = critic.scale * critic.action_effect(td)
-    assert (learned - effect).var() < 0.15 * effect.var()
-    explained = [x["critic/effect_explained"].item() for x in reports]
-    assert explained[0] == 0  # measured before the fit
-    assert explained[-1] > 0.8
-    assert reports[-1]["critic/effect_scale"] == pytest.approx(effect.std().item(), rel=0.1)
+    state = td["next", "agents", "reward"] - effect
+    assert (critic.state_value(td) - state).var() < 0.02 * state.var()
+    # not centred: what V has not learned of the state yet is in it too
+    assert (critic.action_effect(td) - effect).var() < 0.3 * effect.var()
+    assert (critic(td)[Q] - state - effect).var() < 0.1 * effect.var()
+    assert reports[0]["critic/value_explained"] == reports[0]["critic/effect_explained"] == 0
+    assert reports[-1]["critic/value_explained"] > 0.95  # measured before the fit
+    assert reports[-1]["critic/effect_explained"] > 0.7
+    assert reports[-1]["critic/value_scale"] == pytest.approx(state.std().item(), rel=0.1)
 
 
-def test_the_fit_leaves_v_the_actor_and_the_batch_alone():
+def test_targets_leave_to_each_part_what_the_other_says():
+    critic = make_critic().float()
+    advantage = make_advantage(critic, lmbda=0.6, bootstrap="control_variate")
+    fit, td = DuelingFit(advantage, lmbda=0.2), transitions(4, 6)
+    torch.manual_seed(1)
+    value = fit.value_target(td)
+    torch.manual_seed(1)
+    returns = advantage.value_estimate(td)
+    torch.testing.assert_close(value, (returns - critic.action_effect(td)).flatten(0, 1))
+    torch.manual_seed(1)
+    effect = fit.effect_target(td)
+    torch.manual_seed(1)
+    short = advantage.value_estimate(td, lmbda=0.2)
+    torch.testing.assert_close(effect, (short - critic.state_value(td)).flatten(0, 1))
+    assert not torch.allclose(short, returns)
+
+
+def test_later_rounds_have_returns_of_the_new_v():
+    targets = []
+    for rounds in (1, 2):
+        torch.manual_seed(0)
+        critic = DuelingCritic(N, D, OBS, hidden_dim=16)
+        fit = DuelingFit(make_advantage(critic), value_rounds=rounds, effect_epochs=0)
+        seen = []
+        target_of = fit.value_target
+        fit.value_target = lambda batch, seen=seen, of=target_of: seen.append(of(batch)) or seen[-1]
+        fit(transitions(4, 6))
+        targets.append(seen)
+    assert [len(seen) for seen in targets] == [1, 2]
+    torch.testing.assert_close(targets[0][0], targets[1][0], rtol=0, atol=0)
+    assert not torch.allclose(targets[1][1], targets[1][0])
+
+
+def test_the_learning_rate_falls_to_zero_within_a_part():
+    fit = DuelingFit(make_advantage(DuelingCritic(N, D, OBS, hidden_dim=8)), minibatch_size=6)
+    rates, optimizer = [], fit.value.optimizer
+    optimizer.register_step_post_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
+    fit(transitions(4, 6))
+    steps = 8 * 4  # epochs of four minibatches, in three rounds
+    expected = [3e-3 * (1 - k / steps) for k in range(steps)] * 3
+    assert rates == pytest.approx(expected)
+
+
+def test_the_fit_leaves_the_actor_and_the_batch_alone():
     torch.manual_seed(0)
     critic = DuelingCritic(N, D, OBS, hidden_dim=16)
     advantage = make_advantage(critic)
     td = transitions(4, 6)
-    batch, before = td.clone(), copy.deepcopy(critic.value_backbone.state_dict())
+    batch, before = td.clone(), copy.deepcopy(critic.state_dict())
     psi = [x.clone() for x in advantage.actor_network.parameters()]
-    network = copy.deepcopy(critic.backbone.state_dict())
-    ActionEffectFit(advantage, num_epochs=1)(td)
+    DuelingFit(advantage)(td)
     assert (td == batch).all()
     assert set(td.keys(True, True)) == set(batch.keys(True, True))
-    after = critic.value_backbone.state_dict()
-    assert all(torch.equal(after[k], before[k]) for k in before)
     assert all(map(torch.equal, psi, advantage.actor_network.parameters()))
-    moved = critic.backbone.state_dict()
-    assert not all(torch.equal(moved[k], network[k]) for k in network)
+    moved = critic.state_dict()
+    for part in ("backbone", "value_backbone"):
+        assert not all(torch.equal(moved[k], before[k]) for k in before if k.startswith(part))
     assert all(x.grad is None for x in critic.parameters())  # nothing for another optimiser
 
 
-@pytest.mark.parametrize("backbone", ["pooled", "concat"])
-def test_a_new_scale_leaves_the_action_part_as_it_is(backbone):
-    critic, td = make_critic(backbone=backbone), inputs("continuous", 5)
-    before = critic(td.clone())[Q]
-    fit = ActionEffectFit(make_advantage(critic))
-    with torch.no_grad():
-        fit._rescale(torch.tensor(2.0).double())
-    torch.testing.assert_close(critic.scale, torch.tensor(0.7 * 0.7 + 0.3 * 2.0).double())
-    torch.testing.assert_close(critic(td.clone())[Q], before)
-
-
-def test_without_epochs_q_stays_a_state_value():
+def test_without_epochs_of_the_action_part_q_is_a_state_value():
     critic = DuelingCritic(N, D, OBS, hidden_dim=8)
     advantage = make_advantage(critic)
     td = transitions(4, 6)
-    ActionEffectFit(advantage, num_epochs=0)(td)
+    report = DuelingFit(advantage, effect_epochs=0)(td)
     torch.testing.assert_close(critic(td)[Q], critic.state_value(td), rtol=0, atol=0)
+    assert critic.state_value(td).std() > 0
+    assert report["critic/effect_scale"] == 0
 
 
-def test_where_nothing_is_left_the_fit_stays_finite():
+def test_where_all_targets_are_the_same_the_fit_stays_finite():
     critic = DuelingCritic(N, D, OBS, hidden_dim=8)
     advantage = make_advantage(critic, gamma=0.0)
     td = transitions(4, 6)
-    critic.state_value = lambda x: torch.zeros(*x.batch_size, N, 1)
-    td["next", "agents", "reward"] = torch.zeros(4, 6, N, 1)
-    ActionEffectFit(advantage)(td)
+    td["next", "agents", "reward"] = torch.full((4, 6, N, 1), 7.0)
+    fit = DuelingFit(advantage)
+    for _ in range(2):
+        fit(td)
     assert all(x.isfinite().all() for x in critic.state_dict().values())
-    assert critic(td)[Q].abs().max() < 10
+    torch.testing.assert_close(critic(td)[Q], torch.full((4, 6, N, 1), 7.0), rtol=1e-3, atol=1e-3)
 
 
 def test_short_returns_are_the_target_whatever_the_advantage_takes():
     critic = DuelingCritic(N, D, OBS, hidden_dim=8)
     advantage = make_advantage(critic, bootstrap="expected")
     td = transitions(4, 6)
-    residual = ActionEffectFit(advantage, lmbda=0.0).residual(td)
-    # without an action part, the value of the next state needs no action
+    DuelingFit(advantage, effect_epochs=0)(
+        td
+    )  # without an action part, V of the next state needs no action
+    residual = DuelingFit(advantage, lmbda=0.0).effect_target(td)
     value, following = (
         critic.state_value(td),
         critic.state_value(td["next"].set(("agents", "action"), td["agents", "action"])),
     )
     alive = ~td["next", "terminated"].unsqueeze(-1)
     expected = td["next", "agents", "reward"] + 0.9 * alive * following - value
-    torch.testing.assert_close(residual, expected)
+    torch.testing.assert_close(residual, expected.flatten(0, 1))
     assert (advantage.lmbda, advantage.bootstrap) == (0.8, "expected")
 
 
@@ -204,7 +260,9 @@ def test_it_compiles_as_one_graph():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(TypeError, match="JointQCritic, which has no action part"):
-        ActionEffectFit(make_advantage(JointQCritic(N, D, OBS)))
+        DuelingFit(make_advantage(JointQCritic(N, D, OBS)))
+    with pytest.raises(ValueError, match="leave value_norm out"):
+        DuelingCritic(N, D, OBS, value_norm=PopArtValueNorm(shape=1))
     with pytest.raises(ValueError, match="takes one group of agents"):
         join_critics({"agents": make_critic()})
 
@@ -213,10 +271,10 @@ SMALL = ("critic=dueling", "env.num_envs=20", "evaluation.num_envs=3", "total_fr
 
 
 def test_a_run_that_is_resumed_ends_in_the_same_numbers(tmp_path):
-    config = configure(*SMALL, "advantage=ob_control_variate")
+    config = configure(*SMALL, "advantage=ob_control_variate", "loss.critic_coeff=0.0")
     parts = run(config, tmp_path)
     first = scalars(tmp_path)
-    assert parts.critic.scale > 0
+    assert parts.critic.effect_units.scale > 0
     assert any("effect_explained" in str(name) for name in first)
     sorted((tmp_path / "checkpoints").iterdir())[-1].unlink()  # as if it had been killed
     config.resume = "auto"

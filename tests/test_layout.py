@@ -18,8 +18,9 @@ LAYERS = {  # each may import those on its right
     "backbones": (),
     "encodings": (),
     "critics": ("backbones", "encodings", "reading"),
-    "dueling": ("backbones", "critics"),
-    "effect_fit": ("dueling", "joint_advantage", "reading"),
+    "units": (),
+    "dueling": ("backbones", "critics", "units"),
+    "dueling_fit": ("dueling", "joint_advantage", "reading", "units"),
     "groups": ("backbones", "critics", "dueling"),
     "options": ("cubature", "functional"),
     "substitution": ("reading",),
@@ -181,7 +182,7 @@ LAYERS = {  # each may import those on its right
     "experiments.checking": ("experiments.errors",),
     "experiments.building": (
         "dueling",
-        "effect_fit",
+        "dueling_fit",
         "joint_advantage",
         "diagnostics.live",
         "experiments.checkpoints",
@@ -228,7 +229,7 @@ LAYERS = {  # each may import those on its right
         "experiments.running",
         "experiments.saved",
     ),
-    "__init__": ("critics", "advantages", "dueling", "effect_fit", "groups"),
+    "__init__": ("critics", "advantages", "dueling", "dueling_fit", "groups"),
 }
 OUTSIDE = {
     "functional": {"torch"},
@@ -238,8 +239,9 @@ OUTSIDE = {
     "candidates": {"torch", "tensordict", "torchrl"},
     "encodings": {"torch", "torchrl"},
     "critics": {"torch", "tensordict", "torchrl"},
+    "units": {"torch"},
     "dueling": {"torch", "tensordict"},
-    "effect_fit": {"torch", "tensordict", "torchrl"},
+    "dueling_fit": {"torch", "tensordict", "torchrl"},
     "groups": {"torch", "tensordict", "torchrl"},
     "options": set(),
     "substitution": {"torch", "tensordict"},
@@ -349,9 +351,9 @@ def test_library_loads_without_the_tutorials_dependencies():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == [
-        "['ActionEffectFit',",
-        "'ComaAdvantage',",
+        "['ComaAdvantage',",
         "'DuelingCritic',",
+        "'DuelingFit',",
         "'JointQCritic',",
         "'MapgAdvantage',",
         "'ObAdvantage',",

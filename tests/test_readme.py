@@ -35,7 +35,7 @@ def test_the_diagnostics_run_on_it(scope, capsys):
 def test_the_dueling_critic_is_fitted_on_it(scope):
     found = run("readme-dueling", dict(scope))
     assert found["losses"]["loss_objective"].isfinite()
-    assert found["critic"].scale > 0
+    assert found["critic"].effect_units.scale > 0
     assert found["report"]["critic/effect_explained"] == 0  # measured before the fit
 
 

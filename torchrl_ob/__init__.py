@@ -6,13 +6,13 @@ Kuba et al., "Settling the Variance of Multi-Agent Policy Gradients", NeurIPS 20
 from torchrl_ob.advantages import ComaAdvantage, MapgAdvantage, ObAdvantage
 from torchrl_ob.critics import JointQCritic
 from torchrl_ob.dueling import DuelingCritic
-from torchrl_ob.effect_fit import ActionEffectFit
+from torchrl_ob.dueling_fit import DuelingFit
 from torchrl_ob.groups import group_critics
 
 __all__ = [
-    "ActionEffectFit",
     "ComaAdvantage",
     "DuelingCritic",
+    "DuelingFit",
     "JointQCritic",
     "MapgAdvantage",
     "ObAdvantage",

@@ -10,23 +10,23 @@ from torch import Tensor
 
 from torchrl_ob.backbones import Others
 from torchrl_ob.critics import JointQCritic
+from torchrl_ob.units import Units
 
 __all__ = ["DuelingCritic"]
 
 
 class DuelingCritic(JointQCritic):
-    r"""Joint critic in two parts, each with targets of its own: :math:`Q_i(s, a) = V_i(s) + A_i(s, a)`.
+    r"""Joint critic in two parts, each with targets, units and optimiser of its own: :math:`Q_i(s, a) = V_i(s) + A_i(s, a)`.
 
     Returns differ by far more between states than between actions, so that a single network fitted to them
-    learns the state's value and little of the action. Here V is fitted to the returns by the loss, through
-    which no gradient reaches A, and A to what V leaves of short returns, by
-    :class:`~torchrl_ob.ActionEffectFit`, with an optimiser and a scale of its own. Until then A is zero: every baseline is
-    a state value. (The form: Wang et al., "Dueling Network Architectures", ICML 2016, equation 7; fitting the
-    advantage directly: Pan et al., "Direct Advantage Estimation", NeurIPS 2022. A is not centred: its mean
-    over actions corrects V.)
+    learns the state's value and little of the action. Here V is fitted to the returns, less A, and A to what V
+    leaves of short returns, both by :class:`~torchrl_ob.DuelingFit`. No gradient of a loss reaches either:
+    build the loss with ``critic_coeff=0``. Until the first fit Q is zero. (The form: Wang et al.,
+    "Dueling Network Architectures", ICML 2016, equation 7; fitting the advantage directly: Pan et al., "Direct Advantage
+    Estimation", NeurIPS 2022. A is not centred: its mean over actions corrects V.)
 
     Arguments, keys and methods are those of :class:`~torchrl_ob.JointQCritic`; ``backbone`` is that of both
-    parts. With a ``value_norm``, V works in normalised values.
+    parts. There is no ``value_norm``: the :class:`~torchrl_ob.units.Units` of each part take its place.
 
     Example:
         >>> import torch
@@ -35,17 +35,18 @@ class DuelingCritic(JointQCritic):
         >>> critic = DuelingCritic(num_agents=3, observation_dim=4, action_dim=2)
         >>> agents = {"observation": torch.randn(5, 3, 4), "action": torch.randn(5, 3, 2)}
         >>> td = critic(TensorDict({"agents": agents}, batch_size=[5]))
-        >>> torch.equal(td["agents", "state_action_value"], critic.state_value(td))  # A is not fitted yet
+        >>> total = critic.state_value(td) + critic.action_effect(td)
+        >>> torch.equal(td["agents", "state_action_value"], total)
         True
     """
 
-    scale: Tensor
-
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        if options.get("value_norm") is not None:
+            raise ValueError("a DuelingCritic keeps the units of its values: leave value_norm out.")
         super().__init__(*arguments, **options)
         # self.backbone is the action part
         self.value_backbone = self.make_backbone(self.sizes._replace(action_dim=0, out_dim=1))
-        self.register_buffer("scale", torch.zeros(()))
+        self.value_units, self.effect_units = Units(), Units()
 
     def state_value(self, tensordict: TensorDictBase) -> Tensor:
         """V of the states, ``[*B, n, 1]``.
@@ -53,19 +54,28 @@ class DuelingCritic(JointQCritic):
         Args:
             tensordict: with the critic's inputs, of batch size ``[*B]``.
         """
-        observation, state, _ = self._inputs(tensordict)
-        values = self._in_chunks(self._state_value, 1, observation, state)
-        return values.reshape(*tensordict.batch_size, *values.shape[1:])
+        return self.value_units(self.value_output(tensordict))
 
     def action_effect(self, tensordict: TensorDictBase) -> Tensor:
-        """A of the joint action, before it is multiplied by ``scale``, ``[*B, n, 1]``.
+        """A of the joint action, ``[*B, n, 1]``.
 
         Args:
             tensordict: with the critic's inputs, of batch size ``[*B]``.
         """
+        return self.effect_units(self.effect_output(tensordict))
+
+    def value_output(self, tensordict: TensorDictBase) -> Tensor:
+        """V in its units: what its network says, ``[*B, n, 1]``."""
+        observation, state, _ = self._inputs(tensordict)
+        values = self._in_chunks(self._value_network, 1, observation, state)
+        return values.reshape(*tensordict.batch_size, *values.shape[1:])
+
+    def effect_output(self, tensordict: TensorDictBase) -> Tensor:
+        """A of the joint action in its units: what its network says, ``[*B, n, 1]``."""
         effects = self._in_chunks(self._network, 1, *self._inputs(tensordict))
         return effects.reshape(*tensordict.batch_size, *effects.shape[1:])
 
+    @torch.no_grad()
     def _evaluate(
         self,
         observation: Tensor,
@@ -74,12 +84,11 @@ class DuelingCritic(JointQCritic):
         own: Tensor | None,
         others: Others | None,
     ) -> Tensor:
-        """V and A added up; the gradient is that of V."""
-        with torch.no_grad():
-            effect = self.scale * self._network(observation, state, action, own, others)
-        return self._state_value(observation, state) + effect
+        """V and A added up."""
+        value = self.value_units(self._value_network(observation, state))
+        return value + self.effect_units(self._network(observation, state, action, own, others))
 
-    def _state_value(self, observation: Tensor, state: Tensor) -> Tensor:
-        """V, ``[N, n, 1]``."""
+    def _value_network(self, observation: Tensor, state: Tensor) -> Tensor:
+        """What the network of V says, ``[N, n, 1]``."""
         blank = observation.new_zeros(*observation.shape[:2], 0)
-        return self._denormalized(self.value_backbone(observation, state, blank).squeeze(-1))
+        return self.value_backbone(observation, state, blank).squeeze(-1)

@@ -4,10 +4,10 @@ A baseline subtracts what the critic says about the others' actions. If the crit
 actions, every baseline is a state value in disguise. Here two critics are fitted to the same batches of the
 same policy on VMAS navigation:
 
-- `JointQCritic`, one network fitted to returns. Returns differ far more between states than between
+- `JointQCritic`, one network that the loss fits to returns. Returns differ far more between states than between
   actions, so it learns the states.
-- `DuelingCritic`, Q = V + A. V is fitted to returns by the loss, as above; then `ActionEffectFit` fits A to
-  what V leaves of *short* returns, where the effect of an action is not yet buried under that of later ones.
+- `DuelingCritic`, Q = V + A, fitted apart from the loss. `DuelingFit` fits V to returns, and A to what V leaves of
+  *short* returns, where the effect of an action is not yet buried under that of later ones.
 
 The simulator can be copied, so that the truth is known: `branch` follows many joint actions from one state by
 many continuations each. Run it with ``python tutorials/critic_that_sees.py``; it takes two minutes on two CPU
@@ -22,7 +22,7 @@ import torch
 from torchrl.envs import ExplorationType, VmasEnv, set_exploration_type
 from torchrl.objectives import ClipPPOLoss
 
-from torchrl_ob import ActionEffectFit, DuelingCritic, JointQCritic, ObAdvantage
+from torchrl_ob import DuelingCritic, DuelingFit, JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import branch, branch_returns, critic_fit, visited_states
 from torchrl_ob.diagnostics.vmas_clone import clone_vmas
 from torchrl_ob.policies import policy_from_env
@@ -40,8 +40,8 @@ HORIZON, GAMMA, LMBDA = (2 if SMOKE else 10), 0.99, 0.9
 FOLDER = Path("runs") / "critic_that_sees"
 
 # %% Two critics, one policy
-# Nothing in a pipeline changes but the class of the critic and one line: a call of `ActionEffectFit` with each batch
-# after its updates. In a config it is `critic=dueling`.
+# What changes in a pipeline is the class of the critic, `critic_coeff=0` in the loss, and one line: a call of `DuelingFit`
+# with each batch after its updates. In a config all three, and returns with control variates, are `experiment=dueling`.
 torch.manual_seed(0)
 env = VmasEnv("navigation", num_envs=NUM_ENVS, n_agents=NUM_AGENTS, seed=0)
 policy = policy_from_env(env)
@@ -49,18 +49,29 @@ critics = {"plain": JointQCritic.from_env(env), "dueling": DuelingCritic.from_en
 losses, advantages = {}, {}
 for name, critic in critics.items():
     loss = ClipPPOLoss(
-        policy, critic, normalize_advantage=True, normalize_advantage_exclude_dims=(-2,)
+        policy,
+        critic,
+        critic_coeff=0.0 if name == "dueling" else 1.0,
+        normalize_advantage=True,
+        normalize_advantage_exclude_dims=(-2,),
     )
-    advantage = ObAdvantage(actor_network=policy, value_network=critic, gamma=GAMMA, lmbda=LMBDA)
+    bootstrap = "control_variate" if name == "dueling" else "sampled"
+    advantage = ObAdvantage(
+        actor_network=policy,
+        value_network=critic,
+        gamma=GAMMA,
+        lmbda=LMBDA,
+        bootstrap=bootstrap,
+    )
     loss.make_value_estimator(advantage)
     loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, action=env.action_key)
     losses[name], advantages[name] = loss, advantage
 optimizers = {name: torch.optim.Adam(loss.parameters(), lr=3e-4) for name, loss in losses.items()}
-fit = ActionEffectFit(advantages["dueling"])
+fit = DuelingFit(advantages["dueling"])
 
 # %% Training
 # The dueling critic trains the policy; the plain one is fitted beside it. `effect_explained` is what A explains of
-# the residual on a batch that it was not fitted on yet.
+# what V leaves of short returns, on a batch that it was not fitted on yet.
 shares = []
 for number in range(NUM_BATCHES):
     with set_exploration_type(ExplorationType.RANDOM), torch.no_grad():
@@ -70,9 +81,10 @@ for number in range(NUM_BATCHES):
         for index in torch.randperm(batch.numel()).split(MINIBATCH_SIZE):
             for name, loss in losses.items():
                 terms = loss(steps[name][index])
-                total = terms["loss_critic"]
                 if name == "dueling":
-                    total = total + terms["loss_objective"] + terms["loss_entropy"]
+                    total = terms["loss_objective"] + terms["loss_entropy"]
+                else:
+                    total = terms["loss_critic"]
                 total.backward()
                 torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
                 optimizers[name].step()
@@ -85,7 +97,8 @@ for number in range(NUM_BATCHES):
 # %% The truth
 # From each of some states that the policy visits, joint actions are followed by continuations. What differs between
 # joint actions of one state is their effect. `critic_fit` compares: R² is blind to the critic's scale, the captured share
-# is what its word is worth as it stands.
+# is what its word is worth as it stands. Both weigh a state by how much its action matters, and a state in which two
+# agents are about to collide outweighs all others: `leave_out=0.1` leaves out the tenth of the states with the largest effects.
 at, states = visited_states(env, policy, num_states=NUM_STATES, max_steps=NUM_STEPS // 2)
 options = {"num_continuations": NUM_CONTINUATIONS, "horizons": [HORIZON], "gamma": GAMMA}
 branches = branch(at, states, policy, num_actions=NUM_ACTIONS, **options)
@@ -96,11 +109,12 @@ values = {}
 for name, advantage in advantages.items():
     with torch.no_grad():
         values[name] = advantage.action_value(wide, branches.actions).mean(-2)
-    quality = critic_fit(values[name].double(), returns)
-    print(
-        f"the {name} critic: R² {quality.r2.value.item():.2f}, "
-        f"captured share {quality.captured.value.item():.2f}"
-    )
+    for share in (0.0, 0.1):
+        quality = critic_fit(values[name].double(), returns, leave_out=share)
+        print(
+            f"the {name} critic, without {share:.0%} of the states: "
+            f"R² {quality.r2.value.item():.2f}, captured share {quality.captured.value.item():.2f}"
+        )
 
 # %% One agent's own action
 # Of one state: the return of every own action of agent 0, the others' as the policy drew them.

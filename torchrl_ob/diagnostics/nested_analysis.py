@@ -95,7 +95,9 @@ def true_headroom(returns: Tensor, *, confidence: float = 0.95) -> Estimate:
     )
 
 
-def critic_fit(q: Tensor, returns: Tensor, *, confidence: float = 0.95) -> CriticFit:
+def critic_fit(
+    q: Tensor, returns: Tensor, *, leave_out: float = 0.0, confidence: float = 0.95
+) -> CriticFit:
     r"""Whether a critic sees the joint action: its Q against the true one, centred within the state.
 
     .. math::
@@ -108,13 +110,18 @@ def critic_fit(q: Tensor, returns: Tensor, *, confidence: float = 0.95) -> Criti
     blind to the critic's scale; the captured share is not, is never larger, and is negative for a
     critic that would better be ignored. A critic that ignores the action has 0 of both.
 
+    Both weigh a state by the variance of its action's effect. Where one state in a hundred has most of that, as with
+    collisions, they speak of that state, and say little of the critic elsewhere: ``leave_out=0.1`` leaves
+    out the tenth of the states in which the joint action matters most to an agent.
+
     Args:
         q: the critic's values of the branched joint actions, ``[S, M1, n]``.
         returns: ``[S, M1, M2, n]``.
+        leave_out: share of the states to leave out, from 0 to below 1.
         confidence: of the intervals, percentile bootstraps over states.
 
     Raises:
-        ValueError: where the shapes do not fit.
+        ValueError: where the shapes do not fit, or the share does not.
 
     Example:
         >>> import torch
@@ -130,11 +137,15 @@ def critic_fit(q: Tensor, returns: Tensor, *, confidence: float = 0.95) -> Criti
             f"q has shape {list(q.shape)} and returns {list(returns.shape)}; expected [S, M1, n] and "
             "[S, M1, M2, n]: a critic's output [S, M1, n, 1] is squeezed."
         )
+    if not 0 <= leave_out < 1:
+        raise ValueError(f"leave_out must be from 0 to below 1, got {leave_out}.")
     true = nested_variance(returns).action
+    kept = true <= true.quantile(1 - leave_out, dim=0)  # [S, n]
     q = q.to(returns)
     mean = returns.mean(2)
-    own = q.var(1)
-    joint = ((q - q.mean(1, keepdim=True)) * mean).sum(1) / (q.shape[1] - 1)
+    own = q.var(1) * kept
+    joint = ((q - q.mean(1, keepdim=True)) * mean).sum(1) / (q.shape[1] - 1) * kept
+    true = true * kept
 
     def r2(count: Tensor) -> Tensor:
         explained = (count @ joint).square() / (count @ own) / (count @ true)

@@ -20,7 +20,7 @@ from torchrl.trainers.algorithms.ppo import PPOTrainer
 
 from torchrl_ob.diagnostics.live import VarianceLogger
 from torchrl_ob.dueling import DuelingCritic
-from torchrl_ob.effect_fit import ActionEffectFit
+from torchrl_ob.dueling_fit import DuelingFit
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
 from torchrl_ob.experiments.envs.teams import groups_of
 from torchrl_ob.experiments.errors import ExperimentError, first_line
@@ -143,7 +143,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
                 learner.advantage, interval=config.variance_interval, prefix=prefix
             ).register(trainer)
         if isinstance(learner.critic, DuelingCritic):
-            ActionEffectFit(learner.advantage, **config.trainer.action_effect).register(trainer)
+            DuelingFit(learner.advantage, **config.trainer.dueling_fit).register(trainer)
     schedule = make_optional(config.scheduler)
     if schedule is not None:
         batches = config.total_frames // frames

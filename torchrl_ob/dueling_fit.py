@@ -1,0 +1,185 @@
+"""Fitting both parts of a dueling critic to a batch, apart from the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from torchrl_ob.dueling import DuelingCritic
+from torchrl_ob.joint_advantage import JointAdvantage
+from torchrl_ob.reading import require_finite
+from torchrl_ob.units import Units
+
+if TYPE_CHECKING:
+    from torchrl.trainers import Trainer
+
+__all__ = ["DuelingFit"]
+
+
+class Part(NamedTuple):
+    """A part of the critic, and how it is fitted."""
+
+    output: Callable[[TensorDictBase], Tensor]
+    units: Units
+    last: nn.Module
+    optimizer: torch.optim.Optimizer
+    num_epochs: int
+
+
+class DuelingFit:
+    r"""Fits V of a :class:`~torchrl_ob.DuelingCritic` to returns, and A to what V leaves of short ones.
+
+    .. math::
+        \min_V E\big[(V_i(s) - (G_i - A_i(s, a)))^2\big], \qquad
+        \min_A E\big[(A_i(s, a) - (G'_i - V_i(s)))^2\big]
+
+    with G the return of the advantage, and G' the same with control variates and a small λ: near one step, where
+    the effect of an action is not yet buried under that of later ones. The learning rate is high and falls to zero over
+    each batch: a few passes then fit V better than the many of a policy's loss at the policy's learning rate. (A phase
+    of its own for the value: Cobbe et al., "Phasic Policy Gradient", ICML 2021.)
+
+    Call it with each batch after the updates of the actor, so that the critic is used on data that it was not fitted on;
+    ``DuelingFit(advantage).register(trainer)`` has TorchRL's trainer do so.
+
+    Args:
+        advantage: an advantage of the joint action whose critic is a :class:`~torchrl_ob.DuelingCritic`.
+
+    Keyword Args:
+        lmbda: trace decay λ of the short return G'.
+        lr: learning rate of both parts at the start of a batch, of Adam.
+        value_rounds: how often the returns are computed anew with the V fitted to those before.
+        value_epochs: passes of V over a batch in each round.
+        effect_epochs: passes of A over a batch; with none A stays zero, and Q is a state value.
+        minibatch_size: in steps.
+
+    Raises:
+        TypeError: for another critic.
+
+    Example:
+        >>> from torchrl.envs import VmasEnv  # needs vmas
+        >>> from torchrl_ob import DuelingCritic, DuelingFit, ObAdvantage
+        >>> from torchrl_ob.policies import policy_from_env
+        >>> env = VmasEnv("balance", num_envs=4)
+        >>> policy, critic = policy_from_env(env), DuelingCritic.from_env(env)
+        >>> advantage = ObAdvantage(
+        ...     actor_network=policy, value_network=critic, gamma=0.99, lmbda=0.9
+        ... )
+        >>> advantage.set_keys(reward=env.reward_key)
+        >>> fit = DuelingFit(advantage, value_epochs=1, effect_epochs=1)
+        >>> sorted(fit(env.rollout(5, policy)))
+        ['critic/effect_explained', 'critic/effect_scale', 'critic/value_explained', 'critic/value_scale']
+    """
+
+    def __init__(
+        self,
+        advantage: JointAdvantage,
+        *,
+        lmbda: float = 0.5,
+        lr: float = 3e-3,
+        value_rounds: int = 3,
+        value_epochs: int = 8,
+        effect_epochs: int = 15,
+        minibatch_size: int = 400,
+    ) -> None:
+        critic = advantage.value_network
+        if not isinstance(critic, DuelingCritic):
+            raise TypeError(
+                f"the advantage's critic is a {type(critic).__name__}, which has no action part of its own: "
+                "take DuelingCritic."
+            )
+        self.advantage, self.critic = advantage, critic
+        self.lmbda, self.lr, self.minibatch_size = lmbda, lr, minibatch_size
+        self.value_rounds = value_rounds
+
+        self.value = Part(
+            critic.value_output,
+            critic.value_units,
+            critic.value_backbone.tail[-1],
+            torch.optim.Adam(critic.value_backbone.parameters(), lr=lr),
+            value_epochs,
+        )
+        self.effect = Part(
+            critic.effect_output,
+            critic.effect_units,
+            critic.backbone.tail[-1],
+            torch.optim.Adam(critic.backbone.parameters(), lr=lr),
+            effect_epochs,
+        )
+
+    def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Fit V, then A, to a batch.
+
+        Args:
+            batch: trajectories, ``[*B, T]``, as for the advantage; it is not changed.
+
+        Returns:
+            ``critic/value_explained`` and ``critic/effect_explained``, the share of the variance of its targets that
+            each part explained before it was fitted to them, and ``critic/value_scale`` and
+            ``critic/effect_scale``, the units of both.
+        """
+        steps = batch.select(*self.critic.in_keys).reshape(-1)
+        explained = [
+            self._fit(self.value, steps, self.value_target(batch)) for _ in range(self.value_rounds)
+        ]
+        return {
+            "critic/value_explained": explained[0],
+            "critic/effect_explained": self._fit(self.effect, steps, self.effect_target(batch)),
+            "critic/value_scale": self.value.units.scale.clone(),
+            "critic/effect_scale": self.effect.units.scale.clone(),
+        }
+
+    @torch.no_grad()
+    def value_target(self, batch: TensorDictBase) -> Tensor:
+        """The returns that V is fitted to, less what A says of the action, ``[N, n, 1]``."""
+        returns = self.advantage.value_estimate(batch)
+        return self._flat(returns - self.critic.action_effect(batch), batch)
+
+    @torch.no_grad()
+    def effect_target(self, batch: TensorDictBase) -> Tensor:
+        """What V leaves of short returns, ``[N, n, 1]``."""
+        short = self.advantage.value_estimate(batch, lmbda=self.lmbda, bootstrap="control_variate")
+        return self._flat(short - self.critic.state_value(batch), batch)
+
+    def _flat(self, target: Tensor, batch: TensorDictBase) -> Tensor:
+        require_finite(
+            target, "what the critic is fitted to is not finite: see the critic's inputs."
+        )
+        return target.flatten(0, batch.ndim - 1)
+
+    def _fit(self, part: Part, steps: TensorDictBase, target: Tensor) -> Tensor:
+        """Least squares, with a learning rate that falls to zero; the share explained before."""
+        with torch.no_grad():
+            said = part.units(part.output(steps))
+            explained = 1 - (target - said).var() / target.var()
+            if part.num_epochs:  # else it stays as it is
+                target = part.units.follow(target, part.last)
+        orders = [torch.randperm(len(target), device=target.device) for _ in range(part.num_epochs)]
+        minibatches = [index for order in orders for index in order.split(self.minibatch_size)]
+        for done, index in enumerate(minibatches):
+            for group in part.optimizer.param_groups:
+                group["lr"] = self.lr * (1 - done / len(minibatches))
+            nn.functional.mse_loss(part.output(steps[index]), target[index]).backward()
+            part.optimizer.step()
+            part.optimizer.zero_grad()  # the optimiser of the loss has these parameters too
+        return explained
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimisers'."""
+        return {
+            "value": self.value.optimizer.state_dict(),
+            "effect": self.effect.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The optimisers'."""
+        self.value.optimizer.load_state_dict(state_dict["value"])
+        self.effect.optimizer.load_state_dict(state_dict["effect"])
+
+    def register(self, trainer: Trainer, name: str = "dueling_fit") -> None:
+        """Add the hook to a trainer, after the updates of each batch."""
+        trainer.register_op("post_steps_log", self)
+        trainer.register_module(name, self)
