@@ -3,8 +3,8 @@
 The peer is the loop of TorchRL's tutorial "Multi-Agent Reinforcement Learning (PPO)", with MAPPO and GAE,
 written from its public API: a centralised state value of two layers of 256, ``ClipPPOLoss``, a replay
 buffer, Adam. Ours is ``torchrl-ob train`` with ``advantage=ob`` and the joint critic, plain and with
-every option for speed, and without a baseline. All train three agents of VMAS navigation with the same actor, 6,000 frames a
-batch, 30 epochs of minibatches of 400, on the same threads. They take turns batch by batch, so that a
+every option for speed, without a baseline, and with the critic and the returns of ``experiment=dueling``. All train three agents of VMAS
+navigation with the same actor, 6,000 frames a batch, 30 epochs of minibatches of 400, on the same threads. They take turns batch by batch, so that a
 busy machine slows all; the first batch, in which a compiled one compiles, is not counted. At the end
 the mean rewards of the last training episodes are compared. ``SMOKE=1`` for a run of seconds;
 ``DEVICE=cuda FRAMES=60000`` for a GPU.
@@ -44,6 +44,7 @@ BATCHES = 2 if SMOKE else 12
 STEPS = 100
 LR = 1e-3
 OPTIONS = ("trainer.compile=true", "optimizer.fused=true")
+DUELING = ("critic=dueling", "advantage=ob_control_variate", "loss.critic_coeff=0.0")
 
 
 def clock() -> float:
@@ -189,6 +190,8 @@ if __name__ == "__main__":
         "torchrl_ob, no baseline": ("advantage=mapg",),
         "torchrl_ob, OB, compiled": OPTIONS,
         "torchrl_ob, GAE, compiled": ("advantage=gae", *OPTIONS),
+        "torchrl_ob, OB, dueling": DUELING,
+        "torchrl_ob, OB, dueling, compiled": (*DUELING, *OPTIONS),
     }
     shares: dict[str, list[float]] = {name: [] for name in settings}
     with tempfile.TemporaryDirectory() as folder:
@@ -207,14 +210,14 @@ if __name__ == "__main__":
         f"{DEVICE}, {torch.get_num_threads()} threads, torch {torch.__version__}, {BATCHES} batches each"
     )
     print(
-        f"{'':26} {'frames/s':>9} {'over TorchRL':>21} {'advantage':>10} {'first batch':>12} "
+        f"{'':33} {'frames/s':>9} {'over TorchRL':>21} {'advantage':>10} {'first batch':>12} "
         f"{'reward':>7}"
     )
     for name, times in seconds.items():
         middle, low, high = ratio(seconds[peer], times)
         share = statistics.median(shares[name][1:]) if name in shares else float("nan")
         print(
-            f"{name:26} {FRAMES / statistics.median(times[1:]):9.0f} "
+            f"{name:33} {FRAMES / statistics.median(times[1:]):9.0f} "
             f"{middle:5.2f} ({low:.2f} to {high:.2f}) {share:10.1%} {times[0]:10.1f} s "
             f"{rewards[name]:7.2f}"
         )
@@ -227,3 +230,6 @@ if __name__ == "__main__":
             record("ob_share_of_iteration", share, frames=FRAMES)
             middle, low, high = ratio(seconds["torchrl_ob, no baseline"], times)
             record("ob_fps_over_no_baseline", middle, **spread | {"low": low, "high": high})
+        elif name == "torchrl_ob, OB, dueling":
+            middle, low, high = ratio(seconds["torchrl_ob, OB"], times)
+            record("dueling_fps_over_plain_critic", middle, **spread | {"low": low, "high": high})

@@ -91,11 +91,11 @@ def make_ways(
         "GAE": InLoss(policy, state_value, env, lr=3e-4, value_norm=norm, **options),
         "Q": InLoss(policy, q, env, lr=3e-4, **options),
         "V": apart(fit={"effect_epochs": 0}),
-        "dueling": apart(),
-        "dueling, cv": apart(**cv),
+        "dueling": apart(**cv),
     }
     if everything:
         ways |= {
+            "no control variates": apart(),
             "λ = 0": apart(fit={"lmbda": 0.0}, **cv),
             "λ = 0.9": apart(fit={"lmbda": 0.9}, **cv),
             "one round of 24": apart(fit={"value_rounds": 1, "value_epochs": 24}, **cv),
