@@ -210,6 +210,21 @@ def test_the_fit_leaves_the_actor_and_the_batch_alone():
     assert all(x.grad is None for x in critic.parameters())  # nothing for another optimiser
 
 
+def test_a_fit_goes_on_from_its_state():
+    torch.manual_seed(0)
+    critic, td = DuelingCritic(N, D, OBS, hidden_dim=8), transitions(4, 6)
+    first = DuelingFit(make_advantage(critic))
+    first(td)
+    twin = copy.deepcopy(critic)
+    second = DuelingFit(make_advantage(twin))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for fit in (first, second):
+        torch.manual_seed(1)
+        fit(td)
+    for one, other in zip(critic.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_without_epochs_of_the_action_part_q_is_a_state_value():
     critic = DuelingCritic(N, D, OBS, hidden_dim=8)
     advantage = make_advantage(critic)
