@@ -95,19 +95,13 @@ class DuelingFit:
         self.lmbda, self.lr, self.minibatch_size = lmbda, lr, minibatch_size
         self.value_rounds = value_rounds
 
+        v, a = critic.value_backbone, critic.backbone
+        v_optimizer, a_optimizer = (torch.optim.Adam(x.parameters(), lr=lr) for x in (v, a))
         self.value = Part(
-            critic.value_output,
-            critic.value_units,
-            critic.value_backbone.tail[-1],
-            torch.optim.Adam(critic.value_backbone.parameters(), lr=lr),
-            value_epochs,
+            critic.value_output, critic.value_units, v.tail[-1], v_optimizer, value_epochs
         )
         self.effect = Part(
-            critic.effect_output,
-            critic.effect_units,
-            critic.backbone.tail[-1],
-            torch.optim.Adam(critic.backbone.parameters(), lr=lr),
-            effect_epochs,
+            critic.effect_output, critic.effect_units, a.tail[-1], a_optimizer, effect_epochs
         )
 
     def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
@@ -122,12 +116,17 @@ class DuelingFit:
             ``critic/effect_scale``, the units of both.
         """
         steps = batch.select(*self.critic.in_keys).reshape(-1)
-        explained = [
-            self._fit(self.value, steps, self.value_target(batch)) for _ in range(self.value_rounds)
-        ]
+        target = self.value_target(batch)
+        value_explained = _explained(self.value, steps, target)
+        self._fit(self.value, steps, target)
+        for _ in range(self.value_rounds - 1):
+            self._fit(self.value, steps, self.value_target(batch))
+        target = self.effect_target(batch)
+        effect_explained = _explained(self.effect, steps, target)
+        self._fit(self.effect, steps, target)
         return {
-            "critic/value_explained": explained[0],
-            "critic/effect_explained": self._fit(self.effect, steps, self.effect_target(batch)),
+            "critic/value_explained": value_explained,
+            "critic/effect_explained": effect_explained,
             "critic/value_scale": self.value.units.scale.clone(),
             "critic/effect_scale": self.effect.units.scale.clone(),
         }
@@ -150,13 +149,10 @@ class DuelingFit:
         )
         return target.flatten(0, batch.ndim - 1)
 
-    def _fit(self, part: Part, steps: TensorDictBase, target: Tensor) -> Tensor:
-        """Least squares, with a learning rate that falls to zero; the share explained before."""
-        with torch.no_grad():
-            said = part.units(part.output(steps))
-            explained = 1 - (target - said).var() / target.var()
-            if part.num_epochs:  # else it stays as it is
-                target = part.units.follow(target, part.last)
+    def _fit(self, part: Part, steps: TensorDictBase, target: Tensor) -> None:
+        """Least squares, with a learning rate that falls to zero."""
+        if part.num_epochs:  # else it stays as it is
+            target = part.units.follow(target, part.last)
         orders = [torch.randperm(len(target), device=target.device) for _ in range(part.num_epochs)]
         minibatches = [index for order in orders for index in order.split(self.minibatch_size)]
         for done, index in enumerate(minibatches):
@@ -165,7 +161,6 @@ class DuelingFit:
             nn.functional.mse_loss(part.output(steps[index]), target[index]).backward()
             part.optimizer.step()
             part.optimizer.zero_grad()  # the optimiser of the loss has these parameters too
-        return explained
 
     def state_dict(self) -> dict[str, Any]:
         """The optimisers'."""
@@ -183,3 +178,9 @@ class DuelingFit:
         """Add the hook to a trainer, after the updates of each batch."""
         trainer.register_op("post_steps_log", self)
         trainer.register_module(name, self)
+
+
+@torch.no_grad()
+def _explained(part: Part, steps: TensorDictBase, target: Tensor) -> Tensor:
+    """Share of the variance of a part's targets that it explains."""
+    return 1 - (target - part.units(part.output(steps))).var() / target.var()
