@@ -210,6 +210,14 @@ def test_the_fit_leaves_the_actor_and_the_batch_alone():
     assert all(x.grad is None for x in critic.parameters())  # nothing for another optimiser
 
 
+def test_no_gradient_reaches_what_made_the_batch():
+    critic, td = DuelingCritic(N, D, OBS, hidden_dim=8), transitions(4, 6)
+    made = torch.ones((), requires_grad=True)
+    td["agents", "action"] = td["agents", "action"] * made  # a rollout outside of no_grad
+    DuelingFit(make_advantage(critic))(td)
+    assert made.grad is None
+
+
 def test_a_fit_goes_on_from_its_state():
     torch.manual_seed(0)
     critic, td = DuelingCritic(N, D, OBS, hidden_dim=8), transitions(4, 6)

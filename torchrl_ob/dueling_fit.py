@@ -115,7 +115,7 @@ class DuelingFit:
             each part explained before it was fitted to them, and ``critic/value_scale`` and
             ``critic/effect_scale``, the units of both.
         """
-        steps = batch.select(*self.critic.in_keys).reshape(-1)
+        steps = batch.select(*self.critic.in_keys).reshape(-1).detach()
         target = self.value_target(batch)
         value_explained = _explained(self.value, steps, target)
         self._fit(self.value, steps, target)
