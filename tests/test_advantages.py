@@ -176,6 +176,24 @@ def test_baseline_is_the_definition(discrete):
         torch.testing.assert_close(out["advantage"], out["value_target"] - b)
 
 
+@pytest.mark.parametrize("module", [ObAdvantage, ComaAdvantage])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_baseline_is_that_of_the_policy_that_acted(module, discrete):
+    torch.manual_seed(0)
+    actor, critic = make_team(discrete)
+    bare = make_batch(5, 4, discrete=discrete)
+    acted = actor.get_dist_params(bare.clone())  # with loc and scale, or logits
+    advantage = make(module, actor, critic)
+    before = advantage(bare.clone())["agents", "baseline"]
+    torch.testing.assert_close(advantage(acted.clone())["agents", "baseline"], before)
+    with torch.no_grad():
+        for p in actor.parameters():
+            p.add_(torch.randn_like(p))
+    torch.testing.assert_close(advantage(acted.clone())["agents", "baseline"], before)
+    current = advantage(bare.clone())["agents", "baseline"]
+    assert ((current - before).abs() > 1e-4).any()
+
+
 @pytest.mark.parametrize("rule", ["gauss", "grid", "sobol", "monte_carlo"])
 def test_rules_agree_where_the_value_is_smooth(rule):
     torch.manual_seed(0)

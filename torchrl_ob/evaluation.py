@@ -19,9 +19,11 @@ from torchrl_ob.reading import name_of, require_finite, require_value_per_agent,
 from torchrl_ob.substitution import candidate_values
 
 __all__ = [
+    "acting_parameters",
     "action_key_of",
     "joint_value",
     "own_action_values",
+    "policy_parameters",
     "require_joint_critic",
     "team_candidates",
     "team_policy",
@@ -53,28 +55,51 @@ def team_policy(
     actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
 ) -> D.Distribution:
     """The agents' policies, one distribution of batch shape ``[*B, n]``."""
+    return actor.build_dist_from_params(policy_parameters(actor, tensordict))
+
+
+def policy_parameters(
+    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
+) -> TensorDictBase:
+    """ψ of the agents: what the actor hands to their distributions."""
     inputs = select(tensordict, actor.in_keys, "the actor")
     for key in actor.in_keys:
         require_finite(inputs.get(key), f"the actor's input {key!r} is not finite.")
-    return actor.get_dist(inputs)
+    return actor.get_dist_params(inputs)
+
+
+def acting_parameters(
+    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
+) -> TensorDictBase:
+    """ψ with which the agents acted, which the actor wrote beside the action; else of the current actor."""
+    if all(tensordict.get(key, None) is not None for key in actor.dist_params_keys):
+        return tensordict
+    return policy_parameters(actor, tensordict)
 
 
 def team_candidates(
-    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase, **options: Any
+    actor: ProbabilisticTensorDictSequential,
+    tensordict: TensorDictBase,
+    *,
+    params: TensorDictBase | None = None,
+    **options: Any,
 ) -> Candidates:
     """Candidate own actions of every agent, ``[*B, n, K, *event]``.
 
     Args:
         actor: the agents' policies.
         tensordict: the actor's inputs, of batch size ``[*B]``.
+        params: parameters of the agents' distributions; by default those of the current actor.
         **options: of :func:`~torchrl_ob.candidates.action_candidates`.
     """
-    policy = team_policy(actor, tensordict)
+    if params is None:
+        params = policy_parameters(actor, tensordict)
+    policy = actor.build_dist_from_params(params)
     candidates = action_candidates(policy, **options)
     if candidates is None:
         candidates = score_candidates(
             policy,
-            actor.get_dist_params(select(tensordict, actor.in_keys, "the actor")),
+            params,
             actor.build_dist_from_params,
             actor.dist_params_keys,
             num_points=options.get("num_points"),

@@ -18,6 +18,7 @@ from torchrl.objectives.value import ValueEstimatorBase
 from torchrl_ob.candidates import Candidates
 from torchrl_ob.cubature import ExpectationRule
 from torchrl_ob.evaluation import (
+    acting_parameters,
     action_key_of,
     joint_value,
     own_action_values,
@@ -310,16 +311,23 @@ class JointAdvantage(ValueEstimatorBase):
         """The agents' policies, one distribution of batch shape ``[*B, n]``."""
         return team_policy(self.actor_network, tensordict)
 
-    def candidates(self, tensordict: TensorDictBase, measure: Measure | None = None) -> Candidates:
+    def candidates(
+        self,
+        tensordict: TensorDictBase,
+        measure: Measure | None = None,
+        params: TensorDictBase | None = None,
+    ) -> Candidates:
         """Candidate own actions of every agent, by the ``rule``, ``num_points`` and ``psi`` given.
 
         Args:
             tensordict: the actor's inputs, of batch size ``[*B]``.
             measure: which of their weights will be used; both by default.
+            params: parameters of the agents' distributions; by default those of the current policy.
         """
         return team_candidates(
             self.actor_network,
             tensordict,
+            params=params,
             rule=self.rule,
             num_points=self.num_points,
             psi=self.psi,
@@ -344,7 +352,8 @@ class JointAdvantage(ValueEstimatorBase):
 
     def _baseline(self, tensordict: TensorDictBase) -> Tensor:
         """The baseline of every agent, ``[*B, T, n, 1]``."""
-        candidates = self.candidates(tensordict, self._weights)
+        acting = acting_parameters(self.actor_network, tensordict)
+        candidates = self.candidates(tensordict, self._weights, acting)
         weights = getattr(candidates, str(self._weights))
         values = self.candidate_values(tensordict, candidates.actions)
         return weighted_baseline(values, weights).unsqueeze(-1)
