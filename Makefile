@@ -1,6 +1,7 @@
 # Everything runs inside .venv, which the first target that needs it creates.
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 2
 
 .PHONY: test lint tutorial bench bench-gpu clean
 
@@ -12,8 +13,9 @@ BIN := .venv/bin
 tutorial: .venv/.installed
 	$(BIN)/python tutorials/vmas_navigation_ob.py
 
+# a process for each of two cores; a test of one file at a time, since files share what is dear to set up
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -160,7 +160,9 @@ def main(scenario: str, writer: Any) -> None:
     size = {} if scenario == "give_way" else {"n_agents": NUM_AGENTS}
     env = VmasEnv(scenario, num_envs=NUM_ENVS, seed=0, **size)
     policy = policy_from_env(env)
-    ways = make_ways(env, policy, gamma=GAMMA, lmbda=LMBDA, everything=ALL)
+    ways = make_ways(
+        env, policy, gamma=GAMMA, lmbda=LMBDA, minibatch_size=MINIBATCH_SIZE, everything=ALL
+    )
     for k in range(1, max(MEASURED) + 1):
         batch = collect(env, policy, NUM_STEPS)
         update(ways, batch, num_epochs=NUM_EPOCHS, minibatch_size=MINIBATCH_SIZE)

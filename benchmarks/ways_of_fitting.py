@@ -76,14 +76,21 @@ class EnsembleCritic(DuelingCritic):
 
 
 def make_ways(
-    env: EnvBase, policy: ProbabilisticActor, *, gamma: float, lmbda: float, everything: bool
+    env: EnvBase,
+    policy: ProbabilisticActor,
+    *,
+    gamma: float,
+    lmbda: float,
+    minibatch_size: int,
+    everything: bool,
 ) -> dict[str, Way]:
     """The ways by name; the first trains the policy."""
     options: dict[str, Any] = {"gamma": gamma, "lmbda": lmbda}
     cv = {"bootstrap": "control_variate"}
 
     def apart(kind: type[DuelingCritic] = DuelingCritic, *, fit: Any = (), **more: Any) -> Way:
-        return Apart(policy, kind.from_env(env), env, fit=dict(fit), **options, **more)
+        fit = {"minibatch_size": minibatch_size, **dict(fit)}
+        return Apart(policy, kind.from_env(env), env, fit=fit, **options, **more)
 
     norm, own_norm = PopArtValueNorm(shape=1), PopArtValueNorm(shape=1)
     state_value, q = state_value_from_env(env), JointQCritic.from_env(env, value_norm=own_norm)

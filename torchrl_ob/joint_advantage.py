@@ -311,28 +311,14 @@ class JointAdvantage(ValueEstimatorBase):
         """The agents' policies, one distribution of batch shape ``[*B, n]``."""
         return team_policy(self.actor_network, tensordict)
 
-    def candidates(
-        self,
-        tensordict: TensorDictBase,
-        measure: Measure | None = None,
-        params: TensorDictBase | None = None,
-    ) -> Candidates:
+    def candidates(self, tensordict: TensorDictBase, measure: Measure | None = None) -> Candidates:
         """Candidate own actions of every agent, by the ``rule``, ``num_points`` and ``psi`` given.
 
         Args:
             tensordict: the actor's inputs, of batch size ``[*B]``.
             measure: which of their weights will be used; both by default.
-            params: parameters of the agents' distributions; by default those of the current policy.
         """
-        return team_candidates(
-            self.actor_network,
-            tensordict,
-            params=params,
-            rule=self.rule,
-            num_points=self.num_points,
-            psi=self.psi,
-            measure=measure,
-        )
+        return team_candidates(self.actor_network, tensordict, measure=measure, **self._rule)
 
     def action_value(self, tensordict: TensorDictBase, action: Tensor | None = None) -> Tensor:
         """Q of the joint action that was taken, or of another one, ``[*B, n, 1]``."""
@@ -350,10 +336,16 @@ class JointAdvantage(ValueEstimatorBase):
     def _critic_keys(self) -> dict[str, NestedKey]:
         return {"action_key": self.tensor_keys.action, "value_key": self.tensor_keys.value}
 
+    @property
+    def _rule(self) -> dict[str, Any]:
+        return {"rule": self.rule, "num_points": self.num_points, "psi": self.psi}
+
     def _baseline(self, tensordict: TensorDictBase) -> Tensor:
         """The baseline of every agent, ``[*B, T, n, 1]``."""
-        acting = acting_parameters(self.actor_network, tensordict)
-        candidates = self.candidates(tensordict, self._weights, acting)
+        psi, options = acting_parameters(self.actor_network, tensordict), self._rule
+        candidates = team_candidates(
+            self.actor_network, tensordict, params=psi, measure=self._weights, **options
+        )
         weights = getattr(candidates, str(self._weights))
         values = self.candidate_values(tensordict, candidates.actions)
         return weighted_baseline(values, weights).unsqueeze(-1)
