@@ -10,6 +10,7 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.envs.utils import exploration_type
 from torchrl.modules import Delta, ProbabilisticActor, TanhNormal
+from torchrl.objectives import ClipPPOLoss
 
 from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
 from torchrl_ob.candidates import action_candidates
@@ -250,7 +251,7 @@ def test_batch_dimensions_are_trajectories_side_by_side(module, batch):
     torch.manual_seed(0)
     actor, critic = make_team(dtype=torch.float64)
     td = make_batch(*batch, dtype=torch.float64)
-    advantage = make(module, actor, critic, bootstrap="expected")
+    advantage = make(module, actor, critic, bootstrap="expected", time_dim=-1)
     torch.manual_seed(0)
     whole = advantage(td.clone())
     torch.manual_seed(0)
@@ -423,6 +424,38 @@ def test_one_agent_is_plain_variance_reduction():
 
 
 # ---- errors -------------------------------------------------------------------------------------
+
+
+def test_a_flattened_batch_is_not_taken_for_a_trajectory():
+    torch.manual_seed(0)
+    actor, critic = make_team()
+    td = make_batch(1, 12)
+    td.names = [None, "time"]
+    advantage = make(ObAdvantage, actor, critic)
+    torch.manual_seed(1)
+    expected = advantage(td.clone())["advantage"][0]
+    with pytest.raises(ValueError, match=r"\[12\], which is not named 'time'"):
+        advantage(td.reshape(-1))
+    for trajectory, options in ((td[0].clone(), {}), (td.reshape(-1), {"time_dim": 0})):
+        torch.manual_seed(1)
+        found = make(ObAdvantage, actor, critic, **options)(trajectory)["advantage"]
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_loss_without_an_advantage_in_its_minibatch_says_so():
+    actor, critic = make_team()
+    loss = ClipPPOLoss(actor, critic)
+    loss.make_value_estimator(make(ObAdvantage, actor, critic))
+    loss.set_keys(
+        value=critic.out_keys[0], reward=("agents", "reward"), action=("agents", "action")
+    )
+    batch = actor.get_dist_params(make_batch(2, 5))
+    batch["agents", "action_log_prob"] = actor.build_dist_from_params(batch).log_prob(
+        batch["agents", "action"]
+    )
+    loss.set_keys(sample_log_prob=("agents", "action_log_prob"))
+    with pytest.raises(ValueError, match="before flattening into minibatches"):
+        loss(batch.reshape(-1))
 
 
 def test_state_value_critic_is_refused_at_construction():

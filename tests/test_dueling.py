@@ -11,6 +11,7 @@ from torchrl.modules import PopArtValueNorm
 from torchrl.objectives import ClipPPOLoss
 
 from torchrl_ob import DuelingCritic, DuelingFit, JointQCritic, ObAdvantage
+from torchrl_ob.experiments.checking import check_config
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.running import run
 from torchrl_ob.groups import join_critics
@@ -282,7 +283,7 @@ def test_it_compiles_as_one_graph():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(TypeError, match="JointQCritic, which has no action part"):
+    with pytest.raises(TypeError, match="ObAdvantage has JointQCritic"):
         DuelingFit(make_advantage(JointQCritic(N, D, OBS)))
     with pytest.raises(ValueError, match="leave value_norm out"):
         DuelingCritic(N, D, OBS, value_norm=PopArtValueNorm(shape=1))
@@ -305,7 +306,13 @@ def test_a_run_that_is_resumed_ends_in_the_same_numbers(tmp_path):
     assert scalars(tmp_path) == first
 
 
+def test_a_loss_that_fits_the_critic_too_is_refused():
+    with pytest.raises(ExperimentError, match="take experiment=dueling"):
+        check_config(configure("critic=dueling"))
+    check_config(configure("experiment=dueling"))
+
+
 def test_several_groups_are_told_which_critic_to_take(tmp_path):
-    config = configure("critic=dueling", "env.scenario=simple_tag")
+    config = configure("critic=dueling", "loss.critic_coeff=0.0", "env.scenario=simple_tag")
     with pytest.raises(ExperimentError, match="critic=pooled"):
         run(config, tmp_path)

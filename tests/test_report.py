@@ -186,6 +186,9 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
         ("advantage=comma", "advantage has no choice 'comma': did you mean 'coma'?"),
         ("experiment=smok", "experiment has no choice 'smok': did you mean 'smoke'?"),
         ("optimizer.lrr=1", "the config has no 'optimizer.lrr': did you mean 'optimizer.lr'"),
+        ("gamma=0.9", "the config has no 'gamma': choose from advantage.gamma."),
+        ("smoke", "'smoke' is written experiment=smoke"),
+        ("experiment=dueling,smoke", "Ambiguous value for argument 'experiment=dueling,smoke'"),
         ("~seeds", "the config has no 'seeds': did you mean 'seed'"),
         ("loss.entropy=1", "the config has no 'loss.entropy': did you mean 'loss.entropy_coeff'"),
         ("seed=[1", "cannot read the override 'seed=[1'"),
@@ -202,6 +205,7 @@ def test_a_mistyped_override_is_told_in_one_line(override, message):
         configure(override)
     line = explain(error.value, config_folder())
     assert line.startswith(message)
+    assert ("several experiments write experiment=[one,other]" in line) == ("," in override)
     assert "\n" not in line
 
 

@@ -85,11 +85,11 @@ class DuelingFit:
         effect_epochs: int = 15,
         minibatch_size: int = 400,
     ) -> None:
-        critic = advantage.value_network
+        critic = getattr(advantage, "value_network", None)
         if not isinstance(critic, DuelingCritic):
             raise TypeError(
-                f"the advantage's critic is a {type(critic).__name__}, which has no action part of its own: "
-                "take DuelingCritic."
+                "DuelingFit takes an advantage whose value_network is a DuelingCritic; "
+                f"{type(advantage).__name__} has {type(critic).__name__}."
             )
         self.advantage, self.critic = advantage, critic
         self.lmbda, self.lr, self.minibatch_size = lmbda, lr, minibatch_size

@@ -41,6 +41,7 @@ from torchrl_ob.reading import (
     next_of,
     per_agent,
     require_finite,
+    require_time,
     select,
     sibling,
 )
@@ -196,8 +197,7 @@ class JointAdvantage(ValueEstimatorBase):
         """Write the advantage, the value target and the baseline, each ``[*B, T, n, 1]``.
 
         Args:
-            tensordict: a batch of trajectories, ``[*B, T]``; nothing else in it is changed. Call
-                this before flattening it into minibatches: a batch ``[N]`` is one trajectory.
+            tensordict: a batch of trajectories, ``[*B, T]``; nothing else in it is changed.
 
         Keyword Args:
             params: parameters of the critic, where it is functional.
@@ -261,6 +261,8 @@ class JointAdvantage(ValueEstimatorBase):
                 f"the tensordict has {self.tensor_keys.steps_to_next_obs!r}: its rewards are sums "
                 "over several steps, which the λ-return would count again. Remove MultiStep."
             )
+        if time_dim is None and self.time_dim is None:
+            require_time(tensordict)
         bootstrap = bootstrap or self.bootstrap
         with torch.no_grad():
             if next_value is None:

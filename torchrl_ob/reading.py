@@ -16,6 +16,7 @@ __all__ = [
     "next_of",
     "per_agent",
     "require_finite",
+    "require_time",
     "require_value_per_agent",
     "select",
     "sibling",
@@ -76,6 +77,16 @@ def per_agent(tensordict: TensorDictBase, key: NestedKey, name: str, next_value:
         f"the {name} {key!r} has shape {list(signal.shape)}; expected {list(next_value.shape)}, one "
         f"for each agent, or {[*tensordict.batch_size, 1]}, one for the team."
     )
+
+
+def require_time(tensordict: TensorDictBase) -> None:
+    """Refuse a flattened batch, which would be taken for one trajectory."""
+    if tensordict.ndim == 1 and tensordict.names != ["time"]:
+        raise ValueError(
+            f"the batch has one dimension, {list(tensordict.batch_size)}, which is not named 'time': is it "
+            "flattened? Call the advantage on [*B, time], before flattening into minibatches; for a "
+            "single trajectory pass time_dim=0."
+        )
 
 
 def require_value_per_agent(

@@ -79,6 +79,11 @@ def check_config(config: DictConfig) -> None:
             f"{config.advantage._target_.rsplit('.')[-1]} needs Q(s, a), and the critic is a state "
             "value: take critic=pooled or critic=concat."
         )
+    if "DuelingCritic" in config.critic._target_ and config.loss.critic_coeff != 0:
+        raise ExperimentError(
+            "critic=dueling is fitted apart from the loss: take experiment=dueling, or "
+            "loss.critic_coeff=0.0 beside it."
+        )
     normed = "_target_" in config.value_norm
     if normed and not config.loss._target_.endswith(("MAPPOLoss", "IPPOLoss")):
         raise ExperimentError(

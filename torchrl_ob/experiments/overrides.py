@@ -39,11 +39,16 @@ def explain(error: HydraException, configs: Path) -> str:
             return "hydra/launcher=joblib needs its plugin: pip install 'torchrl-ob[sweeps]'"
         return f"{group} has no choice {choice!r}: {nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
+        groups = sorted(x.parent.name for x in configs.rglob(f"{error.override}.yaml"))
+        if groups:
+            return f"{error.override!r} is written {' or '.join(f'{x}={error.override}' for x in groups)}"
         reason = first_line(error.message)
         return f"cannot read the override {error.override!r}, of the form key=value: {reason}"
     message = str(error)
     if "Ambiguous value" in message:
-        return f"{first_line(message)}: to sweep over several values give -m too"
+        both = "; for one run with several experiments write experiment=[one,other]"
+        more = both if "experiment" in message else ""
+        return f"{first_line(message)}: to sweep over several values give -m too{more}"
     unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", message)
     if unknown is None:
         return first_line(message)
@@ -56,7 +61,8 @@ def explain(error: HydraException, configs: Path) -> str:
             if name in _names_of(x, configs)
         ]
         return f"{name!r} belongs to {' or '.join(f'{group}={x}' for x in of)}: take it, or leave the override out"
-    return f"the config has no {name!r}: {nearest(name, names)}"
+    under = {x for x in names if x.endswith(f".{name}")}
+    return f"the config has no {name!r}: {nearest(name, under or names)}"
 
 
 def _names(configs: Path) -> set[str]:
