@@ -42,7 +42,7 @@ def test_the_dueling_critic_is_fitted_on_it(scope):
 def test_the_groups_learn_from_advantages_of_their_own(scope):
     run("readme-groups", scope)
     for group, n in (("adversary", 3), ("agent", 1)):
-        assert scope["batch"][group, "advantage"].shape == (8, 100, n, 1)
+        assert scope["rollout"][group, "advantage"].shape == (8, 100, n, 1)
     assert all(found["loss_objective"].isfinite() for found in scope["terms"])
     assert len(scope["parameters"]) < sum(
         len(list(loss.parameters())) for loss in scope["losses"].values()

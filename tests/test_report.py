@@ -146,7 +146,7 @@ def test_longer_runs_are_cut_and_named(tmp_path):
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([], "not the folder of a run"),
+        ([], "no run was evaluated yet"),
         ([("ob", 0), ("ob", 0)], "are the same run: navigation ob 0"),
         ([("ob", 0), ("gae", 0)], r"gae has runs of 1 on navigation.*two seeds"),
         (
@@ -174,6 +174,12 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
     path.unlink()
     results, never = read_results([tmp_path])
     assert ([x.folder for x in results], never) == ([tmp_path / "0"], [tmp_path / "1"])
+    refused = tmp_path / "2"  # as Hydra leaves the folder of a run whose config does not fit
+    (refused / ".hydra").mkdir(parents=True)
+    results, never = read_results([tmp_path / "0", refused])
+    assert ([x.folder for x in results], never) == ([tmp_path / "0"], [refused])
+    with pytest.raises(ExperimentError, match="there is no folder"):
+        read_results([tmp_path / "0", tmp_path / "3"])
     (tmp_path / "0/metrics/scalars/eval/deterministic_reward.csv").unlink()
     with pytest.raises(ExperimentError, match="no run was evaluated yet"):
         read_results([tmp_path])

@@ -191,6 +191,8 @@ progress.close()
 collector.shutdown()
 seconds = time.perf_counter() - start
 print(f"{FRAMES_PER_BATCH * NUM_BATCHES:,} frames in {seconds:.0f} s")
+if SMOKE:
+    print("SMOKE=1: two short batches, which learn nothing")
 print("mean episode reward of each batch:", *(f"{reward:.2f}" for reward in rewards))
 
 # %% Evaluation

@@ -53,14 +53,16 @@ def read_results(
             ``"reward_adversary"``, or ``"win_rate"``.
 
     Returns:
-        One result a run, and the runs that failed before their first evaluation.
+        One result a run, and the runs that failed before their first evaluation, with the folders that have none.
 
     Raises:
-        ExperimentError: where a folder has no run, no run has an evaluation, two runs are the same,
+        ExperimentError: where a folder does not exist, no run has an evaluation, two runs are the same,
             runs were evaluated on different episodes, or one has no such metric.
     """
-    runs = [run for folder in folders for run in _runs(folder)]
-    never = [run for run in runs if not _evaluations(run, exploration)]
+    found = {folder: _runs(folder) for folder in folders}
+    runs = [run for within in found.values() for run in within]
+    never = [folder for folder, within in found.items() if not within]  # refused before they began
+    never += [run for run in runs if not _evaluations(run, exploration)]
     results = [_read(run, exploration, metric) for run in runs if run not in never]
     if not results:
         raise ExperimentError(f"no run was evaluated yet: {', '.join(map(str, never))}.")
@@ -149,10 +151,9 @@ def differences(results: Sequence[Result], leave_out: Collection[str] = ()) -> l
 
 
 def _runs(folder: Path) -> list[Path]:
-    runs = sorted(path.parent for path in folder.rglob("run.json"))
-    if not runs:
-        raise ExperimentError(f"{folder} is not the folder of a run, and there is none in it.")
-    return runs
+    if not folder.is_dir():
+        raise ExperimentError(f"there is no folder {folder}.")
+    return sorted(path.parent for path in folder.rglob("run.json"))
 
 
 def _evaluations(folder: Path, exploration: str) -> dict[str, Path]:
