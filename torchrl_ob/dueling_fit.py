@@ -27,6 +27,7 @@ class Part(NamedTuple):
     units: Units
     last: nn.Module
     optimizer: torch.optim.Optimizer
+    lr: float
     num_epochs: int
 
 
@@ -50,9 +51,9 @@ class DuelingFit:
 
     Keyword Args:
         lmbda: trace decay λ of the short return G'.
-        lr: learning rate of both parts at the start of a batch, of Adam.
-        value_rounds: how often the returns are computed anew with the V fitted to those before.
-        value_epochs: passes of V over a batch in each round.
+        value_lr: learning rate of V at the start of a batch, of Adam.
+        effect_lr: that of A.
+        value_epochs: passes of V over a batch.
         effect_epochs: passes of A over a batch; with none A stays zero, and Q is a state value.
         minibatch_size: in steps.
 
@@ -79,9 +80,9 @@ class DuelingFit:
         advantage: JointAdvantage,
         *,
         lmbda: float = 0.5,
-        lr: float = 3e-3,
-        value_rounds: int = 3,
-        value_epochs: int = 8,
+        value_lr: float = 3e-4,
+        effect_lr: float = 3e-3,
+        value_epochs: int = 30,
         effect_epochs: int = 15,
         minibatch_size: int = 400,
     ) -> None:
@@ -92,16 +93,23 @@ class DuelingFit:
                 f"{type(advantage).__name__} has {type(critic).__name__}."
             )
         self.advantage, self.critic = advantage, critic
-        self.lmbda, self.lr, self.minibatch_size = lmbda, lr, minibatch_size
-        self.value_rounds = value_rounds
-
+        self.lmbda, self.minibatch_size = lmbda, minibatch_size
         v, a = critic.value_backbone, critic.backbone
-        v_optimizer, a_optimizer = (torch.optim.Adam(x.parameters(), lr=lr) for x in (v, a))
         self.value = Part(
-            critic.value_output, critic.value_units, v.tail[-1], v_optimizer, value_epochs
+            critic.value_output,
+            critic.value_units,
+            v.tail[-1],
+            torch.optim.Adam(v.parameters(), lr=value_lr),
+            value_lr,
+            value_epochs,
         )
         self.effect = Part(
-            critic.effect_output, critic.effect_units, a.tail[-1], a_optimizer, effect_epochs
+            critic.effect_output,
+            critic.effect_units,
+            a.tail[-1],
+            torch.optim.Adam(a.parameters(), lr=effect_lr),
+            effect_lr,
+            effect_epochs,
         )
 
     def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
@@ -119,8 +127,6 @@ class DuelingFit:
         target = self.value_target(batch)
         value_explained = _explained(self.value, steps, target)
         self._fit(self.value, steps, target)
-        for _ in range(self.value_rounds - 1):
-            self._fit(self.value, steps, self.value_target(batch))
         target = self.effect_target(batch)
         effect_explained = _explained(self.effect, steps, target)
         self._fit(self.effect, steps, target)
@@ -157,7 +163,7 @@ class DuelingFit:
         minibatches = [index for order in orders for index in order.split(self.minibatch_size)]
         for done, index in enumerate(minibatches):
             for group in part.optimizer.param_groups:
-                group["lr"] = self.lr * (1 - done / len(minibatches))
+                group["lr"] = part.lr * (1 - done / len(minibatches))
             nn.functional.mse_loss(part.output(steps[index]), target[index]).backward()
             part.optimizer.step()
             part.optimizer.zero_grad()  # the optimiser of the loss has these parameters too
