@@ -3,12 +3,13 @@
 Paired seeds on VMAS tasks, at equal frames: *gae* with TorchRL's state value; *q*, OB with the joint critic that is the
 default; *v*, the dueling critic whose action part is never fitted (a state value of the same network, to tell the network
 from the baseline); *ob*, ``experiment=dueling``. Batches are of 1,500 frames, a quarter of the tutorial's, with as many
-updates: larger ones leave little noise to remove. What is compared is the mean episode reward over the 20 batches of a run
+updates: larger ones leave little noise to remove. *double* is GAE with twice the frames in each batch: what half of the variance
+is worth, at most. What is compared is the mean episode reward over the 20 batches of a run
 (the area under the learning curve): interquartile means over seeds, and of the differences of the same seed, with 95%
 bootstrap intervals (rliable). The curves are drawn into ``runs/dueling_learning.png``.
 
-``python benchmarks/dueling_learning.py [scenario ...]``: five by default, 100 runs of a minute or two on one core
-each. Runs that are already in ``runs/dueling_learning`` are kept. ``SMOKE=1`` for two runs of seconds.
+``python benchmarks/dueling_learning.py [scenario ...]``: five by default, 125 runs of two minutes on one core
+each; ``METHODS=gae,ob`` for some of the methods. Runs that are already in ``runs/dueling_learning`` are kept. ``SMOKE=1`` for two runs of seconds.
 """
 
 import os
@@ -28,25 +29,39 @@ SMOKE = os.environ.get("SMOKE") == "1"
 RUNS = Path("runs") / "dueling_learning"
 SEEDS = range(1 if SMOKE else 5)
 SCENARIOS = ("navigation", "balance", "flocking", "give_way", "simple_spread")
+GAE = ["advantage=gae", "loss=mappo", "value_norm=popart"]
 METHODS = {
-    "gae": ["advantage=gae", "loss=mappo", "value_norm=popart"],
+    "gae": GAE,
+    "double": GAE,
     "q": ["advantage=ob", "loss=mappo", "value_norm=popart"],
     "v": ["experiment=dueling", "advantage=ob", "trainer.dueling_fit.effect_epochs=0"],
     "ob": ["experiment=dueling"],
 }
-SIZES = ["total_frames=30_000", "checkpoint.interval=30_000", "evaluation.interval=30_000"]
-SIZES += ["env.num_envs=15", "collector.frames_per_batch=1_500", "trainer.minibatch_size=100"]
-SIZES += ["trainer.dueling_fit.minibatch_size=100"]
+if os.environ.get("METHODS"):
+    METHODS = {method: METHODS[method] for method in os.environ["METHODS"].split(",")}
+
+
+def sizes(envs: int) -> list[str]:
+    """Twenty batches of a hundred steps of each environment, in fifteen minibatches."""
+    whole = f"{2_000 * envs}"
+    options = [f"{name}={whole}" for name in ("total_frames", "checkpoint.interval")]
+    options += [f"evaluation.interval={whole}", f"env.num_envs={envs}"]
+    options += [f"collector.frames_per_batch={100 * envs}"]
+    minibatch = f"minibatch_size={100 * envs // 15}"
+    return [*options, f"trainer.{minibatch}", f"trainer.dueling_fit.{minibatch}"]
+
+
 if SMOKE:
     METHODS = {method: METHODS[method] for method in ("gae", "ob")}
-    SIZES = ["collector.frames_per_batch=80", "env.num_envs=4", "env.max_steps=20"]
-    SIZES += ["total_frames=160", "evaluation.interval=80", "checkpoint.interval=80"]
-    SIZES += ["evaluation.num_envs=2", "trainer.minibatch_size=40", "trainer.num_epochs=1"]
+    SMALL = ["collector.frames_per_batch=80", "env.num_envs=4", "env.max_steps=20"]
+    SMALL += ["total_frames=160", "evaluation.interval=80", "checkpoint.interval=80"]
+    SMALL += ["evaluation.num_envs=2", "trainer.minibatch_size=40", "trainer.num_epochs=1"]
 
 
 def curve(scenario: str, method: str, seed: int) -> list[float]:
     """Episode reward of each batch of a run, which is made where there is none."""
-    options = [*METHODS[method], *SIZES, f"env.scenario={scenario}", "scheduler=constant"]
+    size = SMALL if SMOKE else sizes(30 if method == "double" else 15)
+    options = [*METHODS[method], *size, f"env.scenario={scenario}", "scheduler=constant"]
     if scenario != "give_way":  # which has its own number of agents
         options.append("env.scenario_kwargs.n_agents=4")
     folder = trained(RUNS / scenario / f"{method}-{seed}", *options, f"seed={seed}")
@@ -67,11 +82,11 @@ def draw(curves: dict[str, dict[str, np.ndarray]]) -> None:
     figure, axes = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3), squeeze=False)
     for axis, (scenario, methods) in zip(axes[0], curves.items(), strict=True):
         for place, (method, rewards) in enumerate(methods.items()):
-            frames = 1.5 * np.arange(1, rewards.shape[1] + 1)
+            batches = np.arange(1, rewards.shape[1] + 1)
             middle = [metrics.aggregate_iqm(at[:, None]) for at in rewards.T]
-            axis.plot(frames, rewards.T, color=f"C{place}", alpha=0.2, linewidth=0.8)
-            axis.plot(frames, middle, color=f"C{place}", label=method)
-        axis.set(title=scenario, xlabel="thousand frames")
+            axis.plot(batches, rewards.T, color=f"C{place}", alpha=0.2, linewidth=0.8)
+            axis.plot(batches, middle, color=f"C{place}", label=method)
+        axis.set(title=scenario, xlabel="batches")
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("episode reward")
     axes[0, 0].legend()

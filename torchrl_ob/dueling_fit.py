@@ -39,9 +39,9 @@ class DuelingFit:
         \min_A E\big[(A_i(s, a) - (G'_i - V_i(s)))^2\big]
 
     with G the return of the advantage, and G' the same with control variates and a small λ: near one step, where
-    the effect of an action is not yet buried under that of later ones. The learning rate is high and falls to zero over
-    each batch: a few passes then fit V better than the many of a policy's loss at the policy's learning rate. (A phase
-    of its own for the value: Cobbe et al., "Phasic Policy Gradient", ICML 2021.)
+    the effect of an action is not yet buried under that of later ones. V is fitted slowly: at ten times the learning rate
+    it errs less, but what it errs by is the same for all samples of the next batches, which turns their mean gradient
+    away from the true one. (A phase of its own for the value: Cobbe et al., "Phasic Policy Gradient", ICML 2021.)
 
     Call it with each batch after the updates of the actor, so that the critic is used on data that it was not fitted on;
     ``DuelingFit(advantage).register(trainer)`` has TorchRL's trainer do so.
