@@ -23,6 +23,7 @@ import torchrl
 from results import record
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
+from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.modules import MultiAgentMLP, NormalParamExtractor, ProbabilisticActor, TanhNormal
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import MultiAgentGAE
@@ -77,10 +78,8 @@ def make_batch(actor: ProbabilisticActor, agents: int, frames: int) -> TensorDic
         return TensorDict({"observation": torch.randn(*batch, agents, OBSERVATION)}, batch)
 
     td = TensorDict({"agents": observe(), "next": {"agents": observe()}}, batch)
-    with torch.no_grad():
-        td["agents", "action"] = actor.get_dist(td.select("agents")).sample()
-        dist = actor.get_dist(td.select("agents"))
-        td["agents", "action_log_prob"] = dist.log_prob(td["agents", "action"])
+    with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+        actor(td)  # writes the action and what it was drawn from
     td["next", "agents", "reward"] = torch.randn(*batch, agents, 1)
     flag = torch.zeros(*batch, 1, dtype=torch.bool)
     td["next", "done"], td["next", "terminated"] = flag, flag.clone()
