@@ -81,7 +81,8 @@ def draw(curves: dict[str, dict[str, np.ndarray]]) -> None:
     """Every seed, and the interquartile mean of each method, a panel for each task."""
     figure, axes = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3), squeeze=False)
     for axis, (scenario, methods) in zip(axes[0], curves.items(), strict=True):
-        for place, (method, rewards) in enumerate(methods.items()):
+        for method, rewards in methods.items():
+            place = [*METHODS].index(method)
             batches = np.arange(1, rewards.shape[1] + 1)
             middle = [metrics.aggregate_iqm(at[:, None]) for at in rewards.T]
             axis.plot(batches, rewards.T, color=f"C{place}", alpha=0.2, linewidth=0.8)
