@@ -194,6 +194,8 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
         ("optimizer.lrr=1", "the config has no 'optimizer.lrr': did you mean 'optimizer.lr'"),
         ("gamma=0.9", "the config has no 'gamma': choose from advantage.gamma."),
         ("smoke", "'smoke' is written experiment=smoke"),
+        ("train", "cannot read the override 'train', of the form key=value"),
+        ("/runs/mine", "cannot read the override '/runs/mine', of the form key=value"),
         ("experiment=dueling,smoke", "Ambiguous value for argument 'experiment=dueling,smoke'"),
         ("~seeds", "the config has no 'seeds': did you mean 'seed'"),
         ("loss.entropy=1", "the config has no 'loss.entropy': did you mean 'loss.entropy_coeff'"),

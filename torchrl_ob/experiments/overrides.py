@@ -39,7 +39,8 @@ def explain(error: HydraException, configs: Path) -> str:
             return "hydra/launcher=joblib needs its plugin: pip install 'torchrl-ob[sweeps]'"
         return f"{group} has no choice {choice!r}: {nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
-        groups = sorted(x.parent.name for x in configs.rglob(f"{error.override}.yaml"))
+        choices = sorted(configs.glob("*/*.yaml"))
+        groups = [x.parent.name for x in choices if x.stem == error.override]
         if groups:
             return f"{error.override!r} is written {' or '.join(f'{x}={error.override}' for x in groups)}"
         reason = first_line(error.message)
