@@ -9,11 +9,11 @@ curvature of at most L, a step along an estimate g of its gradient, of the best 
 
 so that the efficiency e, the expected cosine with the truth, counts both. One policy is trained by MAPPO with TorchRL's GAE on
 batches of 1,500 frames, as in ``dueling_learning.py``, and the other critics are fitted to the same batches beside it. After some
-batches, in the parameters of the policy: *variance* and *e* over what they are with GAE, and *bias*, the cosine
+batches, in the parameters of the policy: *variance* over what it is with GAE, *efficiency*, and *bias*, the cosine
 of the mean gradient with the truth; *V at 3e-3* is the dueling critic whose V is fitted at ten times the learning rate. The truth is the gradient of returns without a bootstrap over 200 steps or more, on
 two hundred times the data.
 
-``python benchmarks/gradient_efficiency.py [scenario ...]``: five by default, two seeds of five minutes each on one core. Prints
+``python benchmarks/gradient_efficiency.py [scenario ...]``: five by default, two seeds of some ten minutes each on one core. Prints
 medians over seeds and batches, and writes every number to ``runs/gradient_efficiency.csv``. ``SMOKE=1`` for seconds.
 """
 
@@ -95,9 +95,9 @@ def measure(
             "bias": along / norm(gradient),
             "efficiency": along / gradient.square().sum(1).mean().sqrt().item(),
         }
-    reference = rows["GAE"].copy()
+    reference = rows["GAE"]["variance"]
     for row in rows.values():
-        row["variance"] /= reference["variance"]
+        row["variance"] /= reference
     return rows
 
 

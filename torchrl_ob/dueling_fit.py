@@ -124,15 +124,9 @@ class DuelingFit:
             ``critic/effect_scale``, the units of both.
         """
         steps = batch.select(*self.critic.in_keys).reshape(-1).detach()
-        target = self.value_target(batch)
-        value_explained = _explained(self.value, steps, target)
-        self._fit(self.value, steps, target)
-        target = self.effect_target(batch)
-        effect_explained = _explained(self.effect, steps, target)
-        self._fit(self.effect, steps, target)
         return {
-            "critic/value_explained": value_explained,
-            "critic/effect_explained": effect_explained,
+            "critic/value_explained": self._fit(self.value, steps, self.value_target(batch)),
+            "critic/effect_explained": self._fit(self.effect, steps, self.effect_target(batch)),
             "critic/value_scale": self.value.units.scale.clone(),
             "critic/effect_scale": self.effect.units.scale.clone(),
         }
@@ -155,8 +149,10 @@ class DuelingFit:
         )
         return target.flatten(0, batch.ndim - 1)
 
-    def _fit(self, part: Part, steps: TensorDictBase, target: Tensor) -> None:
-        """Least squares, with a learning rate that falls to zero."""
+    def _fit(self, part: Part, steps: TensorDictBase, target: Tensor) -> Tensor:
+        """Least squares, with a learning rate that falls to zero; the share explained before."""
+        with torch.no_grad():
+            explained = 1 - (target - part.units(part.output(steps))).var() / target.var()
         if part.num_epochs:  # else it stays as it is
             target = part.units.follow(target, part.last)
         orders = [torch.randperm(len(target), device=target.device) for _ in range(part.num_epochs)]
@@ -167,6 +163,7 @@ class DuelingFit:
             nn.functional.mse_loss(part.output(steps[index]), target[index]).backward()
             part.optimizer.step()
             part.optimizer.zero_grad()  # the optimiser of the loss has these parameters too
+        return explained
 
     def state_dict(self) -> dict[str, Any]:
         """The optimisers'."""
@@ -184,9 +181,3 @@ class DuelingFit:
         """Add the hook to a trainer, after the updates of each batch."""
         trainer.register_op("post_steps_log", self)
         trainer.register_module(name, self)
-
-
-@torch.no_grad()
-def _explained(part: Part, steps: TensorDictBase, target: Tensor) -> Tensor:
-    """Share of the variance of a part's targets that it explains."""
-    return 1 - (target - part.units(part.output(steps))).var() / target.var()
