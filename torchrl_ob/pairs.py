@@ -41,8 +41,8 @@ def antithetic_pair(dist: D.Distribution) -> Tensor:
     Example:
         >>> import torch
         >>> from torchrl_ob.pairs import antithetic_pair
-        >>> antithetic_pair(torch.distributions.Normal(torch.ones(3), 2.0)).mean(0)
-        tensor([1., 1., 1.])
+        >>> antithetic_pair(torch.distributions.Normal(torch.zeros(3), 2.0)).sum(0)
+        tensor([0., 0., 0.])
     """
     gaussian = gaussian_of(dist)
     if gaussian is None:

@@ -1,0 +1,15 @@
+"""Settings of all tests, and of the examples in docstrings."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+# the first call of a function pays for imports and allocations: no deadline for one example
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order() -> None:
+    """A test, or an example of a docstring, draws what it would draw alone."""
+    torch.manual_seed(0)
