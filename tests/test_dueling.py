@@ -1,6 +1,7 @@
 """The critic in two parts, and how both are fitted apart from the loss."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -264,6 +265,26 @@ def test_it_compiles_as_one_graph():
     torch._dynamo.reset()
     compiled = torch.compile(critic, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(td.clone())[Q], critic(td.clone())[Q])
+
+
+@pytest.mark.parametrize("share_params", [True, False])
+@pytest.mark.parametrize("backbone", ["pooled", "concat"])
+def test_a_compiled_fit_has_the_same_numbers_and_compiles_once(backbone, share_params, monkeypatch):
+    torch._dynamo.reset()
+    # the same graphs, run eagerly: inductor's C++ takes half a minute
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    batches, found = [transitions(2, 5), transitions(2, 5)], []
+    for compile in (False, True):
+        critic = make_critic(fitted=False, backbone=backbone, share_params=share_params).float()
+        # a smaller minibatch remains
+        fit = DuelingFit(make_advantage(critic), minibatch_size=4, compile=compile)
+        torch.manual_seed(1)
+        fit(batches[0])
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            reports = fit(batches[1])
+        found.append([*critic.parameters(), *reports.values()])
+    for plain, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused():

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from torchrl_ob.compiling import CompiledOnMinibatches
 from torchrl_ob.dueling import DuelingCritic
 from torchrl_ob.joint_advantage import JointAdvantage
 from torchrl_ob.reading import require_finite
@@ -24,6 +25,7 @@ class Part(NamedTuple):
     """A part of the critic, and how it is fitted."""
 
     output: Callable[[TensorDictBase], Tensor]
+    loss: Callable[[TensorDictBase, Tensor], Tensor]
     units: Units
     last: nn.Module
     optimizer: torch.optim.Optimizer
@@ -56,6 +58,7 @@ class DuelingFit:
         value_epochs: passes of V over a batch.
         effect_epochs: passes of A over a batch; with none A stays zero, and Q is a state value.
         minibatch_size: in steps.
+        compile: whether losses and gradients are compiled, once for each size of minibatch.
 
     Raises:
         TypeError: for another critic.
@@ -85,6 +88,7 @@ class DuelingFit:
         value_epochs: int = 30,
         effect_epochs: int = 15,
         minibatch_size: int = 400,
+        compile: bool = False,
     ) -> None:
         critic = getattr(advantage, "value_network", None)
         if not isinstance(critic, DuelingCritic):
@@ -94,22 +98,33 @@ class DuelingFit:
             )
         self.advantage, self.critic = advantage, critic
         self.lmbda, self.minibatch_size = lmbda, minibatch_size
-        v, a = critic.value_backbone, critic.backbone
-        self.value = Part(
-            critic.value_output,
-            critic.value_units,
-            v.tail[-1],
-            torch.optim.Adam(v.parameters(), lr=value_lr),
-            value_lr,
-            value_epochs,
+
+        def part(
+            output: Callable[[TensorDictBase], Tensor],
+            units: Units,
+            network: Any,  # a backbone
+            lr: float,
+            num_epochs: int,
+        ) -> Part:
+            def loss(steps: TensorDictBase, target: Tensor) -> Tensor:
+                return nn.functional.mse_loss(output(steps), target)
+
+            parameters = list(network.parameters())
+            return Part(
+                output,
+                CompiledOnMinibatches(loss, parameters) if compile else loss,
+                units,
+                network.tail[-1],
+                torch.optim.Adam(parameters, lr=lr, fused=True),
+                lr,
+                num_epochs,
+            )
+
+        self.value = part(
+            critic.value_output, critic.value_units, critic.value_backbone, value_lr, value_epochs
         )
-        self.effect = Part(
-            critic.effect_output,
-            critic.effect_units,
-            a.tail[-1],
-            torch.optim.Adam(a.parameters(), lr=effect_lr),
-            effect_lr,
-            effect_epochs,
+        self.effect = part(
+            critic.effect_output, critic.effect_units, critic.backbone, effect_lr, effect_epochs
         )
 
     def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
@@ -160,7 +175,7 @@ class DuelingFit:
         for done, index in enumerate(minibatches):
             for group in part.optimizer.param_groups:
                 group["lr"] = part.lr * (1 - done / len(minibatches))
-            nn.functional.mse_loss(part.output(steps[index]), target[index]).backward()
+            part.loss(steps[index], target[index]).backward()
             part.optimizer.step()
             part.optimizer.zero_grad()  # the optimiser of the loss has these parameters too
         return explained

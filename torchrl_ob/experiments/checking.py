@@ -28,6 +28,7 @@ SWITCHES = (
     "env.shared_reward",
     "trainer.normalize_advantage",
     "trainer.compile",
+    "trainer.dueling_fit.compile",
     "progress_bar",
 )
 

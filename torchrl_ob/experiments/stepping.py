@@ -12,6 +12,7 @@ from torch._dynamo.exc import Unsupported
 from torchrl.objectives import LossModule
 from torchrl.trainers import OptimizationStepper, Trainer
 
+from torchrl_ob.compiling import CompiledOnMinibatches
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 
 __all__ = ["Stepper", "keep_agents_apart", "mean_over_active", "update_keys"]
@@ -99,13 +100,7 @@ class Stepper(OptimizationStepper):
             keep_agents_apart(loss)
         self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
         self.total = self._compiled_total if compile else self._total
-        # on a CPU inductor's own tanh takes six times as long as torch's, and Python between the
-        # kernels a twentieth of the update; on a GPU, C++ would need CUDA's headers
-        on_cpu = all(x.device.type == "cpu" for x in self.parameters)
-        options: dict[str, Any] = {"cpp.use_decompose_tanh": True, "cpp_wrapper": on_cpu}
-        # at the first call, if any
-        self.compiled = torch.compile(self._total, fullgraph=True, options=options)
-        self.sizes: set[int] = set()  # of minibatches that it was compiled for
+        self.compiled = CompiledOnMinibatches(self._total, self.parameters)
         self.reports: list[TensorDictBase] = []  # of the minibatches since the last log
 
     def _total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
@@ -116,18 +111,13 @@ class Stepper(OptimizationStepper):
         return sum(terms[1:], terms[0]), losses.detach()
 
     def _compiled_total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
-        # what is compiled depends on nothing but the size of the minibatch
-        known = len(minibatch) in self.sizes
         try:
-            with torch.compiler.set_stance(skip_guard_eval_unsafe=known):
-                result = self.compiled(minibatch)
+            return self.compiled(minibatch)
         except Unsupported as error:
             raise ExperimentError(
                 "trainer.compile=true cannot compile these networks or this loss "
                 f"({first_line(error)}): take share_params=true, or trainer.compile=false."
             ) from error
-        self.sizes.add(len(minibatch))
-        return result
 
     def step(self, trainer: Trainer, sub_batch: TensorDictBase) -> TensorDictBase:
         """One update.
