@@ -9,7 +9,8 @@ is worth, at most. What is compared is the mean episode reward over the 20 batch
 bootstrap intervals (rliable). The curves are drawn into ``runs/dueling_learning.png``.
 
 ``python benchmarks/dueling_learning.py [scenario ...]``: five by default, 125 runs of two minutes on one core
-each; ``METHODS=gae,ob`` for some of the methods. Runs that are already in ``runs/dueling_learning`` are kept. ``SMOKE=1`` for two runs of seconds.
+each; ``METHODS=gae,ob`` for some of the methods, ``SEEDS=10`` for more. Runs that are already in ``runs/dueling_learning`` are kept.
+``SMOKE=1`` for two runs of seconds.
 """
 
 import os
@@ -27,7 +28,7 @@ from training_runs import read_curve, trained
 
 SMOKE = os.environ.get("SMOKE") == "1"
 RUNS = Path("runs") / "dueling_learning"
-SEEDS = range(1 if SMOKE else 5)
+SEEDS = range(1 if SMOKE else int(os.environ.get("SEEDS", "5")))
 SCENARIOS = ("navigation", "balance", "flocking", "give_way", "simple_spread")
 GAE = ["advantage=gae", "loss=mappo", "value_norm=popart"]
 METHODS = {
@@ -37,8 +38,12 @@ METHODS = {
     "v": ["experiment=dueling", "advantage=ob", "trainer.dueling_fit.effect_epochs=0"],
     "ob": ["experiment=dueling"],
 }
-if os.environ.get("METHODS"):
-    METHODS = {method: METHODS[method] for method in os.environ["METHODS"].split(",")}
+chosen = os.environ.get("METHODS", "gae,ob" if SMOKE else ",".join(METHODS)).split(",")
+if "ob" not in chosen or not METHODS.keys() >= {*chosen}:
+    sys.exit(
+        f"METHODS={','.join(chosen)}: name ob, and what it is compared with, of {', '.join(METHODS)}."
+    )
+METHODS = {method: METHODS[method] for method in chosen}
 
 
 def sizes(envs: int) -> list[str]:
@@ -52,7 +57,6 @@ def sizes(envs: int) -> list[str]:
 
 
 if SMOKE:
-    METHODS = {method: METHODS[method] for method in ("gae", "ob")}
     SMALL = ["collector.frames_per_batch=80", "env.num_envs=4", "env.max_steps=20"]
     SMALL += ["total_frames=160", "evaluation.interval=80", "checkpoint.interval=80"]
     SMALL += ["evaluation.num_envs=2", "trainer.minibatch_size=40", "trainer.num_epochs=1"]
