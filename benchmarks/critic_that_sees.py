@@ -11,7 +11,7 @@ fitted on:
 
 Ways: *GAE*, a state value fitted in the loss; *Q*, the joint critic fitted in the loss, with OB; *V*, the dueling critic whose action
 part is never fitted, a state value fitted apart by ``DuelingFit``; *dueling*, both parts, with OB and control variates. With
-``ALL=1`` changes of the last: no control variates, short returns of another λ, V at three and ten times the
+``ALL=1`` changes of the last: no control variates, short returns of another λ, V in twice the passes at two and five times the
 learning rate, and an action part with attention, or of three networks. *Upper bound*: the action part's network fitted to branched
 returns of 2,000 other states. *Truth*: the headroom; *noise*, the variance of returns of 10 steps in units of that of the action's
 effect; and the share that the top hundredth and the top tenth of the states have of the latter.

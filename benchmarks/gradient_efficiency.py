@@ -10,7 +10,7 @@ curvature of at most L, a step along an estimate g of its gradient, of the best 
 so that the efficiency e, the expected cosine with the truth, counts both. One policy is trained by MAPPO with TorchRL's GAE on
 batches of 1,500 frames, as in ``dueling_learning.py``, and the other critics are fitted to the same batches beside it. After some
 batches, in the parameters of the policy: *variance* over what it is with GAE, *efficiency*, and *bias*, the cosine
-of the mean gradient with the truth; *V at 3e-3* is the dueling critic whose V is fitted at ten times the learning rate. The truth is the gradient of returns without a bootstrap over 200 steps or more, on
+of the mean gradient with the truth; *V at 3e-3* is the dueling critic whose V is fitted in twice the passes at five times the learning rate. The truth is the gradient of returns without a bootstrap over 200 steps or more, on
 two hundred times the data.
 
 ``python benchmarks/gradient_efficiency.py [scenario ...]``: five by default, two seeds of some ten minutes each on one core. Prints

@@ -105,8 +105,8 @@ def make_ways(
             "no control variates": apart(),
             "λ = 0": apart(fit={"lmbda": 0.0}, **cv),
             "λ = 0.9": apart(fit={"lmbda": 0.9}, **cv),
-            "V at 1e-3": apart(fit={"value_lr": 1e-3}, **cv),
-            "V at 3e-3": apart(fit={"value_lr": 3e-3}, **cv),
+            "V at 1e-3": apart(fit={"value_lr": 1e-3, "value_epochs": 30}, **cv),
+            "V at 3e-3": apart(fit={"value_lr": 3e-3, "value_epochs": 30}, **cv),
             "attention": apart(AttentionCritic, **cv),
             "ensemble": apart(EnsembleCritic, **cv),
         }

@@ -138,7 +138,7 @@ def rewarded(num_steps):
 def test_both_parts_learn_their_own_share():
     torch.manual_seed(0)
     critic = DuelingCritic(N, D, OBS, hidden_dim=32)
-    fit = DuelingFit(make_advantage(critic), value_lr=3e-3, minibatch_size=100)
+    fit = DuelingFit(make_advantage(critic), value_lr=3e-3, value_epochs=30, minibatch_size=100)
     reports = [fit(rewarded(800)[0]) for _ in range(15)]
     td, effect = rewarded(500)
     state = td["next", "agents", "reward"] - effect
@@ -174,8 +174,8 @@ def test_the_learning_rate_falls_to_zero_within_a_part():
     rates, optimizer = [], fit.value.optimizer
     optimizer.register_step_post_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
     fit(transitions(4, 6))
-    steps = 30 * 4  # epochs of four minibatches
-    expected = [3e-4 * (1 - k / steps) for k in range(steps)]
+    steps = 15 * 4  # epochs of four minibatches
+    expected = [6e-4 * (1 - k / steps) for k in range(steps)]
     assert rates == pytest.approx(expected)
 
 

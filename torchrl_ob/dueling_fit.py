@@ -41,7 +41,7 @@ class DuelingFit:
         \min_A E\big[(A_i(s, a) - (G'_i - V_i(s)))^2\big]
 
     with G the return of the advantage, and G' the same with control variates and a small λ: near one step, where
-    the effect of an action is not yet buried under that of later ones. V is fitted slowly: at ten times the learning rate
+    the effect of an action is not yet buried under that of later ones. V is fitted slowly: at five times the learning rate
     it errs less, but what it errs by is the same for all samples of the next batches, which turns their mean gradient
     away from the true one. (A phase of its own for the value: Cobbe et al., "Phasic Policy Gradient", ICML 2021.)
 
@@ -83,9 +83,9 @@ class DuelingFit:
         advantage: JointAdvantage,
         *,
         lmbda: float = 0.5,
-        value_lr: float = 3e-4,
+        value_lr: float = 6e-4,
         effect_lr: float = 3e-3,
-        value_epochs: int = 30,
+        value_epochs: int = 15,
         effect_epochs: int = 15,
         minibatch_size: int = 400,
         compile: bool = False,
