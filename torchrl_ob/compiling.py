@@ -24,14 +24,6 @@ class CompiledOnMinibatches(Generic[Result]):
         function: of a minibatch ``[N]`` and tensors beside it; what it returns depends on nothing else that changes
             but parameters and buffers in place.
         parameters: that it reads, which tell the device.
-
-    Example:
-        >>> import torch
-        >>> from tensordict import TensorDict
-        >>> from torchrl_ob.compiling import CompiledOnMinibatches
-        >>> square = CompiledOnMinibatches(lambda td: td["x"].square().sum(), [])
-        >>> square(TensorDict({"x": torch.tensor([1.0, 2.0])}, batch_size=[2]))
-        tensor(5.)
     """
 
     def __init__(self, function: Callable[..., Result], parameters: Iterable[nn.Parameter]) -> None:
