@@ -1,5 +1,7 @@
 """Settings of all tests, and of the examples in docstrings."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import settings
@@ -13,3 +15,10 @@ settings.load_profile("default")
 def _same_numbers_in_any_order() -> None:
     """A test, or an example of a docstring, draws what it would draw alone."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def graphs_run_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graphs that are compiled, run without inductor, whose C++ takes half a minute."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

@@ -48,12 +48,15 @@ METHODS = {method: METHODS[method] for method in chosen}
 
 def sizes(envs: int) -> list[str]:
     """Twenty batches of a hundred steps of each environment, in fifteen minibatches."""
-    whole = f"{2_000 * envs}"
-    options = [f"{name}={whole}" for name in ("total_frames", "checkpoint.interval")]
-    options += [f"evaluation.interval={whole}", f"env.num_envs={envs}"]
-    options += [f"collector.frames_per_batch={100 * envs}"]
-    minibatch = f"minibatch_size={100 * envs // 15}"
-    return [*options, f"trainer.{minibatch}", f"trainer.dueling_fit.{minibatch}"]
+    frames = 100 * envs
+    values = {"env.num_envs": envs, "collector.frames_per_batch": frames}
+    values |= dict.fromkeys(
+        ("total_frames", "checkpoint.interval", "evaluation.interval"), 20 * frames
+    )
+    values |= dict.fromkeys(
+        ("trainer.minibatch_size", "trainer.dueling_fit.minibatch_size"), frames // 15
+    )
+    return [f"{name}={value}" for name, value in values.items()]
 
 
 if SMOKE:

@@ -1,7 +1,6 @@
 """The critic in two parts, and how both are fitted apart from the loss."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -267,12 +266,10 @@ def test_it_compiles_as_one_graph():
     torch.testing.assert_close(compiled(td.clone())[Q], critic(td.clone())[Q])
 
 
+@pytest.mark.usefixtures("graphs_run_eagerly")
 @pytest.mark.parametrize("share_params", [True, False])
 @pytest.mark.parametrize("backbone", ["pooled", "concat"])
-def test_a_compiled_fit_has_the_same_numbers_and_compiles_once(backbone, share_params, monkeypatch):
-    torch._dynamo.reset()
-    # the same graphs, run eagerly: inductor's C++ takes half a minute
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+def test_a_compiled_fit_has_the_same_numbers_and_compiles_once(backbone, share_params):
     batches, found = [transitions(2, 5), transitions(2, 5)], []
     for compile in (False, True):
         critic = make_critic(fitted=False, backbone=backbone, share_params=share_params).float()

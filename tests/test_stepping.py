@@ -1,7 +1,5 @@
 """The update of the networks: TorchRL's own, the same when it is compiled."""
 
-from functools import partial
-
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -13,6 +11,7 @@ from torchrl_ob.experiments.optimizers import register_optimizers
 from torchrl_ob.train import config_folder
 
 pytestmark = [
+    pytest.mark.usefixtures("graphs_run_eagerly"),
     pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning"),
@@ -21,13 +20,6 @@ pytestmark = [
 
 
 compile_with_inductor = torch.compile
-
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo(monkeypatch):
-    """The same graphs, run eagerly: inductor's C++ takes half a minute."""
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
 def experiment(folder, *overrides):

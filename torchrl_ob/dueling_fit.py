@@ -98,33 +98,21 @@ class DuelingFit:
             )
         self.advantage, self.critic = advantage, critic
         self.lmbda, self.minibatch_size = lmbda, minibatch_size
-
-        def part(
-            output: Callable[[TensorDictBase], Tensor],
-            units: Units,
-            network: Any,  # a backbone
-            lr: float,
-            num_epochs: int,
-        ) -> Part:
-            def loss(steps: TensorDictBase, target: Tensor) -> Tensor:
-                return nn.functional.mse_loss(output(steps), target)
-
-            parameters = list(network.parameters())
-            return Part(
-                output,
-                CompiledOnMinibatches(loss, parameters) if compile else loss,
-                units,
-                network.tail[-1],
-                torch.optim.Adam(parameters, lr=lr, fused=True),
-                lr,
-                num_epochs,
-            )
-
-        self.value = part(
-            critic.value_output, critic.value_units, critic.value_backbone, value_lr, value_epochs
+        self.value = _part(
+            critic.value_output,
+            critic.value_units,
+            critic.value_backbone,
+            lr=value_lr,
+            num_epochs=value_epochs,
+            compile=compile,
         )
-        self.effect = part(
-            critic.effect_output, critic.effect_units, critic.backbone, effect_lr, effect_epochs
+        self.effect = _part(
+            critic.effect_output,
+            critic.effect_units,
+            critic.backbone,
+            lr=effect_lr,
+            num_epochs=effect_epochs,
+            compile=compile,
         )
 
     def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
@@ -196,3 +184,29 @@ class DuelingFit:
         """Add the hook to a trainer, after the updates of each batch."""
         trainer.register_op("post_steps_log", self)
         trainer.register_module(name, self)
+
+
+def _part(
+    output: Callable[[TensorDictBase], Tensor],
+    units: Units,
+    backbone: Any,
+    *,
+    lr: float,
+    num_epochs: int,
+    compile: bool,
+) -> Part:
+    """A part with its loss, compiled or not, and an optimiser of its own."""
+
+    def loss(steps: TensorDictBase, target: Tensor) -> Tensor:
+        return nn.functional.mse_loss(output(steps), target)
+
+    parameters = list(backbone.parameters())
+    return Part(
+        output,
+        CompiledOnMinibatches(loss, parameters) if compile else loss,
+        units,
+        backbone.tail[-1],
+        torch.optim.Adam(parameters, lr=lr, fused=True),
+        lr,
+        num_epochs,
+    )
