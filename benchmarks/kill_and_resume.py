@@ -7,7 +7,7 @@ of networks, optimizer, schedule and random numbers are compared, bit for bit, w
 same config that nobody touched.
 
 ``python benchmarks/kill_and_resume.py [--kills 50] [--seed 0]``: 8 minutes on two cores; ``SMOKE=1`` for
-3 kills.
+3 kills, ``DEVICE=cuda`` for a GPU.
 """
 
 import argparse
@@ -30,7 +30,7 @@ OVERRIDES = (
     "value_norm=popart",
     f"collector.frames_per_batch={BATCH}",
     f"checkpoint.interval={BATCH}",
-    "device=cpu",
+    f"device={os.environ.get('DEVICE', 'cpu')}",
     "progress_bar=false",
     "resume=auto",
 )

@@ -1,4 +1,7 @@
-"""Nothing is created on the wrong device: the path on tensors that only pretend to be on a GPU."""
+"""Nothing is created on the wrong device: the path on tensors that only pretend to be on a GPU, and on one at hand."""
+
+import copy
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
 
 N, OBS, ACTION = 3, 4, 2
 DEVICE = "lazy:0"  # of those that torch knows, one that needs no driver to be pretended
+AT_HAND = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def pipeline(module, discrete, device, **options):
@@ -71,6 +75,45 @@ def test_rules_stay_on_the_device_of_the_policy(rule):
     with FakeTensorMode():
         advantage, batch = pipeline(ObAdvantage, False, DEVICE, rule=rule)
         assert advantage(batch)["advantage"].device == torch.device(DEVICE)
+
+
+@contextmanager
+def no_synchronisation(device):
+    """Fails where a GPU is waited for."""
+    if device == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        if device == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def moved(advantage, *where):
+    """A copy whose networks are elsewhere, or of another precision."""
+    advantage = copy.deepcopy(advantage)
+    for network in (advantage.actor_network, advantage.value_network):
+        network.to(*where)
+    return advantage
+
+
+@pytest.mark.parametrize("device", AT_HAND)
+@pytest.mark.parametrize("module", [ObAdvantage, ComaAdvantage, MapgAdvantage])
+@pytest.mark.parametrize("bootstrap", ["sampled", "expected", "control_variate"])
+@pytest.mark.parametrize("discrete", [True, False])
+def test_float32_on_a_device_agrees_with_float64_on_the_cpu(module, bootstrap, discrete, device):
+    # the value target is of actions drawn anew
+    advantage, batch = pipeline(module, discrete, "cpu", bootstrap=bootstrap, signal="critic")
+    batch = batch.apply(lambda x: x.normal_() if x.is_floating_point() else x.random_(2))
+    double = batch.apply(lambda x: x.double() if x.is_floating_point() else x)
+    exact = moved(advantage, torch.float64)(double)
+    there, batch = moved(advantage, device), batch.to(device)
+    there(batch.copy())  # makes what is made once
+    with no_synchronisation(device):
+        there(batch)
+    assert batch["value_target"].device.type == device
+    for key in ("advantage", ("agents", "baseline")):
+        torch.testing.assert_close(batch[key].double().cpu(), exact[key], rtol=1e-4, atol=1e-5)
 
 
 def test_a_tensor_on_another_device_is_noticed():

@@ -260,7 +260,8 @@ def _factorised(
     ``score`` maps the latter to the squared score of each dimension, ``w = Σ_d w_d``.
     """
     if rule == "gauss":
-        line, p = (t.to(loc) for t in gauss_hermite(LINE))
+        hermite = gauss_hermite(LINE)
+        line, p = hermite.nodes.to(loc), hermite.weights.to(loc)
         actions, z = to_action(line.reshape(-1, *[1] * loc.ndim).expand(-1, *loc.shape))
         squared_score = score(z)
         measures = get_args(Measure) if measure is None else (measure,)

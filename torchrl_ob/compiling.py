@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import FunctionType, MethodType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -18,7 +19,8 @@ class CompiledOnMinibatches(Generic[Result]):
     """A function of a minibatch, compiled with its gradient as one graph for each size of minibatch.
 
     The same numbers to rounding; it takes tens of seconds at the first minibatch of a size, and again when a network
-    that it calls is replaced by another.
+    that it calls is replaced by another. On a GPU it is recorded as a CUDA graph: what it returns is written over by
+    its next call.
 
     Args:
         function: of a minibatch ``[N]`` and tensors beside it; what it returns depends on nothing else that changes
@@ -27,20 +29,33 @@ class CompiledOnMinibatches(Generic[Result]):
     """
 
     def __init__(self, function: Callable[..., Result], parameters: Iterable[nn.Parameter]) -> None:
-        # on a CPU inductor's own tanh takes six times as long as torch's, and Python between the
-        # kernels a twentieth of the update; on a GPU, C++ would need CUDA's headers
-        on_cpu = all(x.device.type == "cpu" for x in parameters)
-        options: dict[str, Any] = {"cpp.use_decompose_tanh": True, "cpp_wrapper": on_cpu}
-        self.function: Callable[..., Result] = torch.compile(
-            function, fullgraph=True, options=options
-        )
-        self.sizes: set[int] = set()  # that it was compiled for
+        options: dict[str, Any] = {"triton.cudagraphs": True}  # launches take longer than kernels
+        if all(x.device.type == "cpu" for x in parameters):
+            # inductor's own tanh takes six times as long as torch's, and Python between the kernels
+            # a twentieth of the update
+            options = {"cpp.use_decompose_tanh": True, "cpp_wrapper": True}
+        self.function, self.options = function, options
+        self.of_size: dict[int, Callable[..., Result]] = {}
 
     def __call__(self, minibatch: TensorDictBase, *tensors: torch.Tensor) -> Result:
         """What the function returns."""
+        size = len(minibatch)
+        known = size in self.of_size
+        if not known:
+            self.of_size[size] = torch.compile(
+                _copy(self.function), fullgraph=True, dynamic=False, options=self.options
+            )
         # what is compiled depends on nothing but the size of the minibatch
-        known = len(minibatch) in self.sizes
         with torch.compiler.set_stance(skip_guard_eval_unsafe=known):
-            result = self.function(minibatch, *tensors)
-        self.sizes.add(len(minibatch))
-        return result
+            return self.of_size[size](minibatch, *tensors)
+
+
+def _copy(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The function with a code object of its own, for which alone it is compiled."""
+    if isinstance(function, MethodType):
+        return MethodType(_copy(function.__func__), function.__self__)
+    assert isinstance(function, FunctionType)
+    code, variables = function.__code__.replace(), function.__globals__
+    return FunctionType(
+        code, variables, function.__name__, function.__defaults__, function.__closure__
+    )

@@ -112,7 +112,8 @@ class Stepper(OptimizationStepper):
 
     def _compiled_total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
         try:
-            return self.compiled(minibatch)
+            total, losses = self.compiled(minibatch)
+            return total, losses.clone()  # the report is kept past the next minibatch
         except Unsupported as error:
             raise ExperimentError(
                 "trainer.compile=true cannot compile these networks or this loss "
