@@ -4,7 +4,8 @@ Times one call of each advantage on one batch of the navigation tutorial (3 agen
 and the update of that batch by ``ClipPPOLoss`` (30 epochs of minibatches of 400), in one process
 and in alternation, and prints medians as ratios. The peer is TorchRL's ``MultiAgentGAE`` with its
 tutorial's critic. The metrics of ``torchrl_ob.diagnostics`` are timed beside them.
-``python benchmarks/advantage_cost.py``; ``SMOKE=1`` for a run of seconds.
+``python benchmarks/advantage_cost.py``; ``SMOKE=1`` for a run of seconds, ``DEVICE=cuda FRAMES=60000`` for
+a GPU, of whose memory the last table then is.
 """
 
 import os
@@ -32,7 +33,11 @@ from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
 from torchrl_ob.diagnostics import variance_metrics
 
 SMOKE = os.environ.get("SMOKE") == "1"
+DEVICE = os.environ.get("DEVICE", "cpu")
 FRAMES, STEPS, MINIBATCH, EPOCHS = (400, 100, 100, 1) if SMOKE else (6_000, 100, 400, 30)
+if "FRAMES" in os.environ:  # as many minibatches of more frames
+    MINIBATCH *= int(os.environ["FRAMES"]) // FRAMES
+    FRAMES = int(os.environ["FRAMES"])
 REPEATS = 1 if SMOKE else 7
 TEAMS = (2, 4) if SMOKE else (2, 4, 8, 16, 32, 64)
 UPDATES_TIMED = 4 if SMOKE else 45  # minibatch updates timed; a batch takes many more
@@ -113,8 +118,9 @@ def make_update(
 def make_advantage(name: str, agents: int) -> tuple[Callable[[], object], tuple]:
     """A call of the named advantage on a batch of its own, and what it was built from."""
     torch.manual_seed(0)
-    actor, critic, state_value = make_networks(agents)
-    td = make_batch(actor, agents, FRAMES)
+    with torch.device(DEVICE):
+        actor, critic, state_value = make_networks(agents)
+        td = make_batch(actor, agents, FRAMES)
     options = {"actor_network": actor, "value_network": critic, "gamma": GAMMA, "lmbda": LMBDA}
     advantage = {
         "none": lambda: MapgAdvantage(**options),
@@ -131,11 +137,18 @@ def make_advantage(name: str, agents: int) -> tuple[Callable[[], object], tuple]
     return lambda: call(advantage, td.copy()), (actor, critic, td)
 
 
+def clock() -> float:
+    """Seconds, after what the device was asked before is done."""
+    if DEVICE.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def seconds(function: Callable[[], object]) -> float:
     """Wall-clock time of one call."""
-    start = time.perf_counter()
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def compare_times() -> None:
@@ -167,7 +180,7 @@ def compare_times() -> None:
 
 
 def compare_memory(agents: int = 64) -> None:
-    """Peak resident memory added by one call, each in a process of its own."""
+    """Peak memory added by one call, each in a process of its own."""
     added = {}
     for name in ("OB", "MultiAgentGAE"):
         command = [sys.executable, __file__, "--memory", name, str(agents)]
@@ -197,8 +210,13 @@ def compare_growth() -> None:
 
 
 def added_memory(name: str, agents: int) -> int:
-    """Peak resident bytes that one call adds to what was there before it (Linux)."""
+    """Peak bytes that one call adds to what was there before it: resident (Linux), or on the GPU."""
     call, _ = make_advantage(name, agents)
+    if DEVICE.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the set-up
     before = resident("VmRSS")
     call()

@@ -7,10 +7,13 @@ every option for speed, without a baseline, and with the critic and the returns 
 navigation with the same actor, 6,000 frames a batch, 30 epochs of minibatches of 400, on the same threads. They take turns batch by batch, so that a
 busy machine slows all; the first batch, in which a compiled one compiles, is not counted. At the end
 the mean rewards of the last training episodes are compared. ``SMOKE=1`` for a run of seconds;
-``DEVICE=cuda FRAMES=60000`` for a GPU.
+``DEVICE=cuda FRAMES=60000 ENVS=3000 BATCHES=4`` for a GPU. ``LOOPS="OB; OB, compiled"`` for these alone,
+beside TorchRL's.
 """
 
+import math
 import os
+import platform
 import statistics
 import sys
 import tempfile
@@ -40,8 +43,9 @@ FRAMES, EPOCHS, MINIBATCH = (600, 2, 100) if SMOKE else (6_000, 30, 400)
 if "FRAMES" in os.environ:  # as many minibatches of more frames
     MINIBATCH *= int(os.environ["FRAMES"]) // FRAMES
     FRAMES = int(os.environ["FRAMES"])
-BATCHES = 2 if SMOKE else 12
-STEPS = 100
+STEPS = 100  # of an episode
+ENVS = int(os.environ.get("ENVS", FRAMES // STEPS))
+BATCHES = int(os.environ.get("BATCHES", 2 if SMOKE else 12))
 LR = 1e-3
 OPTIONS = ("trainer.compile=true", "optimizer.fused=true")
 DUELING = ("critic=dueling", "advantage=ob_control_variate", "loss.critic_coeff=0.0")
@@ -60,7 +64,7 @@ def torchrl_loop() -> Iterator[float]:
     env = TransformedEnv(
         VmasEnv(
             "navigation",
-            num_envs=FRAMES // STEPS,
+            num_envs=ENVS,
             max_steps=STEPS,
             n_agents=3,
             seed=0,
@@ -150,7 +154,7 @@ def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float
         "progress_bar=false",
         f"optimizer.lr={LR}",
         "scheduler=constant",
-        f"env.num_envs={FRAMES // STEPS}",
+        f"env.num_envs={ENVS}",
         f"collector.frames_per_batch={FRAMES}",
         f"trainer.num_epochs={EPOCHS}",
         f"trainer.minibatch_size={MINIBATCH}",
@@ -172,7 +176,7 @@ def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float
         trainer._post_steps_hook()
         trainer._post_steps_log_hook(batch)
         shares.append(advantage / (clock() - start))
-        yield trainer._log_dict["train/episode_reward"][-1]
+        yield trainer._log_dict.get("train/episode_reward", [math.nan])[-1]  # none has ended yet
         start = clock()
 
 
@@ -193,6 +197,9 @@ if __name__ == "__main__":
         "torchrl_ob, OB, dueling": DUELING,
         "torchrl_ob, OB, dueling, compiled": (*DUELING, *OPTIONS),
     }
+    if "LOOPS" in os.environ:
+        names = [f"torchrl_ob, {name.strip()}" for name in os.environ["LOOPS"].split(";")]
+        settings = {name: settings[name] for name in names}
     shares: dict[str, list[float]] = {name: [] for name in settings}
     with tempfile.TemporaryDirectory() as folder:
         loops = {"TorchRL, MAPPO with GAE": torchrl_loop()}
@@ -206,8 +213,10 @@ if __name__ == "__main__":
                 rewards[name] = next(loop)
                 seconds[name].append(clock() - start)
     peer = next(iter(loops))
+    machine = torch.cuda.get_device_name() if DEVICE.startswith("cuda") else platform.machine()
     print(
-        f"{DEVICE}, {torch.get_num_threads()} threads, torch {torch.__version__}, {BATCHES} batches each"
+        f"{DEVICE} ({machine}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{BATCHES} batches of {FRAMES:,} frames of {ENVS:,} environments each"
     )
     print(
         f"{'':33} {'frames/s':>9} {'over TorchRL':>21} {'advantage':>10} {'first batch':>12} "
@@ -221,6 +230,8 @@ if __name__ == "__main__":
             f"{middle:5.2f} ({low:.2f} to {high:.2f}) {share:10.1%} {times[0]:10.1f} s "
             f"{rewards[name]:7.2f}"
         )
+        if "LOOPS" in os.environ:
+            continue  # the figures are of all loops in turns
         spread = {"low": low, "high": high, "batches": BATCHES, "frames": FRAMES}
         if name == "torchrl_ob, OB, compiled":
             record("fps_over_torchrl", middle, options=OPTIONS, **spread)

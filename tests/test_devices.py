@@ -1,6 +1,7 @@
 """Nothing is created on the wrong device: the path on tensors that only pretend to be on a GPU, and on one at hand."""
 
 import copy
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -9,6 +10,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import distributions as D
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.modules import IndependentNormal, NormalParamExtractor, ProbabilisticActor
 
 from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
@@ -58,13 +60,28 @@ def pipeline(module, discrete, device, **options):
     return advantage, batch
 
 
+class NothingIsWaitedFor(TorchDispatchMode):
+    """Fails on a copy between devices that one of them waits for."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out, options = func(*args, **(kwargs or {})), kwargs or {}
+        name, tensors = func.overloadpacket.__name__, [x for x in args if torch.is_tensor(x)]
+        if name in ("_to_copy", "copy_", "_local_scalar_dense"):
+            devices = {x.device for x in (*tensors, out) if torch.is_tensor(x)}
+            waits = len(devices) > 1 and not options.get("non_blocking", False)
+            assert not waits, f"{name} between {devices} waits"
+            assert name != "_local_scalar_dense", "a number is read back"
+        return out
+
+
 @pytest.mark.parametrize("module", [ObAdvantage, ComaAdvantage, MapgAdvantage])
 @pytest.mark.parametrize("bootstrap", ["sampled", "expected", "control_variate"])
 @pytest.mark.parametrize("discrete", [True, False])
 def test_advantages_stay_on_the_device_of_their_inputs(module, bootstrap, discrete):
     with FakeTensorMode():
         advantage, batch = pipeline(module, discrete, DEVICE, bootstrap=bootstrap)
-        advantage(batch)
+        with NothingIsWaitedFor():
+            advantage(batch)
         for key in ("advantage", "value_target", ("agents", "baseline")):
             assert batch[key].device == torch.device(DEVICE)
 
@@ -80,9 +97,10 @@ def test_rules_stay_on_the_device_of_the_policy(rule):
 @contextmanager
 def no_synchronisation(device):
     """Fails where a GPU is waited for."""
-    if device == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
     try:
+        if device == "cuda":
+            with warnings.catch_warnings(action="ignore"):  # that this is a prototype
+                torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         if device == "cuda":

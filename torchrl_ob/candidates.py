@@ -246,6 +246,11 @@ def _enumerate_multi_categorical(log_probs: Tensor) -> Candidates:
     )
 
 
+def _like(x: Tensor, rule: Cubature) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of a rule, in the precision and on the device of a tensor, which is not waited for."""
+    return rule.nodes.to(x, non_blocking=True), rule.weights.to(x, non_blocking=True)
+
+
 def _factorised(
     loc: Tensor,
     rule: ExpectationRule,
@@ -260,8 +265,7 @@ def _factorised(
     ``score`` maps the latter to the squared score of each dimension, ``w = Σ_d w_d``.
     """
     if rule == "gauss":
-        hermite = gauss_hermite(LINE)
-        line, p = hermite.nodes.to(loc), hermite.weights.to(loc)
+        line, p = _like(loc, gauss_hermite(LINE))
         actions, z = to_action(line.reshape(-1, *[1] * loc.ndim).expand(-1, *loc.shape))
         squared_score = score(z)
         measures = get_args(Measure) if measure is None else (measure,)
@@ -276,7 +280,7 @@ def _factorised(
         nodes = torch.randn((size, *loc.shape), dtype=loc.dtype, device=loc.device)
         weights = loc.new_full((size,), 1 / size)
     else:
-        points, weights = (t.to(loc) for t in _rule(rule, dim, num_points))
+        points, weights = _like(loc, _rule(rule, dim, num_points))
         nodes = points.reshape(-1, *[1] * (loc.ndim - 1), dim).expand(-1, *loc.shape)
     actions, z = to_action(nodes)
     squared_score = score(z).movedim(0, -2)  # [*B, n, K, d]
