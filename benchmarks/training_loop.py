@@ -158,6 +158,7 @@ def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float
         f"collector.frames_per_batch={FRAMES}",
         f"trainer.num_epochs={EPOCHS}",
         f"trainer.minibatch_size={MINIBATCH}",
+        f"trainer.dueling_fit.minibatch_size={MINIBATCH}",
         f"total_frames={FRAMES * (BATCHES + 1)}",
         f"evaluation.interval={FRAMES * 1000}",
         f"checkpoint.interval={FRAMES * 1000}",
