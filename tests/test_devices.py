@@ -86,6 +86,28 @@ def test_advantages_stay_on_the_device_of_their_inputs(module, bootstrap, discre
             assert batch[key].device == torch.device(DEVICE)
 
 
+class Kernels(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket.__name__ in ("mm", "addmm", "bmm", "baddbmm")
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_gpu_is_sent_a_quarter_of_the_kernels():
+    counts = []
+    for device in ("cpu", DEVICE):
+        with FakeTensorMode():
+            advantage, batch = pipeline(ObAdvantage, False, device)
+            batch = torch.cat([batch] * 12_000)  # four chunks on a GPU
+            with Kernels() as kernels:
+                advantage(batch)
+        counts.append(kernels.count)
+    assert counts[0] > 3 * counts[1]
+
+
 # torch's Sobol engine itself cannot be pretended
 @pytest.mark.parametrize("rule", ["gauss", "grid", "monte_carlo"])
 def test_rules_stay_on_the_device_of_the_policy(rule):

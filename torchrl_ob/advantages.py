@@ -53,8 +53,8 @@ class ObAdvantage(JointAdvantage):
             (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
         psi: for Gaussians, the parameters in which the variance is minimised: ``"loc_scale"``,
             ``"loc_log_scale"`` or ``"loc"``.
-        chunk_size: how many steps, times agents, are processed at a time; whole trajectories are
-            kept together. Raise it on a GPU.
+        chunk_size: how many steps, times agents, are processed at a time, by default 9,000 on a CPU and 36,000
+            on a GPU; whole trajectories are kept together.
         time_dim: the dimension of the input that is time; by default the one named ``"time"``, or
             else the last.
         other_actors: the policies of other groups of agents, whose actions the critic reads too; their

@@ -59,7 +59,8 @@ class JointQCritic(TensorDictModuleBase):
         out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_action_value"``
             in the group of the action.
         chunk_bytes: memory that the activations of one layer may take; the batch is processed in
-            chunks of that size. The default suits the caches of a CPU.
+            chunks of that size. By default 4 MiB, which the caches of a CPU hold, and on a GPU 16 MiB, where
+            few large kernels are faster.
 
     Example:
         >>> import torch
@@ -92,7 +93,7 @@ class JointQCritic(TensorDictModuleBase):
         state_key: NestedKey = "state",
         action_key: NestedKey = ("agents", "action"),
         out_key: NestedKey | None = None,
-        chunk_bytes: int = 2**22,
+        chunk_bytes: int | None = None,
     ) -> None:
         super().__init__()
         if not observation_dim and not state_dim:
@@ -317,7 +318,9 @@ class JointQCritic(TensorDictModuleBase):
         if self.all_actions_at_once:
             widest = max(self.hidden_dim, num_candidates * self.action_dim)
         bytes_per_state = self.action_shape[0] * widest * tensors[0].element_size()
-        size = max(1, self.chunk_bytes // max(bytes_per_state, 1))
+        on_cpu = tensors[0].device.type == "cpu"
+        chunk_bytes = self.chunk_bytes or (2**22 if on_cpu else 2**24)
+        size = max(1, chunk_bytes // max(bytes_per_state, 1))
         chunks = zip(*(tensor.split(size) for tensor in tensors), strict=True)
         return torch.cat([function(*chunk) for chunk in chunks])
 

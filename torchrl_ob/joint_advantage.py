@@ -87,7 +87,7 @@ class JointAdvantage(ValueEstimatorBase):
         rule: ExpectationRule = "gauss",
         num_points: int | None = None,
         psi: GaussianPsi = "loc_scale",
-        chunk_size: int = 9_000,
+        chunk_size: int | None = None,
         time_dim: int | None = None,
         other_actors: Sequence[ProbabilisticTensorDictSequential] = (),
         device: torch.device | None = None,
@@ -297,7 +297,8 @@ class JointAdvantage(ValueEstimatorBase):
         if tensordict.ndim < 2 or self._get_time_dim(None, tensordict) == 0:
             return max(1, len(tensordict))  # a single trajectory is not cut
         steps = action.shape[1 : tensordict.ndim + 1].numel()
-        return max(1, self.chunk_size // max(1, steps))
+        chunk_size = self.chunk_size or (9_000 if action.device.type == "cpu" else 36_000)
+        return max(1, chunk_size // max(1, steps))
 
     def active(self, tensordict: TensorDictBase) -> Tensor | None:
         """Which agents take part, ``[*B, n]``: those alive, with a choice; ``None`` where all do.

@@ -21,7 +21,7 @@ def check_options(
     psi: GaussianPsi,
     gamma: float,
     lmbda: float,
-    chunk_size: int,
+    chunk_size: int | None,
 ) -> None:
     """Refuse options that :class:`~torchrl_ob.ObAdvantage` does not have.
 
@@ -39,5 +39,5 @@ def check_options(
     for name, decay in (("gamma", gamma), ("lmbda", lmbda)):
         if not 0 <= decay <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {decay}.")
-    if chunk_size < 1:
+    if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be 1 or more, got {chunk_size}.")
