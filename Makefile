@@ -28,8 +28,8 @@ bench: .venv/.installed
 		$(BIN)/python benchmarks/$$name.py || exit 1; done
 
 bench-gpu: .venv/.installed
-	for frames in 6000 60000; do \
-		DEVICE=cuda FRAMES=$$frames $(BIN)/python benchmarks/training_loop.py || exit 1; done
+	for sizes in FRAMES=6000 "FRAMES=60000 ENVS=3000"; do for name in advantage_cost training_loop; do \
+		env DEVICE=cuda BATCHES=4 $$sizes $(BIN)/python benchmarks/$$name.py || exit 1; done; done
 
 clean:
 	rm -rf .venv runs
