@@ -9,18 +9,17 @@ a GPU, of whose memory the last table then is.
 """
 
 import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import tensordict
 import torch
 import torchrl
+from device import DEVICE, ON_GPU, clock, machine
 from results import record
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
@@ -33,7 +32,6 @@ from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
 from torchrl_ob.diagnostics import variance_metrics
 
 SMOKE = os.environ.get("SMOKE") == "1"
-DEVICE = os.environ.get("DEVICE", "cpu")
 FRAMES, STEPS, MINIBATCH, EPOCHS = (400, 100, 100, 1) if SMOKE else (6_000, 100, 400, 30)
 if "FRAMES" in os.environ:  # as many minibatches of more frames
     MINIBATCH *= int(os.environ["FRAMES"]) // FRAMES
@@ -137,13 +135,6 @@ def make_advantage(name: str, agents: int) -> tuple[Callable[[], object], tuple]
     return lambda: call(advantage, td.copy()), (actor, critic, td)
 
 
-def clock() -> float:
-    """Seconds, after what the device was asked before is done."""
-    if DEVICE.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def seconds(function: Callable[[], object]) -> float:
     """Wall-clock time of one call."""
     start = clock()
@@ -212,7 +203,7 @@ def compare_growth() -> None:
 def added_memory(name: str, agents: int) -> int:
     """Peak bytes that one call adds to what was there before it: resident (Linux), or on the GPU."""
     call, _ = make_advantage(name, agents)
-    if DEVICE.startswith("cuda"):
+    if ON_GPU:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()
@@ -236,7 +227,7 @@ if __name__ == "__main__":
     print(
         f"torch {torch.__version__}, torchrl {torchrl.__version__}, "
         f"tensordict {tensordict.__version__}, {torch.get_num_threads()} threads, "
-        f"{platform.machine()}"
+        f"{machine()}"
     )
     compare_times()
     compare_memory(agents=8 if SMOKE else 64)

@@ -13,16 +13,14 @@ beside TorchRL's.
 
 import math
 import os
-import platform
 import statistics
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from device import DEVICE, clock, machine
 from hydra import compose, initialize_config_dir
 from results import record
 from tensordict.nn import TensorDictModule
@@ -38,7 +36,6 @@ from torchrl_ob.train import config_folder
 
 warnings.simplefilter("ignore")
 SMOKE = os.environ.get("SMOKE") == "1"
-DEVICE = os.environ.get("DEVICE", "cpu")
 FRAMES, EPOCHS, MINIBATCH = (600, 2, 100) if SMOKE else (6_000, 30, 400)
 if "FRAMES" in os.environ:  # as many minibatches of more frames
     MINIBATCH *= int(os.environ["FRAMES"]) // FRAMES
@@ -49,13 +46,6 @@ BATCHES = int(os.environ.get("BATCHES", 2 if SMOKE else 12))
 LR = 1e-3
 OPTIONS = ("trainer.compile=true", "optimizer.fused=true")
 DUELING = ("critic=dueling", "advantage=ob_control_variate", "loss.critic_coeff=0.0")
-
-
-def clock() -> float:
-    """Seconds, after what the device was asked before is done."""
-    if DEVICE.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def torchrl_loop() -> Iterator[float]:
@@ -188,8 +178,6 @@ def ratio(peer: list[float], times: list[float]) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    if DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        sys.exit(f"DEVICE={DEVICE}, and torch {torch.__version__} finds no CUDA device here.")
     settings: dict[str, tuple[str, ...]] = {
         "torchrl_ob, OB": (),
         "torchrl_ob, no baseline": ("advantage=mapg",),
@@ -214,9 +202,8 @@ if __name__ == "__main__":
                 rewards[name] = next(loop)
                 seconds[name].append(clock() - start)
     peer = next(iter(loops))
-    machine = torch.cuda.get_device_name() if DEVICE.startswith("cuda") else platform.machine()
     print(
-        f"{DEVICE} ({machine}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{DEVICE} ({machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"{BATCHES} batches of {FRAMES:,} frames of {ENVS:,} environments each"
     )
     print(
