@@ -291,9 +291,8 @@ class JointAdvantage(ValueEstimatorBase):
 
     def _trajectories_per_chunk(self, tensordict: TensorDictBase) -> int:
         """How many entries of the first dimension hold ``chunk_size`` steps of one agent."""
-        action = select(tensordict, [self.tensor_keys.action], "the critic").get(
-            self.tensor_keys.action
-        )
+        key = self.tensor_keys.action
+        action = select(tensordict, [key], "the critic").get(key)
         if tensordict.ndim < 2 or self._get_time_dim(None, tensordict) == 0:
             return max(1, len(tensordict))  # a single trajectory is not cut
         steps = action.shape[1 : tensordict.ndim + 1].numel()
