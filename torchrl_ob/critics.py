@@ -58,8 +58,8 @@ class JointQCritic(TensorDictModuleBase):
         action_key: where the joint action is.
         out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_action_value"``
             in the group of the action.
-        chunk_bytes: memory that the activations of one layer may take; the batch is processed in
-            chunks of that size. By default 4 MiB, which the caches of a CPU hold, and on a GPU 16 MiB, where
+        chunk_bytes: memory that the activations of one layer may take; without gradients the batch is
+            processed in chunks of that size. By default 4 MiB, which the caches of a CPU hold, and on a GPU 16 MiB, where
             few large kernels are faster.
 
     Example:
@@ -313,7 +313,12 @@ class JointQCritic(TensorDictModuleBase):
     def _in_chunks(
         self, function: Callable[..., Tensor], num_candidates: int, *tensors: Tensor
     ) -> Tensor:
-        """A function of states, in chunks whose activations take ``chunk_bytes`` in each layer."""
+        """A function of states, in chunks whose activations take ``chunk_bytes`` in each layer.
+
+        Whole where a gradient is recorded, which keeps all activations.
+        """
+        if torch.is_grad_enabled():
+            return function(*tensors)
         widest = num_candidates * self.hidden_dim  # of an agent's activations
         if self.all_actions_at_once:
             widest = max(self.hidden_dim, num_candidates * self.action_dim)
