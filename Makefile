@@ -22,7 +22,7 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# the figures of benchmarks/results.json in ten minutes; the other scripts take up to an hour each
+# the figures of benchmarks/results.json in a quarter of an hour; the other scripts take up to an hour each
 bench: .venv/.installed
 	for name in cubature_accuracy advantage_cost training_loop results; do \
 		$(BIN)/python benchmarks/$$name.py || exit 1; done
