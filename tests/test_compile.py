@@ -3,9 +3,11 @@
 import pytest
 import torch
 from games import make_actor, random_batch
+from tensordict import TensorDict
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchrl_ob import ComaAdvantage, JointQCritic, ObAdvantage
+from torchrl_ob.compiling import CompiledOnMinibatches
 
 N, OBS = 3, 4
 
@@ -43,6 +45,26 @@ def test_full_graph_gives_the_same_numbers(kind):
     compiled = torch.compile(advantage, fullgraph=True, backend="aot_eager")(td.clone())
     for key in ("advantage", ("agents", "baseline")):  # the value target samples next actions
         torch.testing.assert_close(compiled[key], eager[key], rtol=1e-4, atol=1e-5)
+
+
+def test_every_function_and_size_is_compiled_from_code_of_its_own(monkeypatch):
+    # torch 2.11 looks for what it compiled by the code alone, and took one function for the other
+    codes = []
+
+    def compile(function, **_):
+        codes.append(function.__code__)
+        return function
+
+    def scaled(factor):
+        return CompiledOnMinibatches(lambda td: factor * td["x"], [torch.nn.Parameter()])
+
+    monkeypatch.setattr(torch, "compile", compile)
+    for factor in (2, 3):
+        times = scaled(factor)
+        for size in (4, 5, 4):
+            td = TensorDict({"x": torch.ones(size)}, [size])
+            assert torch.equal(times(td), factor * td["x"])
+    assert len({id(code) for code in codes}) == len(codes) == 4
 
 
 class NoHostSync(TorchDispatchMode):
