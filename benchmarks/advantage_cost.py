@@ -19,7 +19,7 @@ from pathlib import Path
 import tensordict
 import torch
 import torchrl
-from device import DEVICE, ON_GPU, clock, machine
+from device import DEVICE, ON_GPU, clock, machine, scaled
 from results import record
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
@@ -33,9 +33,7 @@ from torchrl_ob.diagnostics import variance_metrics
 
 SMOKE = os.environ.get("SMOKE") == "1"
 FRAMES, STEPS, MINIBATCH, EPOCHS = (400, 100, 100, 1) if SMOKE else (6_000, 100, 400, 30)
-if "FRAMES" in os.environ:  # as many minibatches of more frames
-    MINIBATCH *= int(os.environ["FRAMES"]) // FRAMES
-    FRAMES = int(os.environ["FRAMES"])
+FRAMES, MINIBATCH = scaled(FRAMES, MINIBATCH)
 REPEATS = 1 if SMOKE else 7
 TEAMS = (2, 4) if SMOKE else (2, 4, 8, 16, 32, 64)
 UPDATES_TIMED = 4 if SMOKE else 45  # minibatch updates timed; a batch takes many more

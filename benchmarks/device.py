@@ -1,4 +1,4 @@
-"""The device that a benchmark is of: ``DEVICE``, the CPU by default."""
+"""The device that a benchmark is of, ``DEVICE``, the CPU by default, and the frames of a batch there, ``FRAMES``."""
 
 import os
 import platform
@@ -11,6 +11,12 @@ DEVICE = os.environ.get("DEVICE", "cpu")
 ON_GPU = DEVICE.startswith("cuda")
 if ON_GPU and not torch.cuda.is_available():
     sys.exit(f"DEVICE={DEVICE}, and torch {torch.__version__} finds no CUDA device here.")
+
+
+def scaled(frames: int, minibatch_size: int) -> tuple[int, int]:
+    """Frames of a batch, and the size of as many minibatches as there are by default."""
+    chosen = int(os.environ.get("FRAMES", frames))
+    return chosen, minibatch_size * (chosen // frames)
 
 
 def clock() -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from device import DEVICE
 
 PATH = Path(__file__).parent / "results.json"
 
@@ -22,7 +23,7 @@ def record(name: str, value: float, **about: Any) -> None:
         value: the figure.
         **about: its sizes and its spread.
     """
-    if os.environ.get("SMOKE") == "1" or os.environ.get("DEVICE", "cpu") != "cpu":
+    if os.environ.get("SMOKE") == "1" or DEVICE != "cpu":
         return
     figures = json.loads(PATH.read_text()) if PATH.exists() else {}
     figures[name] = {

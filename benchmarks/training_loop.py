@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from device import DEVICE, clock, machine
+from device import DEVICE, clock, machine, scaled
 from hydra import compose, initialize_config_dir
 from results import record
 from tensordict.nn import TensorDictModule
@@ -37,9 +37,7 @@ from torchrl_ob.train import config_folder
 warnings.simplefilter("ignore")
 SMOKE = os.environ.get("SMOKE") == "1"
 FRAMES, EPOCHS, MINIBATCH = (600, 2, 100) if SMOKE else (6_000, 30, 400)
-if "FRAMES" in os.environ:  # as many minibatches of more frames
-    MINIBATCH *= int(os.environ["FRAMES"]) // FRAMES
-    FRAMES = int(os.environ["FRAMES"])
+FRAMES, MINIBATCH = scaled(FRAMES, MINIBATCH)
 STEPS = 100  # of an episode
 ENVS = int(os.environ.get("ENVS", FRAMES // STEPS))
 BATCHES = int(os.environ.get("BATCHES", 2 if SMOKE else 12))
