@@ -8,7 +8,7 @@ discrete actions and a cubature for continuous ones. The optimal baseline is the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
 
 import torch
@@ -24,6 +24,7 @@ from torchrl.modules import (
 )
 
 from torchrl_ob.cubature import Cubature, ExpectationRule, gauss_hermite, grid_rule, sobol_rule
+from torchrl_ob.factored import FactoredCategorical
 from torchrl_ob.functional import (
     GaussianPsi,
     categorical_log_score_weights,
@@ -66,7 +67,8 @@ def action_candidates(
 
     Args:
         dist: the agents' policies, of batch shape ``[*B, n]``: categorical, one-hot categorical,
-            their masked versions, ``Independent(Categorical, 1)`` (multi-categorical), Gaussian,
+            their masked versions, ``Independent(Categorical, 1)`` or
+            :class:`~torchrl_ob.factored.FactoredCategorical` (multi-categorical), Gaussian,
             Gaussian under elementwise transforms (:class:`~torchrl.modules.TanhNormal`), or
             :class:`~torchrl.modules.TruncatedNormal`.
         rule: how the expectation over a continuous action is taken. Discrete actions are always
@@ -116,7 +118,10 @@ def action_candidates(
         )
     base = dist.base_dist if isinstance(dist, D.Independent) else dist
     if isinstance(base, D.Categorical) and len(base.batch_shape) == len(dist.batch_shape) + 1:
-        return _enumerate_multi_categorical(categorical_log_probs(base))
+        return _enumerate_factors(categorical_log_probs(base).unbind(-2))
+    if isinstance(dist, FactoredCategorical):
+        factors = [categorical_log_probs(factor) for factor in dist.factors]
+        return _enumerate_factors(factors, dist.encode)
     if isinstance(dist, TruncatedNormal):
         lower = (dist.low - dist.loc) / dist.scale
         upper = (dist.high - dist.loc) / dist.scale
@@ -224,26 +229,32 @@ def _enumerate_categorical(log_probs: Tensor, actions: Tensor) -> Candidates:
     )
 
 
-def _enumerate_multi_categorical(log_probs: Tensor) -> Candidates:
-    """All joint choices of D independent factors ``[*B, n, D, A]``; psi is all their logits."""
-    *batch, factors, choices = log_probs.shape
-    if choices**factors > MAX_JOINT_CHOICES:
+def _enumerate_factors(
+    log_probs: Sequence[Tensor], encode: Callable[[Tensor], Tensor] | None = None
+) -> Candidates:
+    """All joint choices of D independent factors ``[*B, n, A_d]``; psi is all their logits."""
+    *batch, _ = log_probs[0].shape
+    choices = [factor.shape[-1] for factor in log_probs]
+    if math.prod(choices) > MAX_JOINT_CHOICES:
         raise ValueError(
-            f"a multi-categorical action of {factors} factors with {choices} choices each has "
-            f"{choices**factors} joint choices, more than the {MAX_JOINT_CHOICES} that are "
+            f"a multi-categorical action of {len(choices)} factors with {choices} choices has "
+            f"{math.prod(choices)} joint choices, more than the {MAX_JOINT_CHOICES} that are "
             "enumerated. Split the action over more agents, or use fewer choices."
         )
-    line = torch.arange(choices, device=log_probs.device)
-    joint = torch.cartesian_prod(*[line] * factors).reshape(-1, factors)  # [K, D]
+    lines = [torch.arange(count, device=log_probs[0].device) for count in choices]
+    joint = torch.cartesian_prod(*lines).reshape(-1, len(choices))  # [K, D]
+    if encode is not None:
+        joint = encode(joint)
     # w = Σ_d w_d, so E[w f] / E[w] = Σ_d c_d Σ_a x_d(a_d) Π_{j != d} pi_j(a_j) f(a)
     # with c_d = E[w_d] / E[w] and x_d the optimal weights of factor d
-    log_expected = (log_probs + categorical_log_score_weights(log_probs)).logsumexp(-1)
+    log_expected = torch.stack(
+        [(x + categorical_log_score_weights(x)).logsumexp(-1) for x in log_probs], -1
+    )
     deterministic = (log_expected == -math.inf).all(-1, keepdim=True)
     share = log_expected.masked_fill(deterministic, 0).softmax(-1)  # c_d, [*B, n, D]
-    x = categorical_optimal_weights(log_probs)
-    return Candidates(
-        joint.expand(*batch, *joint.shape), *mixture_of_products(log_probs.exp(), x, share)
-    )
+    own = [factor.exp() for factor in log_probs]
+    tilted = [categorical_optimal_weights(factor) for factor in log_probs]
+    return Candidates(joint.expand(*batch, *joint.shape), *mixture_of_products(own, tilted, share))
 
 
 def _like(x: Tensor, rule: Cubature) -> tuple[Tensor, Tensor]:

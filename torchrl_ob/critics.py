@@ -15,8 +15,9 @@ from torchrl.envs import EnvBase
 from torchrl.modules import ValueNorm
 
 from torchrl_ob.backbones import ConcatBackbone, Others, PooledBackbone, Sizes
-from torchrl_ob.encodings import ActionEncoding, action_sizes, one_hot
+from torchrl_ob.encodings import ActionEncoding, one_hot, one_hot_factors
 from torchrl_ob.reading import check_shape, sibling
+from torchrl_ob.specs import Group, check_vector, group_key, read_action, read_observation
 
 __all__ = ["JointQCritic"]
 
@@ -38,8 +39,8 @@ class JointQCritic(TensorDictModuleBase):
 
     Keyword Args:
         action_encoding: ``"continuous"`` ``[*B, n, d]``, ``"categorical"`` (integers ``[*B, n]``),
-            ``"one_hot"`` ``[*B, n, A]`` or ``"multi_categorical"`` (integers ``[*B, n, D]``, with
-            ``nvec`` choices each).
+            ``"one_hot"`` ``[*B, n, A]``, ``"multi_categorical"`` (integers ``[*B, n, D]``, with ``nvec``
+            choices each) or ``"multi_one_hot"`` (one-hot vectors side by side).
         nvec: number of choices of each factor of a multi-categorical action; ``action_dim`` is
             then their sum.
         backbone: ``"pooled"`` (the default: an embedding of each agent's observation and action,
@@ -148,9 +149,7 @@ class JointQCritic(TensorDictModuleBase):
         self.value_norm = value_norm
 
     @classmethod
-    def from_env(
-        cls, env: EnvBase, *, group: str | tuple[str, ...] = "agents", **kwargs: Any
-    ) -> JointQCritic:
+    def from_env(cls, env: EnvBase, *, group: Group = "agents", **kwargs: Any) -> JointQCritic:
         """Build the critic of a group of agents from an environment's specs.
 
         Args:
@@ -165,6 +164,8 @@ class JointQCritic(TensorDictModuleBase):
 
         Raises:
             KeyError: where the environment has no such group, or neither observation nor state.
+            TypeError: for actions, observations or a state of another kind.
+            ValueError: for those of another shape.
 
         Example:
             >>> from torchrl_ob import JointQCritic  # needs vmas
@@ -173,33 +174,29 @@ class JointQCritic(TensorDictModuleBase):
             >>> JointQCritic.from_env(env).action_shape
             (4, 2)
         """
-        group = group if isinstance(group, tuple) else (group,)
-        action_spec = env.full_action_spec_unbatched.get((*group, "action"), None)
-        if action_spec is None:
+        action = read_action(env, group)
+        key, state_key = kwargs.pop("observation_key", None), kwargs.pop("state_key", "state")
+        sizes: dict[str, Any] = {"observation_dim": None, "state_dim": None, **action.sizes()}
+        if kwargs.get("observation_dim", ...) is not None:  # else it is left out
+            observation = read_observation(env, group, key)
+            if observation is not None:
+                key, spec = observation
+                sizes["observation_dim"] = spec.shape[-1]
+        state = env.observation_spec_unbatched.get(state_key, None)
+        if state is not None and kwargs.get("state_dim", ...) is not None:
+            check_vector(state, state_key, ("s",))
+            sizes["state_dim"] = state.shape[-1]
+        key = unravel_key(key or group_key(group, "observation"))
+        if sizes["observation_dim"] is None and sizes["state_dim"] is None:
             raise KeyError(
-                f"the environment has no action under {(*group, 'action')}; its action keys are "
-                f"{list(env.action_keys)}. Pass group=..., the name of the group of agents."
+                f"the environment has neither {key} nor {state_key}; it has "
+                f"{list(env.observation_spec_unbatched.keys(True, True))}. Pass observation_key=... or state_key=...."
             )
-        specs = env.observation_spec_unbatched
-        observation_key = unravel_key(kwargs.pop("observation_key", (*group, "observation")))
-        state_key = unravel_key(kwargs.pop("state_key", "state"))
-        observation, state = specs.get(observation_key, None), specs.get(state_key, None)
-        if observation is None and state is None:
-            raise KeyError(
-                f"the environment has neither {observation_key} nor {state_key}; it has "
-                f"{list(specs.keys(True, True))}. Pass observation_key=... or state_key=...."
-            )
-        kwargs = {
-            "observation_dim": None if observation is None else observation.shape[-1],
-            "state_dim": None if state is None else state.shape[-1],
-            **action_sizes(action_spec),
-            **kwargs,
-        }
         return cls(
-            observation_key=observation_key,
+            observation_key=key,
             state_key=state_key,
-            action_key=(*group, "action"),
-            **kwargs,
+            action_key=group_key(group, "action"),
+            **{**sizes, **kwargs},
         )
 
     def forward(self, tensordict: TensorDictBase, others: Others | None = None) -> TensorDictBase:
@@ -251,8 +248,7 @@ class JointQCritic(TensorDictModuleBase):
         if self.action_encoding == "categorical":
             return one_hot(action, self.action_dim).to(dtype)
         if self.action_encoding == "multi_categorical":
-            factors = zip(action.unbind(-1), self.nvec or (), strict=True)
-            return torch.cat([one_hot(choice, n) for choice, n in factors], -1).to(dtype)
+            return one_hot_factors(action, self.nvec or ()).to(dtype)
         return action.to(dtype)
 
     def _values(

@@ -1,16 +1,18 @@
-"""Actions as features of a network, and the sizes of an action from its spec."""
+"""Actions as features of a network."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torchrl.data import Categorical, MultiCategorical, OneHot, TensorSpec
 
-__all__ = ["ActionEncoding", "action_sizes", "one_hot"]
+__all__ = ["ActionEncoding", "one_hot", "one_hot_factors"]
 
-ActionEncoding = Literal["continuous", "categorical", "one_hot", "multi_categorical"]
+ActionEncoding = Literal[
+    "continuous", "categorical", "one_hot", "multi_categorical", "multi_one_hot"
+]
 
 
 def one_hot(index: Tensor, num_classes: int) -> Tensor:
@@ -26,19 +28,14 @@ def one_hot(index: Tensor, num_classes: int) -> Tensor:
     return index.unsqueeze(-1) == torch.arange(num_classes, device=index.device)
 
 
-def action_sizes(spec: TensorSpec) -> dict[str, Any]:
-    """The arguments of a critic that follow from the action spec of a group, ``[n, *event]``."""
-    sizes: dict[str, Any] = {"num_agents": spec.shape[0]}
-    if isinstance(spec, OneHot):
-        return {**sizes, "action_dim": spec.shape[-1], "action_encoding": "one_hot"}
-    if isinstance(spec, Categorical):
-        return {**sizes, "action_dim": spec.space.n, "action_encoding": "categorical"}
-    if isinstance(spec, MultiCategorical):
-        nvec = tuple(spec.nvec.reshape(-1, spec.shape[-1])[0].tolist())
-        return {
-            **sizes,
-            "action_dim": sum(nvec),
-            "action_encoding": "multi_categorical",
-            "nvec": nvec,
-        }
-    return {**sizes, "action_dim": spec.shape[-1]}
+def one_hot_factors(choices: Tensor, nvec: Sequence[int]) -> Tensor:
+    """Integers ``[..., D]`` of D factors as one-hot vectors side by side, booleans ``[..., sum(nvec)]``.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.encodings import one_hot_factors
+        >>> one_hot_factors(torch.tensor([1, 0]), (2, 3)).int()
+        tensor([0, 1, 1, 0, 0], dtype=torch.int32)
+    """
+    factors = zip(choices.unbind(-1), nvec, strict=True)
+    return torch.cat([one_hot(choice, num) for choice, num in factors], -1)

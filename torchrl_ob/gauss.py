@@ -15,6 +15,7 @@ a mixture of products, whose marginal in dimension d is ``c_d w_d p / E[w_d] + (
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -185,11 +186,14 @@ def interpolatory_weights(nodes: Tensor, values: Tensor, measure: Tensor) -> Ten
     return product / ((nodes - following) * (nodes - last))
 
 
-def mixture_of_products(own: Tensor, tilted: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+def mixture_of_products(
+    own: Tensor | Sequence[Tensor], tilted: Tensor | Sequence[Tensor], share: Tensor
+) -> tuple[Tensor, Tensor]:
     r"""Weights :math:`\prod_d p_d` and :math:`\sum_d c_d\, x_d \prod_{j \ne d} p_j` of all joint choices.
 
     Args:
-        own: ``p_d``, of each of N choices in each of d components, ``[*, d, N]``.
+        own: ``p_d``, of each of N choices in each of d components, ``[*, d, N]``; or a sequence of
+            ``[*, N_d]``.
         tilted: ``x_d``, alike.
         share: ``c_d``, ``[*, d]``.
 
@@ -204,9 +208,9 @@ def mixture_of_products(own: Tensor, tilted: Tensor, share: Tensor) -> tuple[Ten
         (tensor([0.1000, 0.4000, 0.1000, 0.4000]), tensor([0.0200, 0.0800, 0.1800, 0.7200]))
     """
     product, mixture = torch.ones_like(share[..., :1]), torch.zeros_like(share[..., :1])
-    components = zip(own.unbind(-2), (share.unsqueeze(-1) * tilted).unbind(-2), strict=True)
-    for p, x in components:
-        p, x = p.unsqueeze(-2), x.unsqueeze(-2)
+    own, tilted = (x.unbind(-2) if isinstance(x, Tensor) else x for x in (own, tilted))
+    for p, x, c in zip(own, tilted, share.unsqueeze(-1).unbind(-2), strict=True):
+        p, x = p.unsqueeze(-2), (c * x).unsqueeze(-2)
         mixture = (mixture.unsqueeze(-1) * p + product.unsqueeze(-1) * x).flatten(-2)
         product = (product.unsqueeze(-1) * p).flatten(-2)
     return product, mixture

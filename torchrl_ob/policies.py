@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from tensordict.nn import TensorDictModule
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
 from torch import distributions as D
-from torch import nn
-from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot
 from torchrl.envs import EnvBase
 from torchrl.modules import (
+    IndependentNormal,
     MaskedCategorical,
     MaskedOneHotCategorical,
     NormalParamExtractor,
@@ -19,7 +20,17 @@ from torchrl.modules import (
     TanhNormal,
 )
 
+from torchrl_ob.factored import FactoredCategorical
 from torchrl_ob.networks import team_network
+from torchrl_ob.specs import (
+    OWN_ACTOR,
+    ActionSpace,
+    Group,
+    group_key,
+    mask_key_of,
+    read_action,
+    read_observation,
+)
 
 __all__ = ["policy_from_env"]
 
@@ -27,7 +38,8 @@ __all__ = ["policy_from_env"]
 def policy_from_env(
     env: EnvBase,
     *,
-    group: str = "agents",
+    group: Group = "agents",
+    observation_key: NestedKey | None = None,
     share_params: bool = True,
     depth: int = 2,
     num_cells: int = 256,
@@ -35,13 +47,18 @@ def policy_from_env(
 ) -> ProbabilisticActor:
     """Decentralised policies of a group of agents: each acts on its own observation.
 
-    Bounded continuous actions get a :class:`~torchrl.modules.TanhNormal`, discrete ones a categorical
-    over their choices, one-hot where the environment's actions are. An environment that says which are
-    available, in ``(group, "action_mask")`` ``[n, A]``, gets the masked versions.
+    Continuous actions get a :class:`~torchrl.modules.TanhNormal` between the bounds of every agent and
+    dimension, or an :class:`~torchrl.modules.IndependentNormal` where there are none. Discrete ones get a
+    categorical over their choices, one-hot where the environment's actions are, and a
+    :class:`~torchrl_ob.factored.FactoredCategorical` where there are several. An environment that says which
+    choices are available, ``(group, "action_mask")`` ``[n, A]`` or in the observation, gets the masked
+    versions. Every action that is drawn is in the environment's spec.
 
     Args:
         env: the environment, with ``(group, "observation")`` ``[n, o]`` and ``(group, "action")``.
         group: name of the group of agents.
+        observation_key: where the observation is; ``(group, "observation")`` by default, or its one entry
+            beside the mask where it is nested.
         share_params: whether one network serves all agents, or each has its own.
         depth: number of hidden layers.
         num_cells: width of the hidden layers.
@@ -52,7 +69,8 @@ def policy_from_env(
 
     Raises:
         KeyError: where the environment has no such group.
-        TypeError: for actions of another kind.
+        TypeError: for actions or observations of another kind.
+        ValueError: for bounds on one side, and for another shape.
 
     Example:
         >>> from torchrl.envs import VmasEnv  # needs vmas
@@ -61,19 +79,19 @@ def policy_from_env(
         >>> env.rollout(5, policy_from_env(env))["agents", "action"].shape
         torch.Size([2, 5, 3, 2])
     """
-    observation_key, action_key = (group, "observation"), (group, "action")
-    observation = env.observation_spec_unbatched.get(observation_key, None)
-    action = env.full_action_spec_unbatched.get(action_key, None)
-    if observation is None or action is None:
+    action_key = group_key(group, "action")
+    observation = read_observation(env, group, observation_key)
+    if observation is None:
         raise KeyError(
-            f"the environment has no {observation_key} or no {action_key}; its action keys are "
-            f"{list(env.action_keys)}. Pass group=..., the name of the group of agents."
+            f"the environment has no {observation_key or group_key(group, 'observation')}; its action keys are "
+            f"{list(env.action_keys)}. Pass group=..., the name of the group of agents, or observation_key=...."
         )
-    mask_key = (group, "action_mask")
-    masked = env.observation_spec_unbatched.get(mask_key, None) is not None
-    names, distribution, num_outputs, options = _distribution(action, masked)
+    observation_key, observation_spec = observation
+    action = read_action(env, group)
+    mask_key = _mask_key(env, group, action)
+    names, distribution, num_outputs, options = _distribution(action, mask_key is not None)
     net = team_network(
-        observation.shape,
+        observation_spec.shape,
         num_outputs,
         centralized=False,
         share_params=share_params,
@@ -84,10 +102,10 @@ def policy_from_env(
     )
     if len(names) > 1:
         net = nn.Sequential(net, NormalParamExtractor())
-    params = [(group, name) for name in names]
+    params = [group_key(group, name) for name in names]
     return ProbabilisticActor(
         TensorDictModule(net, [observation_key], params),
-        in_keys={"logits": params[0], "mask": mask_key} if masked else params,
+        in_keys=params if mask_key is None else {"logits": params[0], "mask": mask_key},
         out_keys=[action_key],
         distribution_class=distribution,
         distribution_kwargs=options,
@@ -95,22 +113,91 @@ def policy_from_env(
     )
 
 
+def _mask_key(env: EnvBase, group: Group, action: ActionSpace) -> NestedKey | None:
+    """Where the available actions are, checked against the action; ``None`` where all always are."""
+    key, action_key = mask_key_of(env, group), group_key(group, "action")
+    if key is None:
+        if getattr(env.full_action_spec_unbatched[action_key], "mask", None) is not None:
+            raise ValueError(
+                f"the spec of {action_key!r} has a mask, and the environment writes none: put it under "
+                f"{group_key(group, 'action_mask')!r}, as torchrl.envs.ActionMask takes it."
+            )
+        return None
+    mask = env.observation_spec_unbatched[key]
+    if action.encoding == "continuous":
+        raise ValueError(
+            f"the mask {key!r} is beside continuous actions, {action_key!r}, of which it can rule out none: "
+            "leave it out with torchrl.envs.ExcludeTransform."
+        )
+    expected = (action.num_agents, action.action_dim)
+    if tuple(mask.shape) != expected:
+        raise ValueError(
+            f"the mask {key!r} has the shape {list(mask.shape)}; expected {list(expected)}, one entry for each "
+            f"choice of {action_key!r}, factors side by side."
+        )
+    if mask.dtype != torch.bool:
+        raise TypeError(
+            f"the mask {key!r} is {mask.dtype}: append torchrl.envs.DTypeCastTransform({mask.dtype}, torch.bool, "
+            f"in_keys=[{key!r}]), or pass the environment through torchrl_ob.envs.flat.flat_env."
+        )
+    return key
+
+
 def _distribution(
-    spec: Any, masked: bool
+    action: ActionSpace, masked: bool
 ) -> tuple[list[str], type[D.Distribution], int, dict[str, Any]]:
     """Names of the parameters, class, number of the network's outputs, and constants of the class."""
-    if isinstance(spec, OneHot):
-        one_hot = MaskedOneHotCategorical if masked else OneHotCategorical
-        return ["logits"], one_hot, spec.shape[-1], {}
-    if isinstance(spec, Categorical) and not isinstance(spec, MultiCategorical):
+    if action.encoding == "continuous":
+        if action.dtype != torch.get_default_dtype():
+            raise TypeError(
+                f"actions are {action.dtype}, and the networks {torch.get_default_dtype()}: append "
+                "torchrl.envs.DoubleToFloat or DTypeCastTransform with in_keys_inv, or pass the environment "
+                "through torchrl_ob.envs.flat.flat_env."
+            )
+        names, size = ["loc", "scale"], 2 * action.action_dim
+        if action.bounds is None:
+            return names, IndependentNormal, size, {}
+        low, high = _inner_bounds(*action.bounds)
+        return names, TanhNormal, size, {"low": low, "high": high}
+    if action.encoding == "categorical":
+        if action.dtype != torch.int64:
+            raise TypeError(
+                f"choices are {action.dtype}, and a categorical draws torch.int64: append torchrl.envs."
+                f"DTypeCastTransform({action.dtype}, torch.int64, in_keys_inv=[...]), or pass the environment "
+                "through torchrl_ob.envs.flat.flat_env."
+            )
         if masked:
             # its cross entropy takes no samples of a batch of teams, which a compiled loss draws
-            return ["logits"], MaskedCategorical, spec.space.n, {"use_cross_entropy": False}
-        return ["logits"], D.Categorical, spec.space.n, {}
-    if isinstance(spec, Bounded) and spec.dtype.is_floating_point:
-        low, high = (torch.as_tensor(end)[0] for end in (spec.space.low, spec.space.high))
-        return ["loc", "scale"], TanhNormal, 2 * spec.shape[-1], {"low": low, "high": high}
-    raise TypeError(
-        f"no policy for actions of {type(spec).__name__}: they are bounded and continuous, categorical "
-        "or one-hot. Build a ProbabilisticActor yourself; the advantages take any."
-    )
+            return ["logits"], MaskedCategorical, action.action_dim, {"use_cross_entropy": False}
+        return ["logits"], D.Categorical, action.action_dim, {}
+    if action.encoding == "one_hot" and action.dtype == torch.int64:
+        one_hot = MaskedOneHotCategorical if masked else OneHotCategorical
+        return ["logits"], one_hot, action.action_dim, {}
+    factors = {
+        "nvec": action.nvec or (action.action_dim,),
+        "one_hot": action.encoding.endswith("one_hot"),
+        "dtype": action.dtype,
+    }
+    return ["logits"], FactoredCategorical, action.action_dim, factors
+
+
+def _inner_bounds(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds ``[n, d]`` for a squashed Gaussian, within the action's by what rounding may add to a sample.
+
+    Raises:
+        ValueError: where a dimension has a bound on one side alone, or none beside others that have, and
+            where nothing is between the bounds.
+    """
+    if not (low.isfinite() & high.isfinite()).all():
+        raise ValueError(
+            f"actions have bounds from {low.tolist()} to {high.tolist()}: each dimension of every agent must have "
+            f"two finite ones, or all none. Change the environment's spec, or {OWN_ACTOR}"
+        )
+    margin = 2 * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())
+    inner = low + margin, high - margin
+    if not (inner[0] < inner[1]).all() or not (high - low).isfinite().all():
+        raise ValueError(
+            f"actions have bounds from {low.tolist()} to {high.tolist()}, which in {low.dtype} are equal or too far "
+            f"apart: leave out dimensions without a choice, or {OWN_ACTOR}"
+        )
+    return inner

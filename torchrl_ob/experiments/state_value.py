@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tensordict.nn import TensorDictModule
+from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.envs import EnvBase
 from torchrl.objectives.value import MultiAgentGAE
 
 from torchrl_ob.networks import team_network
+from torchrl_ob.specs import Group, group_key, read_observation
 
 __all__ = ["multi_agent_gae", "state_value_from_env"]
 
@@ -17,7 +19,8 @@ __all__ = ["multi_agent_gae", "state_value_from_env"]
 def state_value_from_env(
     env: EnvBase,
     *,
-    group: str = "agents",
+    group: Group = "agents",
+    observation_key: NestedKey | None = None,
     centralized: bool = True,
     share_params: bool = True,
     depth: int = 2,
@@ -31,6 +34,7 @@ def state_value_from_env(
     Args:
         env: the environment, with ``(group, "observation")`` ``[n, o]``.
         group: name of the group of agents.
+        observation_key: where the observation is, as in :func:`~torchrl_ob.policies.policy_from_env`.
         centralized: whether the critic sees every agent's observation (MAPPO) or one (IPPO).
         share_params: whether one network serves all agents. A centralised one then has one value
             for the team.
@@ -41,6 +45,11 @@ def state_value_from_env(
     Returns:
         A module that writes ``(group, "state_value")`` ``[*B, n, 1]``.
 
+    Raises:
+        KeyError: where the environment has no such group.
+        TypeError: for observations of another kind.
+        ValueError: for those of another shape.
+
     Example:
         >>> from torchrl.envs import VmasEnv  # needs vmas
         >>> from torchrl_ob.experiments.state_value import state_value_from_env
@@ -48,8 +57,15 @@ def state_value_from_env(
         >>> state_value_from_env(env)(env.reset())["agents", "state_value"].shape
         torch.Size([2, 3, 1])
     """
+    observation = read_observation(env, group, observation_key)
+    if observation is None:
+        raise KeyError(
+            f"the environment has no {observation_key or group_key(group, 'observation')}. Pass group=..., the "
+            "name of the group of agents, or observation_key=...."
+        )
+    key, spec = observation
     net = team_network(
-        env.observation_spec_unbatched[group, "observation"].shape,
+        spec.shape,
         1,
         centralized=centralized,
         share_params=share_params,
@@ -58,7 +74,7 @@ def state_value_from_env(
         activation_class=activation_class,
         device=env.device,
     )
-    return TensorDictModule(net, [(group, "observation")], [(group, "state_value")])
+    return TensorDictModule(net, [key], [group_key(group, "state_value")])
 
 
 def multi_agent_gae(

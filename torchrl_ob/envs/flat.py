@@ -1,0 +1,142 @@
+"""Observations of any kind as one vector of floats for each agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from tensordict import TensorDictBase, unravel_key
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.data import Binary, Categorical, MultiCategorical, OneHot, TensorSpec, Unbounded
+from torchrl.envs import Compose, DTypeCastTransform, EnvBase, Transform, TransformedEnv
+
+from torchrl_ob.encodings import one_hot, one_hot_factors
+from torchrl_ob.reading import sibling
+from torchrl_ob.specs import check_entry, group_key, is_image, mask_key_of, observation_leaves
+
+__all__ = ["FlatObservation", "flat_env"]
+
+
+def flat_env(env: EnvBase) -> EnvBase:
+    """An environment whose agents observe one vector of floats each.
+
+    Appends transforms where they are needed: to every group whose observation is nested, of another shape
+    than ``[n, o]`` or of another dtype than the networks', a :class:`FlatObservation`; and TorchRL's
+    :class:`~torchrl.envs.DTypeCastTransform` for actions, rewards and a state of another precision. An
+    environment that needs none is returned as it is.
+
+    Args:
+        env: the environment, with ``(group, "observation")`` for each group of its ``group_map``.
+
+    Raises:
+        TypeError: for images, which are encoded by a network of one's own.
+        ValueError: for agents of one group whose observations differ.
+
+    Example:
+        >>> from torchrl.envs import VmasEnv  # needs vmas
+        >>> from torchrl_ob.envs.flat import flat_env
+        >>> env = VmasEnv("balance", num_envs=2, n_agents=3)
+        >>> flat_env(env) is env
+        True
+    """
+    floats = torch.get_default_dtype()
+    specs = env.observation_spec_unbatched
+    transforms: list[Transform] = []
+    for group in env.group_map:
+        key = group_key(group, "observation")
+        leaves = observation_leaves(specs.get(key, None), key)
+        mask = mask_key_of(env, group)
+        if list(leaves) == [key]:
+            spec = leaves[key]
+            flat = not is_image(spec) and spec.ndim == 2 and spec.dtype == floats
+            if flat and (mask is None or specs[mask].dtype == torch.bool):
+                continue
+        if leaves:
+            transforms.append(FlatObservation(leaves, key, mask_key=mask))
+    rewards = {
+        unravel_key(key): env.output_spec_unbatched["full_reward_spec"][key]
+        for key in env.reward_keys
+    }
+    actions = {unravel_key(key): env.full_action_spec_unbatched[key] for key in env.action_keys}
+    for key, spec in {**rewards, "state": specs.get("state", None)}.items():
+        if spec is not None and spec.dtype != floats:
+            transforms.append(DTypeCastTransform(spec.dtype, floats, in_keys=[key]))
+    for key, spec in actions.items():
+        wanted = floats if spec.dtype.is_floating_point else torch.int64
+        kept = isinstance(
+            spec, Binary | MultiCategorical | OneHot
+        )  # a policy draws them in their dtype
+        if spec.dtype != wanted and not kept:
+            transforms.append(DTypeCastTransform(spec.dtype, wanted, in_keys=[], in_keys_inv=[key]))
+    return TransformedEnv(env, Compose(*transforms)) if transforms else env
+
+
+class FlatObservation(Transform):
+    """The entries of a group's observation side by side, as one vector of floats ``[*B, n, o]``.
+
+    Every entry is flattened; an index of several choices is written as a one-hot vector. A mask of the
+    available actions in the observation is put beside it, as booleans.
+
+    Args:
+        leaves: specs of the entries, ``[n, *]``, by their keys.
+        out_key: where the vector is written, ``(group, "observation")``.
+        mask_key: where the mask of the available actions is, if there is one.
+
+    Raises:
+        TypeError: for images.
+        ValueError: for agents whose observations differ, and for empty ones.
+    """
+
+    def __init__(
+        self,
+        leaves: Mapping[NestedKey, TensorSpec],
+        out_key: NestedKey,
+        mask_key: NestedKey | None = None,
+    ) -> None:
+        masks = [] if mask_key is None else [mask_key]
+        self.out_mask = sibling(out_key, "action_mask")
+        super().__init__(
+            in_keys=[*leaves, *masks], out_keys=[out_key, *([self.out_mask] if masks else [])]
+        )
+        self.leaves, self.out_key, self.mask_key = dict(leaves), out_key, mask_key
+        for key, spec in leaves.items():
+            check_entry(spec, key)
+
+    def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
+        parts = [_features(next_tensordict.get(key), spec) for key, spec in self.leaves.items()]
+        mask = None if self.mask_key is None else next_tensordict.get(self.mask_key)
+        next_tensordict.set(self.out_key, torch.cat(parts, -1))
+        if mask is not None:
+            next_tensordict.set(self.out_mask, mask.bool())
+        return next_tensordict
+
+    forward = _call
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return self._call(tensordict_reset)
+
+    def transform_observation_spec(self, observation_spec: TensorSpec) -> TensorSpec:
+        """The environment's, with the vector, and the mask beside it."""
+        zeros = self._call(observation_spec.zero())
+        flat, device = zeros.get(self.out_key), observation_spec.device
+        mask = None if self.mask_key is None else zeros.get(self.out_mask)
+        observation_spec[self.out_key] = Unbounded(flat.shape, device=device, dtype=flat.dtype)
+        if mask is not None:
+            observation_spec[self.out_mask] = Categorical(
+                2, mask.shape, device=device, dtype=torch.bool
+            )
+        return observation_spec
+
+
+def _features(value: Tensor, spec: TensorSpec) -> Tensor:
+    """An entry ``[*B, n, *]`` as floats ``[*B, n, o]``."""
+    event = spec.ndim - 1
+    if isinstance(spec, MultiCategorical):
+        value = one_hot_factors(value, spec.nvec.reshape(-1, spec.shape[-1])[0].tolist())
+    elif isinstance(spec, Categorical) and spec.space.n > 2:
+        value, event = one_hot(value, spec.space.n), event + 1
+    value = value.flatten(-event) if event else value.unsqueeze(-1)
+    return value.to(torch.get_default_dtype())
