@@ -6,12 +6,22 @@ from tensordict import TensorDict
 from torchrl.envs import ExplorationType, VmasEnv, set_exploration_type
 from torchrl.modules import OneHotCategorical, TanhNormal
 
+from torchrl_ob.factored import FactoredCategorical
 from torchrl_ob.policies import policy_from_env
 
 KINDS = {
     "continuous": ({}, TanhNormal),
     "categorical": ({"continuous_actions": False}, torch.distributions.Categorical),
     "one_hot": ({"continuous_actions": False, "categorical_actions": False}, OneHotCategorical),
+    "factors": ({"continuous_actions": False, "multidiscrete_actions": True}, FactoredCategorical),
+    "one_hot_factors": (
+        {
+            "continuous_actions": False,
+            "multidiscrete_actions": True,
+            "categorical_actions": False,
+        },
+        FactoredCategorical,
+    ),
 }
 
 
@@ -71,8 +81,3 @@ def test_what_is_missing_is_said():
     env = make_env()
     with pytest.raises(KeyError, match=r"no \('blue', 'observation'\)"):
         policy_from_env(env, group="blue")
-    several = VmasEnv(
-        "balance", num_envs=2, continuous_actions=False, multidiscrete_actions=True, n_agents=3
-    )
-    with pytest.raises(TypeError, match="no policy for actions of MultiCategorical"):
-        policy_from_env(several)

@@ -130,7 +130,9 @@ def action_candidates(
         def score(z: Tensor) -> Tensor:
             return truncated_normal_score_weights(z, lower, upper, scale, psi)
 
-        return _factorised(dist.loc, rule, num_points, measure, quantile, score)
+        return _within_bounds(
+            dist, _factorised(dist.loc, rule, num_points, measure, quantile, score)
+        )
     gaussian = gaussian_of(dist)
     if gaussian is not None:
         normal, transforms = gaussian
@@ -145,7 +147,9 @@ def action_candidates(
         def normal_score(z: Tensor) -> Tensor:
             return normal_score_weights(z, scale, psi)
 
-        return _factorised(loc, rule, num_points, measure, to_action, normal_score)
+        return _within_bounds(
+            dist, _factorised(loc, rule, num_points, measure, to_action, normal_score)
+        )
     return None
 
 
@@ -301,6 +305,16 @@ def _factorised(
         probabilities,
         optimal_weights(probabilities, squared_score.sum(-1)),
     )
+
+
+def _within_bounds(dist: Any, candidates: Candidates) -> Candidates:
+    """Candidates that rounding does not take out of the bounds of their distribution."""
+    if not (hasattr(dist, "low") and hasattr(dist, "high")):
+        return candidates
+    actions = candidates.actions
+    ends = (torch.as_tensor(end).to(actions, non_blocking=True) for end in (dist.low, dist.high))
+    low, high = (end.unsqueeze(-2) if end.ndim > 1 else end for end in ends)  # [n, 1, d] or [d]
+    return candidates._replace(actions=torch.minimum(torch.maximum(actions, low), high))
 
 
 def _both(own: Candidates, optimal: Candidates) -> Candidates:

@@ -193,7 +193,7 @@ def _inner_bounds(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
             f"actions have bounds from {low.tolist()} to {high.tolist()}: each dimension of every agent must have "
             f"two finite ones, or all none. Change the environment's spec, or {OWN_ACTOR}"
         )
-    margin = 2 * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())
+    margin = 4 * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())
     inner = low + margin, high - margin
     if not (inner[0] < inner[1]).all() or not (high - low).isfinite().all():
         raise ValueError(

@@ -94,7 +94,7 @@ def mask_key_of(env: EnvBase, group: Group) -> NestedKey | None:
     if specs.get(key, None) is not None:
         return key
     observation = specs.get(group_key(group, "observation"), None)
-    nested = isinstance(observation, Composite) and "action_mask" in observation.keys()
+    nested = isinstance(observation, Composite) and observation.get("action_mask", None) is not None
     return group_key(group, "observation", "action_mask") if nested else None
 
 

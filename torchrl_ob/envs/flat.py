@@ -54,10 +54,7 @@ def flat_env(env: EnvBase) -> EnvBase:
                 continue
         if leaves:
             transforms.append(FlatObservation(leaves, key, mask_key=mask))
-    rewards = {
-        unravel_key(key): env.output_spec_unbatched["full_reward_spec"][key]
-        for key in env.reward_keys
-    }
+    rewards = {unravel_key(key): env.full_reward_spec_unbatched[key] for key in env.reward_keys}
     actions = {unravel_key(key): env.full_action_spec_unbatched[key] for key in env.action_keys}
     for key, spec in {**rewards, "state": specs.get("state", None)}.items():
         if spec is not None and spec.dtype != floats:
