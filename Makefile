@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: test lint tutorial bench bench-gpu clean
+.PHONY: test fuzz mutants lint tutorial bench bench-gpu clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
@@ -16,6 +16,16 @@ tutorial: .venv/.installed
 # a process for each of two cores; a test of one file at a time, since files share what is dear to set up
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+# new cases for MINUTES, against slow loops and dense references; a failing one is printed as a test to paste
+MINUTES ?= 10
+fuzz: .venv/.installed
+	MINUTES=$(MINUTES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz \
+		--hypothesis-profile fuzz --numprocesses $(WORKERS) --dist worksteal
+
+# the library with a mistake in it, some forty times: the short profile must fail
+mutants: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/mutants.py
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
