@@ -117,6 +117,13 @@ def read_action(env: EnvBase, group: Group) -> ActionSpace:
             f"the environment has no {key}; its action keys are {list(env.action_keys)}. Pass group=..., "
             "the name of the group of agents."
         )
+    if isinstance(spec, Stacked):
+        # of the batch: without it TorchRL leaves the batch in the specs of a stack
+        batched, batch = env.full_action_spec[key], env.batch_size
+        agents = [
+            agent[(0,) * len(batch)] if batch else agent for agent in batched.unbind(len(batch))
+        ]
+        return _stacked_space(agents, key)
     return _action_space(spec, key)
 
 
@@ -124,8 +131,6 @@ def _action_space(spec: TensorSpec, key: NestedKey) -> ActionSpace:
     name = f"the action {key!r}, a {type(spec).__name__} of shape {list(spec.shape)},"
     if isinstance(spec, Composite):
         _refuse(name, f"has several entries, {list(spec.keys())}", OWN_ACTOR)
-    if isinstance(spec, Stacked):
-        return _stacked_space(spec, key, name)
     if 0 in spec.shape:
         raise ValueError(f"{name} is empty: no agent has an action there.")
     num_agents, dtype, event = spec.shape[:1].numel(), spec.dtype, spec.shape[1:]
@@ -176,9 +181,12 @@ def _action_space(spec: TensorSpec, key: NestedKey) -> ActionSpace:
     )
 
 
-def _stacked_space(spec: Stacked, key: NestedKey, name: str) -> ActionSpace:
+def _stacked_space(agents: Sequence[TensorSpec], key: NestedKey) -> ActionSpace:
     """Agents whose specs differ: in their bounds alone, or refused."""
-    spaces = [_action_space(x.unsqueeze(0), key) for x in spec.unbind(0)] if spec.dim == 0 else []
+    name = (
+        f"the action {key!r}, Stacked from {', '.join(type(agent).__name__ for agent in agents)},"
+    )
+    spaces = [_action_space(agent.unsqueeze(0), key) for agent in agents]
     alike = {space._replace(num_agents=0, bounds=None) for space in spaces}
     if len(alike) != 1 or len({space.bounds is None for space in spaces}) != 1:
         raise ValueError(f"{name} has agents whose specs differ, and {OWN_GROUPS}")
