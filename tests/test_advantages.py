@@ -562,7 +562,7 @@ def test_value_of_a_team_is_not_broadcast():
     [
         (("agents", "observation"), r"actor's input .*observation.* is not finite"),
         (("next", "agents", "observation"), r"actor's input .*observation.* is not finite"),
-        (("next", "agents", "reward"), r"return is not finite: the reward .*reward.* has NaN"),
+        (("next", "agents", "reward"), r"reward .*reward.* is not finite: it has NaN or inf"),
     ],
 )
 def test_inputs_that_are_not_finite_stop_the_run(key, message):
@@ -579,16 +579,6 @@ def test_values_that_are_not_finite_stop_the_run():
         critic.backbone.own.weight.fill_(math.inf)
     with pytest.raises(RuntimeError, match=r"critic's output .* is not finite"):
         make(ObAdvantage, actor, critic)(make_batch(2, 5))
-
-
-def test_agent_without_any_action_is_a_clear_error():
-    mask = torch.tensor([[True, True], [False, False], [True, True]])
-    actor = make_actor("masked", [torch.zeros(N, 2)])
-    critic = JointQCritic(N, 2, OBS, action_encoding="categorical")
-    td = random_batch([2, 3], torch.zeros(2, 3, N, dtype=torch.long), mask=mask)
-    td["next", "agents", "mask"] = torch.ones(2, 3, N, 2, dtype=torch.bool)
-    with pytest.raises(RuntimeError, match="no available action"):
-        make(ObAdvantage, actor, critic)(td)
 
 
 def test_deterministic_policy_is_refused():

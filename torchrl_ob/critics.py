@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase
 from torchrl.modules import ValueNorm
 
+from torchrl_ob.arguments import check_arguments, check_whole_number
 from torchrl_ob.backbones import ConcatBackbone, Others, PooledBackbone, Sizes
-from torchrl_ob.encodings import ActionEncoding, one_hot, one_hot_factors
+from torchrl_ob.encodings import ActionEncoding, one_hot, one_hot_factors, require_choices
 from torchrl_ob.reading import check_shape, sibling
 from torchrl_ob.specs import Group, check_vector, group_key, read_action, read_observation
 
@@ -76,6 +77,12 @@ class JointQCritic(TensorDictModuleBase):
         torch.Size([5, 3, 9])
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse wrong arguments by the name of the class; a copy is made without any."""
+        if args or kwargs:
+            check_arguments(cls, args, kwargs)
+        return super().__new__(cls)
+
     def __init__(
         self,
         num_agents: int,
@@ -97,6 +104,10 @@ class JointQCritic(TensorDictModuleBase):
         chunk_bytes: int | None = None,
     ) -> None:
         super().__init__()
+        check_whole_number("num_agents", num_agents)
+        check_whole_number("action_dim", action_dim)
+        if chunk_bytes is not None:
+            check_whole_number("chunk_bytes", chunk_bytes)
         if not observation_dim and not state_dim:
             raise ValueError("the critic reads nothing: give observation_dim, state_dim or both.")
         if action_encoding not in get_args(ActionEncoding):
@@ -244,6 +255,9 @@ class JointQCritic(TensorDictModuleBase):
 
     def encode_action(self, action: Tensor) -> Tensor:
         """Actions ``[..., *event]`` as features of the network, ``[..., action_dim]``."""
+        require_choices(
+            self.action_key, action, self.action_encoding, self.nvec or (self.action_dim,)
+        )
         dtype: torch.dtype = self.backbone.own.weight.dtype
         if self.action_encoding == "categorical":
             return one_hot(action, self.action_dim).to(dtype)

@@ -126,7 +126,7 @@ class DuelingFit:
             each part explained before it was fitted to them, and ``critic/value_scale`` and
             ``critic/effect_scale``, the units of both.
         """
-        steps = batch.select(*self.critic.in_keys).reshape(-1).detach()
+        steps = self._flat(batch, batch.select(*self.critic.in_keys).detach())
         return {
             "critic/value_explained": self._fit(self.value, steps, self.value_target(batch)),
             "critic/effect_explained": self._fit(self.effect, steps, self.effect_target(batch)),
@@ -138,19 +138,30 @@ class DuelingFit:
     def value_target(self, batch: TensorDictBase) -> Tensor:
         """The returns that V is fitted to, less what A says of the action, ``[N, n, 1]``."""
         returns = self.advantage.value_estimate(batch)
-        return self._flat(returns - self.critic.action_effect(batch), batch)
+        return self._target(batch, returns - self.critic.action_effect(batch))
 
     @torch.no_grad()
     def effect_target(self, batch: TensorDictBase) -> Tensor:
         """What V leaves of short returns, ``[N, n, 1]``."""
         short = self.advantage.value_estimate(batch, lmbda=self.lmbda, bootstrap="control_variate")
-        return self._flat(short - self.critic.state_value(batch), batch)
+        return self._target(batch, short - self.critic.state_value(batch))
 
-    def _flat(self, target: Tensor, batch: TensorDictBase) -> Tensor:
+    def _target(self, batch: TensorDictBase, target: Tensor) -> Tensor:
+        target = self._flat(batch, target)
+        if target.numel() < 2:
+            raise ValueError(
+                f"a critic is fitted to two returns or more: the batch of size {list(batch.batch_size)} has "
+                f"{target.numel()}. Collect longer, or from several environments."
+            )
         require_finite(
             target, "what the critic is fitted to is not finite: see the critic's inputs."
         )
-        return target.flatten(0, batch.ndim - 1)
+        return target
+
+    def _flat(self, batch: TensorDictBase, entries: Any) -> Any:
+        """The steps of a batch one after another, without padding."""
+        valid = self.advantage.valid(batch)
+        return entries.flatten(0, batch.ndim - 1) if valid is None else entries[valid]
 
     def _fit(self, part: Part, steps: TensorDictBase, target: Tensor) -> Tensor:
         """Least squares, with a learning rate that falls to zero; the share explained before."""

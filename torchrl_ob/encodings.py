@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from tensordict.utils import NestedKey
 from torch import Tensor
 
-__all__ = ["ActionEncoding", "one_hot", "one_hot_factors"]
+__all__ = ["ActionEncoding", "one_hot", "one_hot_factors", "require_choices"]
 
 ActionEncoding = Literal[
     "continuous", "categorical", "one_hot", "multi_categorical", "multi_one_hot"
@@ -39,3 +40,32 @@ def one_hot_factors(choices: Tensor, nvec: Sequence[int]) -> Tensor:
     """
     factors = zip(choices.unbind(-1), nvec, strict=True)
     return torch.cat([one_hot(choice, num) for choice, num in factors], -1)
+
+
+def require_choices(
+    key: NestedKey, action: Tensor, encoding: ActionEncoding, choices: Sequence[int]
+) -> None:
+    """Stop where a discrete action is none of the choices, without reading it back to the host.
+
+    Args:
+        key: of the action.
+        action: integers ``[..., *event]``, or one-hot vectors.
+        encoding: of the action.
+        choices: how many there are, of each factor.
+    """
+    if encoding == "continuous":
+        return
+    if encoding in ("one_hot", "multi_one_hot"):
+        # one that a gradient goes straight through is one-hot up to rounding
+        factors = action.split(list(choices), -1)
+        fits = [((x.sum(-1) - 1).abs() < 1e-2) & (x.amax(-1) > 0.99) for x in factors]
+        kind = f"one-hot vectors of {', '.join(map(str, choices))} choices"
+    else:
+        factors = action.unbind(-1) if encoding == "multi_categorical" else (action,)
+        fits = [(x >= 0) & (x < n) for x, n in zip(factors, choices, strict=True)]
+        kind = f"whole numbers from 0 to {', '.join(str(n - 1) for n in choices)}"
+    torch._assert_async(
+        torch.stack(fits).all(),
+        f"the actions {key!r}, or alternatives to them, are out of range: the critic takes {kind}. Build it with "
+        "the number of actions that the policy has.",
+    )

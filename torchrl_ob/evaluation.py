@@ -6,14 +6,22 @@ Both the advantages and the diagnostics read a team's networks through these fun
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from tensordict import TensorDictBase, unravel_key
-from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from tensordict.nn import (
+    CompositeDistribution,
+    ProbabilisticTensorDictSequential,
+    TensorDictModuleBase,
+)
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torch import distributions as D
+from torchrl.modules import OneHotCategorical
 
+from torchrl_ob.availability import lend_a_choice
 from torchrl_ob.candidates import Candidates, action_candidates, score_candidates
 from torchrl_ob.reading import name_of, require_finite, require_value_per_agent, select
 from torchrl_ob.substitution import candidate_values
@@ -21,6 +29,9 @@ from torchrl_ob.substitution import candidate_values
 __all__ = [
     "acting_parameters",
     "action_key_of",
+    "build_policy",
+    "flat_parameters",
+    "inputs_of",
     "joint_value",
     "own_action_values",
     "policy_parameters",
@@ -45,8 +56,10 @@ def action_key_of(actor: ProbabilisticTensorDictSequential) -> NestedKey:
         )
     if len(action_keys) != 1:
         raise ValueError(
-            f"the actor must write one action, and writes {action_keys}. Build an actor and an "
-            "advantage for each group of agents."
+            f"the actor must write one action, and writes {action_keys}. Several parts of one agent's action, "
+            "as of a CompositeDistribution, belong into one entry: Independent(Categorical, 1) for several "
+            "choices, or one Gaussian over all dimensions. Several groups of agents take an actor and an advantage "
+            "each."
         )
     return unravel_key(action_keys[0])
 
@@ -55,17 +68,53 @@ def team_policy(
     actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
 ) -> D.Distribution:
     """The agents' policies, one distribution of batch shape ``[*B, n]``."""
-    return actor.build_dist_from_params(policy_parameters(actor, tensordict))
+    return build_policy(actor, policy_parameters(actor, tensordict))
+
+
+def build_policy(
+    actor: ProbabilisticTensorDictSequential, params: TensorDictBase
+) -> D.Distribution:
+    """The agents' policies of given parameters; an agent without any available action gets the first."""
+    dist = actor.build_dist_from_params(lend_a_choice(params, actor.dist_params_keys))
+    if isinstance(dist, CompositeDistribution):
+        (dist,) = dist.dists.values()  # of one action: see action_key_of
+    if isinstance(dist, OneHotCategorical) and dist.param_shape[-1] == 1:
+        return D.OneHotCategorical(
+            logits=dist.logits
+        )  # TorchRL's samples lack the dimension of choices
+    return dist
+
+
+def inputs_of(actor: ProbabilisticTensorDictSequential) -> list[NestedKey]:
+    """What an actor reads; not what its networks write for its distribution, as TorchRL lists of nested entries."""
+    written = [
+        key if isinstance(key, tuple) else (key,) for key in map(unravel_key, actor.out_keys)
+    ]
+    read = []
+    for key in map(unravel_key, actor.in_keys):
+        path = key if isinstance(key, tuple) else (key,)
+        if not any(out[: len(path)] == path and out != path for out in written):
+            read.append(key)
+    return read
 
 
 def policy_parameters(
     actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
 ) -> TensorDictBase:
     """ψ of the agents: what the actor hands to their distributions."""
-    inputs = select(tensordict, actor.in_keys, "the actor")
-    for key in actor.in_keys:
+    in_keys = inputs_of(actor)
+    inputs = select(tensordict, in_keys, "the actor")
+    for key in in_keys:
         require_finite(inputs.get(key), f"the actor's input {key!r} is not finite.")
-    return actor.get_dist_params(inputs)
+    return actor.get_dist_params(lend_a_choice(inputs, actor.dist_params_keys))
+
+
+def flat_parameters(actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase) -> Tensor:
+    """The numbers in :func:`policy_parameters`, ``[*B, P]``, what is masked by infinity as zeros."""
+    params = policy_parameters(actor, tensordict).select(*actor.dist_params_keys)
+    leaves = [x for x in params.values(True, True) if x.is_floating_point()]
+    flat = [x.flatten(tensordict.ndim) for x in leaves]
+    return torch.cat(flat, -1).nan_to_num(posinf=0, neginf=0)
 
 
 def acting_parameters(
@@ -94,13 +143,13 @@ def team_candidates(
     """
     if params is None:
         params = policy_parameters(actor, tensordict)
-    policy = actor.build_dist_from_params(params)
+    policy = build_policy(actor, params)
     candidates = action_candidates(policy, **options)
     if candidates is None:
         candidates = score_candidates(
             policy,
-            params,
-            actor.build_dist_from_params,
+            lend_a_choice(params, actor.dist_params_keys),
+            partial(build_policy, actor),
             actor.dist_params_keys,
             num_points=options.get("num_points"),
         )
@@ -113,7 +162,7 @@ def team_candidates(
     require_finite(
         candidates.optimal_weights,
         "the policy's probabilities are not finite: a parameter of the actor or an observation "
-        "is NaN, or an agent has no available action in its mask.",
+        "is NaN.",
     )
     return candidates
 

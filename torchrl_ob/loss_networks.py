@@ -5,7 +5,9 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-__all__ = ["live_network"]
+from tensordict.nn import TensorDictParams
+
+__all__ = ["live_network", "share_copied_params"]
 
 
 def live_network(loss_module: Any, name: str) -> Any:
@@ -33,3 +35,19 @@ def live_network(loss_module: Any, name: str) -> Any:
         network = deepcopy(network)
         params.to_module(network, preserve_module_state=False)
     return network
+
+
+def share_copied_params(memo: dict[int, Any]) -> None:
+    """Have networks that are copied along with a loss take the parameters of its copy.
+
+    A functional loss keeps its parameters in ``TensorDictParams``, whose copies are new parameters that
+    ``copy.deepcopy`` does not know of: it would give the networks others, which nothing trains.
+
+    Args:
+        memo: of ``copy.deepcopy``: copies by the identity of what was copied; under its own, what was.
+    """
+    for params in memo.get(id(memo), ()):
+        copied = memo.get(id(params))
+        if isinstance(params, TensorDictParams) and isinstance(copied, TensorDictParams):
+            for key, parameter in params.items(True, True):
+                memo[id(parameter)] = copied.get(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from tensordict import TensorDictBase, unravel_key
@@ -11,11 +11,13 @@ from torch import Tensor
 
 __all__ = [
     "active_agents",
+    "as_flags",
     "check_shape",
     "name_of",
     "next_of",
     "per_agent",
     "require_finite",
+    "require_only_reward",
     "require_time",
     "require_value_per_agent",
     "select",
@@ -59,9 +61,11 @@ def next_of(tensordict: TensorDictBase) -> TensorDictBase:
     return following
 
 
-def per_agent(tensordict: TensorDictBase, key: NestedKey, name: str, next_value: Tensor) -> Tensor:
+def per_agent(
+    tensordict: TensorDictBase, key: NestedKey, name: str, shape: Sequence[int]
+) -> Tensor:
     """A signal of every agent, ``[*B, T, n, 1]``; that of a team, ``[*B, T, 1]``, is expanded."""
-    key, following = unravel_key(("next", key)), tensordict.get("next")
+    key, following = unravel_key(("next", key)), next_of(tensordict)
     signal = tensordict.get(key, None)
     if signal is None:
         raise KeyError(
@@ -69,14 +73,62 @@ def per_agent(tensordict: TensorDictBase, key: NestedKey, name: str, next_value:
             f"{_entries(following)}. Name it with set_keys({name}=...): on the advantage, or on "
             "the loss after loss.make_value_estimator(advantage), which forwards no key set before."
         )
-    if signal.shape == next_value.shape:
+    if signal.shape == tuple(shape):
         return signal
     if signal.shape == (*tensordict.batch_size, 1):
-        return signal.unsqueeze(-2).expand_as(next_value)
+        return signal.unsqueeze(-2).expand(*shape)
     raise ValueError(
-        f"the {name} {key!r} has shape {list(signal.shape)}; expected {list(next_value.shape)}, one "
+        f"the {name} {key!r} has shape {list(signal.shape)}; expected {list(shape)}, one "
         f"for each agent, or {[*tensordict.batch_size, 1]}, one for the team."
     )
+
+
+def require_only_reward(
+    tensordict: TensorDictBase, key: NestedKey, others: Iterable[NestedKey]
+) -> None:
+    """Refuse a reward that nobody named beside another that may be meant.
+
+    Args:
+        tensordict: the batch.
+        key: of the reward.
+        others: of rewards that may be meant.
+
+    Raises:
+        ValueError: naming both.
+    """
+    entry = unravel_key(("next", key))
+    for other in others:
+        beside = unravel_key(("next", other))
+        if beside == entry or any(tensordict.get(x, None) is None for x in (entry, beside)):
+            continue
+        raise ValueError(
+            f"the batch has two rewards, {entry!r} and {beside!r}, and {key!r} is a default that nobody "
+            f"named. For the second, set_keys(reward={other!r}): on the advantage, on the loss after "
+            "loss.make_value_estimator(advantage), which forwards no key set before, or as reward_key of a "
+            f"trainer. For the first, advantage.set_keys(reward={key!r})."
+        )
+
+
+def as_flags(value: Tensor, name: str) -> Tensor:
+    """Booleans, also where they are written as the numbers 0 and 1.
+
+    Raises:
+        RuntimeError: for another number.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.reading import as_flags
+        >>> as_flags(torch.tensor([0.0, 1.0]), "done")
+        tensor([False,  True])
+    """
+    if value.dtype == torch.bool:
+        return value
+    flags = value == 1
+    torch._assert_async(
+        (flags | (value == 0)).all(),
+        f"{name} must be true or false, 0 or 1, and has another number ({value.dtype}).",
+    )
+    return flags
 
 
 def require_time(tensordict: TensorDictBase) -> None:
@@ -114,13 +166,13 @@ def active_agents(
     expected = action.shape[: tensordict.ndim + 1]
     if mask.ndim > len(expected) and mask.shape[-1] > 1:
         return None
-    if mask.shape != expected or mask.dtype != torch.bool:
+    if mask.shape != expected:
         raise ValueError(
             f"the mask {mask_key!r} says which agents take part: expected booleans of shape "
             f"{list(expected)}, got {mask.dtype} of {list(mask.shape)}. Name another with "
             "set_keys(mask=...)."
         )
-    return mask
+    return as_flags(mask, f"the mask {mask_key!r}")
 
 
 def check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:

@@ -18,7 +18,6 @@ from torchrl_ob.diagnostics.signals import (
 )
 from torchrl_ob.functional import lambda_return
 from torchrl_ob.joint_advantage import JointAdvantage
-from torchrl_ob.reading import next_of, per_agent
 
 __all__ = ["Headroom", "headroom"]
 
@@ -95,6 +94,7 @@ def headroom(
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         value, own = signals.state_value, signals.own_variance()
         later, rest = torch.zeros_like(own), torch.zeros_like(own)
@@ -115,7 +115,7 @@ def headroom(
 
 def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws: int) -> Tensor:
     """Variance of the return that the team's later actions bring, ``[*B, T, n]``."""
-    following, keys = next_of(batch), advantage.tensor_keys
+    following = advantage.following(batch)
     total = policy_value(advantage, following, num_draws).variance
     bootstrapped = total  # variance of the value that the return goes on with
     if advantage.bootstrap == "expected":
@@ -124,11 +124,7 @@ def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws:
         drawn = advantage.with_other_actions(following)
         values = advantage.candidate_values(drawn, candidates.actions, action)
         bootstrapped = total - candidate_variance(candidates.probabilities, values)
-    like = total.unsqueeze(-1)
-    done, terminated = (
-        per_agent(batch, getattr(keys, name), name, like).squeeze(-1)
-        for name in ("done", "terminated")
-    )
+    done, terminated = (flags.squeeze(-1) for flags in advantage.ends(batch))
     time_dim = advantage._get_time_dim(None, batch)
     last = torch.zeros_like(done)
     last.select(time_dim, -1).fill_(True)

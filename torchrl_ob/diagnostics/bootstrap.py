@@ -121,6 +121,7 @@ class Blocks:
         # steps of each block, [F]; those in which each agent takes part, [F, n]
         ones = like.new_ones(batch_size if active is None else active.shape)
         self.sizes = self.sums(ones)
+        self.every = like.new_ones(1, self.count)  # the counts of the data themselves
 
     def sums(self, values: Tensor) -> Tensor:
         """Sums ``[F, *]`` of ``values`` ``[*B, T, *]`` over each block."""

@@ -82,6 +82,7 @@ def gradient_variance(
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         return compare_baselines(advantage, batch, signals, confidence)
 
@@ -120,6 +121,7 @@ def parameter_gradient_variance(
     """
     actor, action_key = advantage.actor_network, advantage.tensor_keys.action
     with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         own = batch.get(action_key)
         event_dim = own.shape[batch.ndim + 1 :].numel()

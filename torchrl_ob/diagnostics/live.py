@@ -37,6 +37,7 @@ def variance_metrics(
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         measured = compare_baselines(advantage, batch, signals)
         blocks = trajectory_blocks(advantage, batch, signals.signal)

@@ -75,6 +75,7 @@ def critic_quality(
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         blocks = trajectory_blocks(advantage, batch, signals.signal)
         quality, seen = judge_critic(signals, blocks, confidence)
@@ -95,13 +96,14 @@ def judge_critic(
     """:func:`critic_quality` of signals read before, and Q's share of the return's variance, ``[n]``."""
     target, q, value = signals.value_target, signals.action_value, signals.state_value
     own, error = signals.own_variance(), target - q
-    steps = tuple(range(target.ndim - 1))
+    centers = blocks.means(torch.stack([target, error], -1))(blocks.every)
+    target_mean, error_mean = centers[0].unbind(-1)  # of each agent
     noise = value.variance / value.num_draws  # of V, in both factors of the products below
     columns = {
         "own": own,
         "others": value.variance - own,
-        "target": (target - target.mean(steps)).square(),
-        "error": (error - error.mean(steps)).square(),
+        "target": (target - target_mean).square(),
+        "error": (error - error_mean).square(),
         "level": target - value.mean,
         "residual": (target - value.mean).square() - noise,
         "covariance": (target - value.mean) * (q - value.mean) - noise,

@@ -11,7 +11,9 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
 from torch import distributions as D
 
+from torchrl_ob.availability import lend_a_choice
 from torchrl_ob.candidates import ONE_HOT, categorical_log_probs
+from torchrl_ob.evaluation import build_policy, inputs_of, policy_parameters
 from torchrl_ob.functional import GaussianPsi
 from torchrl_ob.joint_advantage import JointAdvantage
 
@@ -41,10 +43,10 @@ def scores(
         ``[*B, n, K, P]``, with P the size of ψ.
     """
     batch = tensordict.ndim
-    params = actor.get_dist_params(tensordict.select(*actor.in_keys))
-    params = params.select(*actor.dist_params_keys).detach()
+    params = policy_parameters(actor, tensordict)
+    params = lend_a_choice(params.select(*actor.dist_params_keys).detach(), actor.dist_params_keys)
     names = [unravel_key(key)[-1] for key in params.keys(True, True)]
-    dist = actor.build_dist_from_params(params)
+    dist = build_policy(actor, params)
     if psi is not None or "logits" in names:
         closed_form = _categorical_scores(dist, actions)
         if closed_form is not None:
@@ -57,7 +59,7 @@ def scores(
         if leaf.is_floating_point()
     ]
     with torch.enable_grad():
-        log_prob = actor.build_dist_from_params(copies).log_prob(actions)
+        log_prob = build_policy(actor, copies).log_prob(actions)
         gradients = torch.autograd.grad(log_prob.sum(), [leaf for _, leaf in leaves])
     parts = []
     for (name, leaf), gradient in zip(leaves, gradients, strict=True):
@@ -103,7 +105,7 @@ def output_jacobians(
         leaves = (out.get(key) for key in actor.dist_params_keys)
         return torch.cat([x.flatten(1) for x in leaves if x.is_floating_point()], -1)
 
-    inputs = tensordict.select(*actor.in_keys)
+    inputs = tensordict.select(*inputs_of(actor))
     one = outputs(trained, inputs[0])
     size = one.numel() * sum(p.numel() for p in trained.values()) * one.element_size()
     jacobian = torch.vmap(torch.func.jacrev(outputs), (None, 0))

@@ -103,7 +103,7 @@ def read_signals(advantage: JointAdvantage, batch: TensorDictBase, num_draws: in
 
     Args:
         advantage: an advantage of the joint action; its actor, critic, keys and options are used.
-        batch: as for the advantage; it is not changed.
+        batch: as ``advantage.read`` gives it; it is not changed.
         num_draws: joint actions of the policy that the state value averages over.
     """
     target = advantage.value_estimate(batch).squeeze(-1)
@@ -124,7 +124,7 @@ def read_signals(advantage: JointAdvantage, batch: TensorDictBase, num_draws: in
 def trajectory_blocks(advantage: JointAdvantage, batch: TensorDictBase, like: Tensor) -> Blocks:
     """The batch in blocks of trajectories, for intervals of values with the dtype of ``like``.
 
-    Of agents that the mask of the advantage leaves out, nothing enters.
+    Of agents that take no part, and of padding, nothing enters.
     """
     time_dim, active = advantage._get_time_dim(None, batch), advantage.active(batch)
     return Blocks(batch.batch_size, time_dim, like, active)

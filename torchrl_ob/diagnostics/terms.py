@@ -75,6 +75,7 @@ def variance_terms(
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         weight = taken_scores(advantage, batch).square().sum(-1)
         own_actions, probabilities, _ = signals.candidates
@@ -143,6 +144,7 @@ def excess_variance(
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
     with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
         action = batch.get(advantage.tensor_keys.action)
         taken = action.unsqueeze(batch.ndim + 1)
         weight = taken_scores(advantage, batch).square().sum(-1)
