@@ -7,15 +7,20 @@ import sys
 import time
 
 import pytest
+import torch
+from tensordict import TensorDict
+
+from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.hooks import FiniteLoss
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits a running process")
 
 
-def start(folder):
+def start(folder, *overrides):
     """A run of four batches, in which a write beyond a limit fails: Python ignores the signal of it."""
     code = "import torchrl_ob.train; torchrl_ob.train.main()"
     overrides = ["experiment=smoke", "env.scenario=balance", "device=cpu", "progress_bar=false"]
-    options = ["total_frames=1600", "resume=auto", f"hydra.run.dir={folder}"]
+    options = ["total_frames=1600", "resume=auto", f"hydra.run.dir={folder}", *overrides]
     return subprocess.Popen(
         [sys.executable, "-c", code, "train", *overrides, *options],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -66,3 +71,26 @@ def test_a_full_disk_is_told_in_one_line_and_costs_no_more_than_the_batch(tmp_pa
     assert "resumed from" in out
     assert "cannot be read" not in out
     assert results(filled) == results(undisturbed)
+
+
+def test_a_metric_that_finds_no_room_is_told_in_one_line(tmp_path):
+    process = start(tmp_path, "checkpoint.interval=1600")
+    metric = tmp_path / "metrics" / "scalars" / "train" / "reward.csv"
+    while not (metric.exists() and metric.stat().st_size):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    room = metric.stat().st_size + 5  # for less than another line
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (room, room))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    told = errors.splitlines()[-1]
+    assert told.startswith("torchrl-ob: cannot write the metric '")
+    assert told.endswith("(File too large). Make room, and continue with resume=auto.")
+    assert "Traceback" not in errors
+
+
+def test_a_minibatch_that_finds_no_room_hides_no_cause(tmp_path):
+    finite = FiniteLoss({}, tmp_path / "nowhere" / "nan_batch.pt")
+    batch, losses = TensorDict(x=torch.ones(2)), TensorDict(loss_objective=torch.tensor(torch.nan))
+    with pytest.raises(ExperimentError, match=r"loss_objective is not finite: .* not be saved"):
+        finite(batch, losses)

@@ -35,7 +35,7 @@ def made_up(folder, advantage, seed, rewards, *overrides):
     """The folder of a run that was never made, evaluated every 100 frames."""
     config, choices = configure(f"advantage={advantage}", f"seed={seed}", *overrides)
     (folder / "metrics" / "scalars" / "eval").mkdir(parents=True)
-    OmegaConf.save(config, folder / "config.yaml")
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
     (folder / "run.json").write_text(json.dumps({"choices": choices}))
     rows = "".join(f"{100 * k},{reward}\n" for k, reward in enumerate(rewards))
     for exploration in ("deterministic", "stochastic"):
@@ -140,13 +140,66 @@ def test_longer_runs_are_cut_and_named(tmp_path):
     (tmp_path / "failed").mkdir()
     (tmp_path / "failed" / "run.json").touch()
     text = write_report([tmp_path], tmp_path / "report")
-    assert f"Left out, never evaluated: {tmp_path / 'failed'}." in text
+    assert f"Left out: {tmp_path / 'failed'} (never evaluated)." in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("config.yaml", "", "config.yaml is not the config of a run"),
+        ("config.yaml", "[1, 2]", "config.yaml is not the config of a run: it has no keys"),
+        ("config.yaml", "\0\x01\x02", "config.yaml is not the config of a run"),
+        ("config.yaml", "env: {", "config.yaml is not the config of a run"),
+        ("config.yaml", "env: !!python/name:os.system ", "could not determine a constructor"),
+        ("config.yaml", "seed: 0", "config.yaml has no env, or no seed"),
+        ("config.yaml", "env: {}\nseed: [0]", "config.yaml has no env, or no seed"),
+        ("run.json", "", "run.json is cut short, or no JSON"),
+        ("run.json", '{"choices": {"env"', "run.json is cut short, or no JSON"),
+        ("run.json", "[" * 100_000, "run.json is cut short, or no JSON"),
+        ("run.json", "[]", "run.json does not tell the choices of env and advantage"),
+        ("run.json", "{}", "run.json does not tell the choices of env and advantage"),
+        ("run.json", '{"choices": {"env": 3}}', "run.json does not tell the choices"),
+        ("run.json", None, "run.json cannot be read: it is a folder"),
+        ("metrics/scalars/eval/deterministic_reward.csv", "0,1\n100,\n", "is no number"),
+        ("metrics/scalars/eval/deterministic_reward.csv", "0,1\n100", "is no number"),
+        ("metrics/scalars/eval/deterministic_reward.csv", "", "deterministic_reward.csv is empty"),
+        (
+            "metrics/scalars/eval/deterministic_reward.csv",
+            None,
+            "csv cannot be read: it is a folder",
+        ),
+    ],
+)
+def test_one_damaged_run_is_left_out_and_named(name, content, told, tmp_path):
+    for seed in range(3):
+        made_up(tmp_path / f"{seed}", "ob", seed, [0, seed])
+    path = tmp_path / "2" / name
+    path.unlink()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_text(content)
+    text = write_report([tmp_path], tmp_path / "report")
+    assert table(text)["navigation", "ob", "2"][0] == "0.500 [0.000, 1.000]"
+    (line,) = [line for line in text.splitlines() if line.startswith("Left out: ")]
+    assert line.startswith(f"Left out: {tmp_path / '2'} (")
+    assert told in line
+    with pytest.raises(ExperimentError, match=r"no run can be compared: .*2 \("):
+        write_report([tmp_path / "2"], tmp_path / "report")
+
+
+def test_a_report_that_cannot_be_written_is_told(tmp_path):
+    for seed in (0, 1):
+        made_up(tmp_path / f"{seed}", "ob", seed, [0, 1])
+    (tmp_path / "report" / "report.png").mkdir(parents=True)
+    with pytest.raises(ExperimentError, match=r"cannot write .*report\.png .*--output"):
+        write_report([tmp_path], tmp_path / "report")
 
 
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([], "no run was evaluated yet"),
+        ([], "no run can be compared"),
         ([("ob", 0), ("ob", 0)], "are the same run: navigation ob 0"),
         ([("ob", 0), ("gae", 0)], r"gae has runs of 1 on navigation.*two seeds"),
         (
@@ -173,15 +226,15 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
         score_matrices(read_results([tmp_path])[0])
     path.unlink()
     results, never = read_results([tmp_path])
-    assert ([x.folder for x in results], never) == ([tmp_path / "0"], [tmp_path / "1"])
+    assert ([x.folder for x in results], [*never]) == ([tmp_path / "0"], [tmp_path / "1"])
     refused = tmp_path / "2"  # as Hydra leaves the folder of a run whose config does not fit
     (refused / ".hydra").mkdir(parents=True)
     results, never = read_results([tmp_path / "0", refused])
-    assert ([x.folder for x in results], never) == ([tmp_path / "0"], [refused])
+    assert ([x.folder for x in results], [*never]) == ([tmp_path / "0"], [refused])
     with pytest.raises(ExperimentError, match="there is no folder"):
         read_results([tmp_path / "0", tmp_path / "3"])
     (tmp_path / "0/metrics/scalars/eval/deterministic_reward.csv").unlink()
-    with pytest.raises(ExperimentError, match="no run was evaluated yet"):
+    with pytest.raises(ExperimentError, match=r"no run can be compared: .*never evaluated"):
         read_results([tmp_path])
 
 

@@ -3,11 +3,15 @@
 Kuba et al., "Settling the Variance of Multi-Agent Policy Gradients", NeurIPS 2021, arXiv:2108.08612.
 """
 
-from torchrl_ob.advantages import ComaAdvantage, MapgAdvantage, ObAdvantage
-from torchrl_ob.critics import JointQCritic
-from torchrl_ob.dueling import DuelingCritic
-from torchrl_ob.dueling_fit import DuelingFit
-from torchrl_ob.groups import group_critics
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torchrl_ob.advantages import ComaAdvantage, MapgAdvantage, ObAdvantage
+    from torchrl_ob.critics import JointQCritic
+    from torchrl_ob.dueling import DuelingCritic
+    from torchrl_ob.dueling_fit import DuelingFit
+    from torchrl_ob.groups import group_critics
 
 __all__ = [
     "ComaAdvantage",
@@ -18,3 +22,30 @@ __all__ = [
     "ObAdvantage",
     "group_critics",
 ]
+
+_HOMES = {
+    "ComaAdvantage": "advantages",
+    "DuelingCritic": "dueling",
+    "DuelingFit": "dueling_fit",
+    "JointQCritic": "critics",
+    "MapgAdvantage": "advantages",
+    "ObAdvantage": "advantages",
+    "group_critics": "groups",
+}
+
+if not TYPE_CHECKING:  # where any name would be taken
+
+    def __getattr__(name: str) -> Any:
+        """Public names and modules, imported when they are asked for: the command starts without torch."""
+        if name in _HOMES:
+            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,11 +6,15 @@ import argparse
 import logging
 import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.imports import imports_outside
 
 EXAMPLES = """examples
   torchrl-ob train advantage=ob env.scenario=balance seed=3
@@ -43,6 +47,16 @@ def main() -> None:
         sys.exit(130)
 
 
+@contextmanager
+def _importing() -> Iterator[None]:
+    """Ctrl-C ends the process at once: what is interrupted in an import may end in any other error."""
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _line(error: ExperimentError | ModuleNotFoundError) -> str:
     if isinstance(error, ExperimentError):
         return f"torchrl-ob: {error}"
@@ -57,7 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version("torchrl-ob"))
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("train", help="train; advantage=coma swaps the advantage, -m sweeps")
-    evaluate = commands.add_parser("eval", help="evaluate the newest checkpoint of a run")
+    trust = argparse.ArgumentParser(add_help=False)
+    trust.add_argument(
+        "--trust", action="store_true", help="call code of others that the run's config names"
+    )
+    evaluate = commands.add_parser(
+        "eval", parents=[trust], help="evaluate the newest checkpoint of a run"
+    )
     evaluate.add_argument("run", type=Path, help="folder of the run")
     evaluate.add_argument("--episodes", type=_positive, help="how many; as in training by default")
     evaluate.set_defaults(command=_eval)
@@ -66,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
     )
     render = commands.add_parser(
-        "render", parents=[exploration], help="draw an episode of a run as a GIF"
+        "render", parents=[exploration, trust], help="draw an episode of a run as a GIF"
     )
     render.add_argument("run", type=Path, help="folder of the run")
     render.add_argument(
@@ -95,14 +115,17 @@ def _positive(text: str) -> int:
 
 
 def _train(arguments: list[str]) -> None:
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-    from omegaconf import DictConfig
+    with _importing():
+        import hydra
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+        from omegaconf import DictConfig
 
-    from torchrl_ob.experiments.optimizers import register_optimizers
-    from torchrl_ob.experiments.overrides import explain
-    from torchrl_ob.experiments.running import run
+        from torchrl_ob.experiments.optimizers import register_optimizers
+        from torchrl_ob.experiments.overrides import explain
+        from torchrl_ob.experiments.running import run
+
+        register_optimizers()
 
     began = False
 
@@ -119,7 +142,6 @@ def _train(arguments: list[str]) -> None:
                 raise
             sys.exit(_line(error))
 
-    register_optimizers()
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every buffer it makes
     # arguments of a scenario are not in the config until they are given
     sys.argv[1:] = [re.sub(r"^(?=env\.scenario_kwargs[.=])", "++", x) for x in arguments]
@@ -135,22 +157,28 @@ def _train(arguments: list[str]) -> None:
         raise ExperimentError(f"{error}: give another hydra.run.dir.") from error
 
 
-def _eval(run: Path, episodes: int | None) -> None:
-    from torchrl_ob.experiments.evaluating import describe
-    from torchrl_ob.experiments.saved import evaluate_run, newest_checkpoint
+def _eval(run: Path, episodes: int | None, trust: bool) -> None:
+    with nullcontext() if trust else imports_outside(run):
+        with _importing():
+            from torchrl_ob.experiments.checkpoints import newest_checkpoint
+            from torchrl_ob.experiments.evaluating import describe
+            from torchrl_ob.experiments.saved import evaluate_run
 
-    print(describe(evaluate_run(run, episodes)))
-    print(f"of {newest_checkpoint(run)}")
+        print(describe(evaluate_run(run, episodes, trust=trust)))
+        print(f"of {newest_checkpoint(run)}")
 
 
-def _render(run: Path, output: Path | None, exploration: str) -> None:
-    from torchrl_ob.experiments.rendering import render_run
+def _render(run: Path, output: Path | None, exploration: str, trust: bool) -> None:
+    with nullcontext() if trust else imports_outside(run):
+        with _importing():
+            from torchrl_ob.experiments.rendering import render_run
 
-    print(render_run(run, output, exploration=exploration))
+        print(render_run(run, output, exploration=exploration, trust=trust))
 
 
 def _report(runs: list[Path], output: Path, exploration: str, metric: str) -> None:
-    from torchrl_ob.experiments.report import write_report
+    with _importing():
+        from torchrl_ob.experiments.report import write_report
 
     print(write_report(runs, output, exploration=exploration, metric=metric))
     print(f"the report is in {output}")

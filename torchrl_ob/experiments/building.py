@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,6 +115,9 @@ def build(config: DictConfig, folder: Path) -> Experiment:
             enable_logging=False,
             **{f"{name}_key": key for name, key in learners[0].keys.items()},
         )
+        trainer._log_dict = defaultdict(
+            partial(deque, maxlen=1)
+        )  # TorchRL keeps all that was logged
         FiniteLoss({"actor": actor, "critic": critic}, folder / "nan_batch.pt").register(trainer)
     options, active_key = config.trainer, learners[0].active_key if len(learners) == 1 else None
     stepper = Stepper(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,21 @@ from torchrl.checkpoint import (
 from torchrl.trainers import Trainer
 
 from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.folders import require_regular
 from torchrl_ob.experiments.settings import leaves
 
-__all__ = ["WeightsOnlyAdapter", "make_checkpoint", "make_rotation", "read_checkpoint", "resume"]
+__all__ = [
+    "WeightsOnlyAdapter",
+    "make_checkpoint",
+    "make_rotation",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "resume",
+]
+
+NAME = re.compile(r"checkpoint-\d+\.torchrl")
+MANIFEST, LARGEST_MANIFEST = "manifest.json", 2**22
+LARGEST = 2**35  # 32 GiB
 
 
 class WeightsOnlyAdapter(StateDictCheckpointAdapter):
@@ -30,12 +45,29 @@ class WeightsOnlyAdapter(StateDictCheckpointAdapter):
 
     def load(self, component: Any, path: Path, *, map_location: Any, **_: Any) -> None:
         """Read the state and hand it to the component."""
+        _require_archive(path / self.state_torch)
         state = torch.load(path / self.state_torch, weights_only=True, map_location=map_location)
         component.load_state_dict(state)
 
 
 class _Rotation(CheckpointRotation):
-    """TorchRL's rotation, which says in one line why a checkpoint could not be written."""
+    """TorchRL's rotation, of whole archives alone; why one could not be written is told in one line."""
+
+    def checkpoints(self) -> tuple[Path, ...]:
+        """Those that can be read, in the order of their frames."""
+        paths = sorted(self.directory.glob("checkpoint-*"))
+        return tuple(path for path in paths if NAME.fullmatch(path.name) and not _problem(path))
+
+    def latest(self) -> Path | None:
+        """The newest of them."""
+        return next(iter(self.checkpoints()[::-1]), None)
+
+    def prune(self) -> tuple[Path, ...]:
+        """Remove all but the newest."""
+        old = self.checkpoints()[: -self.keep_last]
+        for path in old:
+            path.unlink()
+        return old
 
     def save(self, checkpoint: Checkpoint, *, step: int, **options: Any) -> Path:
         """Write one checkpoint, then remove the oldest."""
@@ -57,6 +89,26 @@ class _Rotation(CheckpointRotation):
 def make_checkpoint(**components: Any) -> Checkpoint:
     """A checkpoint of these components and of the random numbers; the trainer adds its own."""
     return _weights_only(**components, rng=GlobalRNGState())
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a run.
+
+    Raises:
+        ExperimentError: where there is none, or none can be read.
+    """
+    rotation = _Rotation(folder / "checkpoints", keep_last=1)
+    latest = rotation.latest()
+    if latest is None:
+        broken = [
+            f"{path} cannot be read ({problem})"
+            for path in sorted(rotation.directory.glob("checkpoint-*"))
+            if (problem := _problem(path))
+        ]
+        raise ExperimentError(
+            f"{folder} has no checkpoint: {'; '.join(broken) or 'none was written yet'}."
+        )
+    return latest
 
 
 def read_checkpoint(path: Path, **components: Any) -> None:
@@ -90,6 +142,9 @@ def resume(trainer: Trainer, source: Path, config: Mapping[str, Any]) -> str:
     paths = sorted(source.glob("checkpoint-*"), reverse=True) if source.is_dir() else [source]
     problems = []
     for path in paths:
+        if problem := _problem(path):
+            problems.append(f"{path} cannot be read ({problem})")
+            continue
         try:
             made_with = Checkpoint.manifest(path)["metadata"].get("config", {})
             _require_same(made_with, config, path)
@@ -103,6 +158,30 @@ def resume(trainer: Trainer, source: Path, config: Mapping[str, Any]) -> str:
     if problems:
         raise ExperimentError("; ".join(problems) + ": no checkpoint is left to resume from.")
     return ""
+
+
+def _problem(path: Path) -> str:
+    """Why a file is no checkpoint that can be read in bounded memory; empty where it is one."""
+    try:
+        _require_archive(path)
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(MANIFEST).file_size > LARGEST_MANIFEST:
+                return f"its {MANIFEST} is larger than any that a run writes"
+            manifest = json.loads(archive.read(MANIFEST))
+        metadata = manifest.get("metadata") if isinstance(manifest, dict) else None
+        if not isinstance(metadata, dict):
+            return f"its {MANIFEST} is not that of a checkpoint"
+    except Exception as error:  # whichever way a file is broken
+        return first_line(error).rstrip(".")
+    return ""
+
+
+def _require_archive(path: Path) -> None:
+    """A regular file that takes no more room unpacked than packed, as torch and TorchRL write theirs."""
+    require_regular(path, LARGEST)
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise ExperimentError(f"{path} is packed, and would take more room than its file")
 
 
 def _weights_only(**components: Any) -> Checkpoint:

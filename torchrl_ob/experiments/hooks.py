@@ -14,7 +14,7 @@ from torchrl.trainers import Trainer
 from tqdm import tqdm
 
 from torchrl_ob.experiments.envs.teams import BATTLE_WON, agent_rewards, episode_key
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, first_line
 
 __all__ = ["EpisodeReward", "FiniteLoss", "Minibatches", "Progress"]
 
@@ -160,9 +160,13 @@ class FiniteLoss:
             return
         broken = [name for name, term in terms.items() if not term.isfinite().all()]
         entries = minibatch.detach().flatten_keys(".").to_dict()
-        torch.save(entries, self.path)
+        try:
+            torch.save(entries, self.path)
+            where = f"is in {self.path}"
+        except (OSError, RuntimeError) as error:  # of a full disk torch says the one or the other
+            where = f"could not be saved to {self.path} ({first_line(error)})"
         raise ExperimentError(
-            f"{', '.join(broken)} is not finite: {self.cause(entries)} The minibatch is in {self.path}."
+            f"{', '.join(broken)} is not finite: {self.cause(entries)} The minibatch {where}."
         )
 
     def cause(self, entries: dict[str, torch.Tensor]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from torchrl.record.loggers import Logger
 from torchrl.record.loggers.csv import CSVLogger
+
+from torchrl_ob.diagnostics.scalars import read_scalars
+from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["RunLogger"]
 
@@ -16,8 +19,9 @@ __all__ = ["RunLogger"]
 class RunLogger(CSVLogger):
     """One csv file a metric under ``folder/scalars``, and the same numbers to another logger.
 
-    Where the other logger fails, as an unreachable service does, it is left out with a warning and
-    the run goes on.
+    The files are all that is kept: a checkpoint reads them, and a long run takes no more memory than a
+    short one. Where the other logger fails, as an unreachable service does, it is left out with a warning
+    and the run goes on.
 
     Args:
         folder: of the csv files.
@@ -27,10 +31,25 @@ class RunLogger(CSVLogger):
     def __init__(self, folder: Path, other: Logger | None = None) -> None:
         super().__init__(exp_name=folder.name, log_dir=str(folder.parent))
         self.other = other
+        self.scalars = folder / "scalars"
 
     def log_scalar(self, name: str, value: float, step: int | None = None) -> None:
-        """Write one number to both."""
-        super().log_scalar(name, value, step)
+        """Write one number to both.
+
+        Raises:
+            ExperimentError: where it cannot be written, as on a full disk.
+            ValueError: without a step, and for a name that would leave the folder.
+        """
+        if step is None:
+            raise ValueError(f"the metric {name!r} needs its step.")
+        path, line = self._path(name), f"{step},{float(value)}\n"
+        try:
+            self._append(path, line)
+        except OSError as error:
+            raise ExperimentError(
+                f"cannot write the metric {name!r} of frame {step} to {path} ({error.strerror}). Make room, "
+                "and continue with resume=auto."
+            ) from error
         if self.other is None:
             return
         try:
@@ -42,16 +61,42 @@ class RunLogger(CSVLogger):
             )
             self.other = None
 
+    @staticmethod
+    def _append(path: Path, lines: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(lines)
+
+    def _path(self, name: object) -> Path:
+        """Of a metric's file, within the folder whatever a checkpoint says it is called."""
+        if (
+            not isinstance(name, str)
+            or PurePath(name).is_absolute()
+            or ".." in PurePath(name).parts
+        ):
+            raise ValueError(
+                f"{name!r} cannot be the name of a metric: it is no path within a folder."
+            )
+        return self.scalars / f"{name}.csv"
+
+    def _checkpoint_state(self) -> dict[str, Any]:
+        state = super()._checkpoint_state()
+        state["scalars"] = {
+            path.relative_to(self.scalars).as_posix().removesuffix(".csv"): [
+                *read_scalars(path).items()
+            ]
+            for path in sorted(self.scalars.rglob("*.csv"))
+        }
+        return state
+
     def _load_checkpoint_state(self, state_dict: Mapping[str, Any]) -> None:
         """Rewrite the files to what they were: later lines are of steps that will be taken again."""
-        super()._load_checkpoint_state(state_dict)
-        for file in self.experiment.files.values():
-            file.close()
-        self.experiment.files.clear()
-        for path in (Path(self.experiment.log_dir) / "scalars").rglob("*.csv"):
+        history = {
+            self._path(name): "".join(f"{int(step)},{float(value)}\n" for step, value in rows)
+            for name, rows in state_dict.get("scalars", {}).items()
+        }
+        super()._load_checkpoint_state({**state_dict, "scalars": {}})
+        for path in self.scalars.rglob("*.csv"):
             path.unlink()
-        history = dict(self.experiment.scalars)
-        self.experiment.scalars.clear()
-        for name, rows in history.items():
-            for step, value in rows:
-                self.experiment.add_scalar(name, value, step)
+        for path, lines in history.items():
+            self._append(path, lines)

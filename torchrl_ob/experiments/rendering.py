@@ -20,7 +20,11 @@ MODE = "rgb_array"
 
 
 def render_run(
-    folder: Path, path: Path | None = None, *, exploration: str = "deterministic"
+    folder: Path,
+    path: Path | None = None,
+    *,
+    exploration: str = "deterministic",
+    trust: bool = False,
 ) -> Path:
     """Draw one episode of a run's newest checkpoint, at the speed of the simulator.
 
@@ -32,19 +36,25 @@ def render_run(
         folder: of the run.
         path: of the GIF; by default in the run's folder, named by the exploration.
         exploration: ``"deterministic"`` or ``"stochastic"``.
+        trust: whether code that the folder names, and that is not torchrl_ob's own, may be called.
 
     Returns:
         The path of the GIF.
 
     Raises:
         ExperimentError: for a path of another suffix or that cannot be written, where the folder
-            has no run or no checkpoint, for another environment than VMAS's, and where the machine
+            has no run or no checkpoint or names foreign code, for another environment than VMAS's, and where the machine
             cannot draw.
     """
-    path = folder / f"{exploration}.gif" if path is None else path
+    if path is None:
+        path = folder / f"{exploration}.gif"
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ExperimentError(
+                f"cannot write {path}: what is there is no file. Remove it, or give --output."
+            )
     if path.suffix.lower() != ".gif":
         raise ExperimentError(f"cannot write {path}: give a name that ends in .gif.")
-    evaluation = trained_evaluation(folder, episodes=1)
+    evaluation = trained_evaluation(folder, episodes=1, trust=trust)
     if not is_vmas(evaluation.env):
         raise ExperimentError(f"{folder} is not of VMAS, and render draws VMAS scenarios alone.")
     with isolated(evaluation.env, evaluation.seed):

@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rliable import library, metrics, plot_utils
 
+from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluating import words_of
 from torchrl_ob.experiments.results import (
     Result,
     Scores,
+    describe_left_out,
     differences,
     read_results,
     score_matrices,
@@ -57,22 +59,28 @@ def write_report(
         The report, in markdown.
 
     Raises:
-        ExperimentError: where runs are missing, twice or evaluated differently.
+        ExperimentError: where runs are missing, twice or evaluated differently, and where the report cannot
+            be written.
     """
-    results, never = read_results(runs, exploration, metric)
+    results, left_out = read_results(runs, exploration, metric)
     scores, tasks, frames = score_matrices(results)
     by_area = _improvement(scores, _mean)
     text = _markdown(results, scores, tasks, frames, by_area, exploration, metric)
-    if never:
-        text += f"\nLeft out, never evaluated: {', '.join(map(str, never))}.\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(text)
-    (folder / "marl_eval.json").write_text(
-        json.dumps(_marl_eval(results, frames, metric), indent=1) + "\n"
-    )
-    _figure(scores, tasks, frames, by_area, metric).savefig(
-        folder / "report.png", dpi=120, bbox_inches="tight"
-    )
+    if left_out:
+        text += f"\nLeft out: {describe_left_out(left_out)}.\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.md").write_text(text)
+        (folder / "marl_eval.json").write_text(
+            json.dumps(_marl_eval(results, frames, metric), indent=1) + "\n"
+        )
+        _figure(scores, tasks, frames, by_area, metric).savefig(
+            folder / "report.png", dpi=120, bbox_inches="tight"
+        )
+    except OSError as error:
+        raise ExperimentError(
+            f"cannot write {error.filename or folder} ({error.strerror}): give --output."
+        ) from error
     return text
 
 

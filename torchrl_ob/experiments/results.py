@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from torchrl_ob.diagnostics.scalars import read_scalars
-from torchrl_ob.experiments.errors import ExperimentError, nearest
+from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
+from torchrl_ob.experiments.folders import read_text, require_regular
 from torchrl_ob.experiments.settings import NOT_TRAINING, leaves
+from torchrl_ob.experiments.trust import load_config
 
-__all__ = ["Result", "Scores", "differences", "read_results", "score_matrices"]
+__all__ = [
+    "Result",
+    "Scores",
+    "describe_left_out",
+    "differences",
+    "read_results",
+    "score_matrices",
+]
 
 Scores = dict[str, NDArray[np.float64]]
 """For each algorithm, the values ``[seeds, tasks, evaluations]``."""
 
+LARGEST = 2**26  # a csv of three million evaluations
 NOT_COMPARED = ("seed", "device", "env", *NOT_TRAINING)
+
+
+NEVER = "never evaluated"
+
+
+class _Damaged(Exception):
+    """A run whose files cannot be read, among others that can."""
 
 
 @dataclass
@@ -40,7 +57,7 @@ class Result:
 
 def read_results(
     folders: Iterable[Path], exploration: str = "deterministic", metric: str = "reward"
-) -> tuple[list[Result], list[Path]]:
+) -> tuple[list[Result], dict[Path, str]]:
     """The runs in some folders.
 
     A task is named by its scenario, or by its environment and map, and an algorithm by its advantage. Where runs of one name differ
@@ -53,7 +70,8 @@ def read_results(
             ``"reward_adversary"``, or ``"win_rate"``.
 
     Returns:
-        One result a run, and the runs that failed before their first evaluation, with the folders that have none.
+        One result a run, and what was left out and why: runs that failed before their first evaluation,
+        runs whose files are damaged, and folders that have none.
 
     Raises:
         ExperimentError: where a folder does not exist, no run has an evaluation, two runs are the same,
@@ -61,11 +79,17 @@ def read_results(
     """
     found = {folder: _runs(folder) for folder in folders}
     runs = [run for within in found.values() for run in within]
-    never = [folder for folder, within in found.items() if not within]  # refused before they began
-    never += [run for run in runs if not _evaluations(run, exploration)]
-    results = [_read(run, exploration, metric) for run in runs if run not in never]
+    left_out = {folder: NEVER for folder, within in found.items() if not within}
+    left_out |= {run: NEVER for run in runs if not _evaluations(run, exploration)}
+    results = []
+    for run in runs:
+        if run not in left_out:
+            try:
+                results.append(_read(run, exploration, metric))
+            except _Damaged as error:
+                left_out[run] = first_line(error).rstrip(".")
     if not results:
-        raise ExperimentError(f"no run was evaluated yet: {', '.join(map(str, never))}.")
+        raise ExperimentError(f"no run can be compared: {describe_left_out(left_out)}.")
     for name in ("task", "algorithm"):
         _tell_apart(results, name)
     seen: dict[tuple[str, str, int], Path] = {}
@@ -85,7 +109,19 @@ def read_results(
             f"the runs were evaluated on different episodes: {', '.join(differ)} differs between them. "
             "Report them apart."
         )
-    return sorted(results, key=lambda x: (x.task, x.algorithm, x.seed)), never
+    return sorted(results, key=lambda x: (x.task, x.algorithm, x.seed)), left_out
+
+
+def describe_left_out(left_out: Mapping[Path, str]) -> str:
+    """Runs that were left out, each with the reason.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from torchrl_ob.experiments.results import describe_left_out
+        >>> describe_left_out({Path("runs/3"): "never evaluated"})
+        'runs/3 (never evaluated)'
+    """
+    return ", ".join(f"{path} ({reason})" for path, reason in left_out.items())
 
 
 def score_matrices(results: Sequence[Result]) -> tuple[Scores, list[str], list[int]]:
@@ -166,19 +202,49 @@ def _read(folder: Path, exploration: str, metric: str) -> Result:
     paths = _evaluations(folder, exploration)
     if metric not in paths:
         raise ExperimentError(f"{folder} has no evaluation of {metric!r}: {nearest(metric, paths)}")
-    choices = json.loads((folder / "run.json").read_text())["choices"]
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    env = config["env"]
-    names = [choices["env"], *(env[key] for key in ("map_name", "task") if key in env)]
-    return Result(
-        folder=folder,
-        task=env.get("scenario", " ".join(names)),
-        algorithm=choices["advantage"],
-        seed=config["seed"],
-        values=read_scalars(paths[metric]),
-        settings=leaves(config),
-        environment=choices["env"],
-    )
+    try:
+        choices = _choices(folder / "run.json")
+        config = load_config(folder / "config.yaml")
+        env, seed = config.get("env"), config.get("seed")
+        if not isinstance(env, dict) or type(seed) is not int:
+            raise _Damaged("config.yaml has no env, or no seed")
+        names = [choices["env"], *(str(env[key]) for key in ("map_name", "task") if key in env)]
+        return Result(
+            folder=folder,
+            task=str(env.get("scenario", " ".join(names))),
+            algorithm=choices["advantage"],
+            seed=seed,
+            values=_values(paths[metric]),
+            settings=leaves(config),
+            environment=choices["env"],
+        )
+    except ExperimentError as error:
+        raise _Damaged(str(error).replace(f"{folder}/", "")) from error
+
+
+def _choices(path: Path) -> dict[str, str]:
+    """Which environment and which advantage a run took."""
+    text = read_text(path)
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _Damaged(f"{path.name} is cut short, or no JSON") from error
+    choices = about.get("choices") if isinstance(about, dict) else None
+    needed = ("env", "advantage")
+    if not isinstance(choices, dict) or not all(isinstance(choices.get(x), str) for x in needed):
+        raise _Damaged(f"{path.name} does not tell the choices of {' and '.join(needed)}")
+    return choices
+
+
+def _values(path: Path) -> dict[int, float]:
+    require_regular(path, LARGEST)
+    try:
+        values = read_scalars(path)
+    except (ValueError, csv.Error) as error:  # a line cut short, an empty cell
+        raise _Damaged(f"{path.name} has a line that is no number: {first_line(error)}") from error
+    if not values:
+        raise _Damaged(f"{path.name} is empty")
+    return values
 
 
 def _tell_apart(results: Sequence[Result], name: str) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torchrl_ob.experiments.checkpoints import resume
 from torchrl_ob.experiments.curves import plot_metrics
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluating import describe
+from torchrl_ob.experiments.folders import locked, require_own_files
 
 __all__ = ["run"]
 
@@ -54,13 +55,21 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
         The parts of the run.
 
     Raises:
-        ExperimentError: in one line, for whatever the user can mend.
+        ExperimentError: in one line, for whatever the user can mend; another run in the folder, and links
+            that lead out of it, are told before anything is written.
         SystemExit: with 130 where the user stopped the run; it is saved first.
     """
     check_config(config)
+    with ExitStack() as while_running:
+        with _told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            require_own_files(folder)
+            while_running.enter_context(locked(folder))
+        return _train(config, folder, choices or {})
+
+
+def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experiment:
     source = _source(config, folder)
-    with _told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     experiment = build(config, folder)
     trainer = experiment.trainer
     try:
@@ -71,7 +80,7 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
         if not done:  # a run killed before its first checkpoint leaves metrics
             shutil.rmtree(folder / "metrics" / "scalars", ignore_errors=True)
         with _told(folder):
-            _describe(config, folder, choices or {})  # not before a resume is known to fit
+            _describe(config, folder, choices)  # not before a resume is known to fit
         print(f"results go to {folder}")
         with _stop_on_signal(trainer):
             trainer.train()
@@ -83,8 +92,9 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
         trainer.collector.shutdown()
         experiment.evaluation.env.close(raise_if_closed=False)
     numbers = {name: [x.item() for x in estimate] for name, estimate in estimates.items()}
-    (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    plot_metrics(folder / "metrics").savefig(folder / "metrics.png")
+    with _told(folder):
+        (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
+        plot_metrics(folder / "metrics").savefig(folder / "metrics.png")
     print(describe(estimates))
     print(f"results are in {folder}")
     return experiment
@@ -101,7 +111,7 @@ def _source(config: DictConfig, folder: Path) -> Path | None:
         return None
     if config.resume == "auto":
         return checkpoints
-    path = Path(config.resume)
+    path = Path(config.resume).resolve()
     if not path.exists():
         raise ExperimentError(f"resume={path} does not exist; give a checkpoint, or resume=auto.")
     return path / "checkpoints" if (path / "checkpoints").is_dir() else path
@@ -113,7 +123,7 @@ def _told(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ExperimentError(
-            f"cannot write to {folder} ({error.strerror}): give another hydra.run.dir."
+            f"cannot write to {folder} ({error.strerror}): make room, or give another hydra.run.dir."
         ) from error
 
 
