@@ -1,5 +1,8 @@
 """The advantages inside TorchRL's own losses and trainer, on VMAS."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from pipelines import (
@@ -171,3 +174,57 @@ def test_trainer_takes_the_advantage_as_its_gae(module):
     trainer.train()
     moved = [not torch.equal(a, b) for a, b in zip(before, loss.parameters(), strict=True)]
     assert sum(moved) > len(moved) / 2
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("as_class", [False, True])
+@pytest.mark.parametrize("loss_class", LOSSES)
+def test_a_copied_loss_has_an_advantage_of_its_own_networks(loss_class, as_class, copies):
+    env, actor, critic, loss = make_pipeline(loss_class)
+    networks = {"actor_network": actor, "value_network": critic, "gamma": 0.99, "lmbda": 0.9}
+    attached = (
+        ObAdvantage.for_loss(loss, gamma=0.99, lmbda=0.9) if as_class else ObAdvantage(**networks)
+    )
+    loss.make_value_estimator(attached)
+    loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, action=env.action_key)
+    td = collect(env, actor)
+    copied = loss
+    for _ in range(copies):
+        copied = copy.deepcopy(copied)
+    advantage = copied.value_estimator
+    assert advantage is not attached
+    assert advantage.tensor_keys == attached.tensor_keys
+
+    def estimate(module):
+        torch.manual_seed(0)
+        return module(td.clone())["advantage"]
+
+    before = estimate(attached)
+    assert torch.equal(estimate(advantage), before)
+    with torch.no_grad():  # what is trained of the copy moves the copy's advantage alone
+        for p in copied.parameters():
+            p.mul_(1.5)
+    assert not torch.equal(estimate(advantage), before)
+    assert torch.equal(estimate(attached), before)
+    moved = estimate(advantage)
+    with torch.no_grad():
+        for p in loss.parameters():
+            p.mul_(1.5)
+    assert torch.equal(estimate(attached), moved)  # all networks of the copy had moved
+
+
+def test_a_copied_advantage_has_networks_of_its_own():
+    env, actor, critic, _ = make_pipeline(ClipPPOLoss)
+    advantage = ObAdvantage(actor_network=actor, value_network=critic, gamma=0.99, lmbda=0.9)
+    advantage.set_keys(reward=env.reward_key)
+    td = collect(env, actor)
+    copied = copy.deepcopy(advantage)
+    with torch.no_grad():
+        for p in critic.parameters():
+            p.mul_(1.5)
+    outputs = []
+    for module in (advantage, copied, pickle.loads(pickle.dumps(advantage))):
+        torch.manual_seed(0)
+        outputs.append(module(td.clone())["advantage"])
+    assert not torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])

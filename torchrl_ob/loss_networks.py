@@ -5,9 +5,10 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from tensordict import TensorDict
 from tensordict.nn import TensorDictParams
 
-__all__ = ["live_network", "share_copied_params"]
+__all__ = ["copy_network", "live_network"]
 
 
 def live_network(loss_module: Any, name: str) -> Any:
@@ -37,17 +38,21 @@ def live_network(loss_module: Any, name: str) -> Any:
     return network
 
 
-def share_copied_params(memo: dict[int, Any]) -> None:
-    """Have networks that are copied along with a loss take the parameters of its copy.
+def copy_network(network: Any, memo: dict[int, Any]) -> Any:
+    """A copy of a network; where a loss is copied along with it, with the parameters of the loss's copy.
 
     A functional loss keeps its parameters in ``TensorDictParams``, whose copies are new parameters that
-    ``copy.deepcopy`` does not know of: it would give the networks others, which nothing trains.
+    ``copy.deepcopy`` does not know of: it would give the network others, which nothing trains.
 
     Args:
+        network: such as the actor of an advantage.
         memo: of ``copy.deepcopy``: copies by the identity of what was copied; under its own, what was.
     """
-    for params in memo.get(id(memo), ()):
-        copied = memo.get(id(params))
-        if isinstance(params, TensorDictParams) and isinstance(copied, TensorDictParams):
-            for key, parameter in params.items(True, True):
-                memo[id(parameter)] = copied.get(key)
+    copied, own = deepcopy(network, memo), TensorDict.from_module(network)
+    leaves = {key: id(leaf) for key, leaf in own.items(True, True)}
+    for params in list(memo.get(id(memo), ())):
+        if isinstance(params, TensorDictParams) and leaves:
+            found = {key: id(leaf) for key, leaf in params.items(True, True)}
+            if found == leaves:
+                memo[id(params)].to_module(copied, preserve_module_state=False)
+    return copied

@@ -32,7 +32,7 @@ from torchrl_ob.evaluation import (
 )
 from torchrl_ob.functional import GaussianPsi
 from torchrl_ob.gauss import Measure
-from torchrl_ob.loss_networks import live_network, share_copied_params
+from torchrl_ob.loss_networks import copy_network, live_network
 from torchrl_ob.options import Bootstrap, Signal, check_options
 from torchrl_ob.pairs import antithetic_pair
 from torchrl_ob.pointwise import is_pointwise_in_time
@@ -128,7 +128,8 @@ class TeamEstimator(ValueEstimatorBase):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy; within that of a loss, with the networks and parameters of the loss's copy."""
-        share_copied_params(memo)
+        for network in (self.actor_network, self.value_network, *self.other_actors):
+            copy_network(network, memo)
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__setstate__(copy.deepcopy(self.__dict__, memo))
