@@ -28,10 +28,12 @@ def require_own_files(folder: Path) -> None:
         folder: of a run that is about to begin or to go on; it may come from somebody else.
 
     Raises:
-        ExperimentError: where one of the files or folders that a run writes is a link, a pipe or a device.
+        ExperimentError: where one of the files or folders that a run writes is a link, a pipe or a device, and
+            for a link of any name, which a logger may write through.
     """
-    for name in FILES:
-        _require(folder / name, "a file")
+    for path in folder.iterdir():
+        if path.name in FILES or path.is_symlink():
+            _require(path, "a file")
     for name in FOLDERS:
         _require(folder / name, "a folder")
         for parent, folders, files in os.walk(folder / name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ TRUSTED = {
 """What a run's folder may name, and where: the choices of ``configs/env`` and ``configs/policy``."""
 
 READ = (*TRUSTED, "evaluation", "seed", "device")
-GAMES = ("mpe2", "pettingzoo")
+GAME = re.compile(r"(mpe2|pettingzoo)(\.\w+)*\.\w+_v\d+")
 ACTIVATIONS = frozenset(f"torch.nn.{name}" for name in ("ELU", "GELU", "ReLU", "SiLU", "Tanh"))
 GET_CLASS = "hydra.utils.get_class"
 LARGEST = 2**18
@@ -61,7 +62,7 @@ def read_config(folder: Path, *, trust: bool = False) -> DictConfig:
     foreign = [] if trust else sorted({*_foreign_targets(config), *_foreign_modules(config)})
     if foreign:
         raise ExperimentError(
-            f"{path} names code that is not torchrl_ob's own: {', '.join(foreign)}. Read it, and where you "
+            f"{path} names code that is not torchrl_ob's own: {', '.join(map(_shown, foreign))}. Read it, and where you "
             "would run it, add --trust."
         )
     return OmegaConf.create(config)
@@ -94,7 +95,7 @@ def load_config(path: Path) -> dict[str, Any]:
     for key, value in _leaves(content):
         if "${" in key or (isinstance(value, str) and "${" in value):
             raise ExperimentError(
-                f"{path} has an interpolation, {key}={value}, and what a run saves has none."
+                f"{path} has an interpolation, {_shown(f'{key}={value}')}, and what a run saves has none."
             )
     return {str(key): value for key, value in content.items()}
 
@@ -129,7 +130,7 @@ def _foreign_modules(config: Mapping[str, Any]) -> Iterator[str]:
         return
     task = env.get("task")
     if str(env.get("_target_")).endswith(".make_pettingzoo") and not (
-        isinstance(task, str) and task.split(".")[0] in GAMES
+        isinstance(task, str) and GAME.fullmatch(task)
     ):
         yield f"env.task={task!r}"
     scenario = env.get("scenario")
@@ -141,6 +142,11 @@ def _is_activation(policy: Mapping[str, Any]) -> bool:
     """Whether the class of its activation is one of torch's by name, and nothing more."""
     names = [{"_target_": GET_CLASS, "path": path} for path in ACTIVATIONS]
     return policy.get("activation_class") in names
+
+
+def _shown(text: str) -> str:
+    """On one line, and with no word to the terminal."""
+    return text[:200] if text.isprintable() else ascii(text[:200])
 
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
