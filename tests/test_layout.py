@@ -144,7 +144,7 @@ LAYERS = {  # each may import those on its right
     ),
     "experiments.errors": (),
     "experiments.envs.__init__": (),
-    "experiments.envs.teams": ("reading", "experiments.errors"),
+    "experiments.envs.teams": ("envs.flat", "reading", "experiments.errors"),
     "experiments.envs.vmas": ("experiments.envs.teams", "experiments.errors"),
     "experiments.envs.smax": ("envs.jaxmarl", "experiments.envs.teams", "experiments.errors"),
     "experiments.envs.active": (),

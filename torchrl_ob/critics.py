@@ -206,7 +206,7 @@ class JointQCritic(TensorDictModuleBase):
         return cls(
             observation_key=key,
             state_key=state_key,
-            action_key=group_key(group, "action"),
+            action_key=action.key,
             **{**sizes, **kwargs},
         )
 

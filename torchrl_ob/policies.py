@@ -79,7 +79,6 @@ def policy_from_env(
         >>> env.rollout(5, policy_from_env(env))["agents", "action"].shape
         torch.Size([2, 5, 3, 2])
     """
-    action_key = group_key(group, "action")
     observation = read_observation(env, group, observation_key)
     if observation is None:
         raise KeyError(
@@ -106,7 +105,7 @@ def policy_from_env(
     return ProbabilisticActor(
         TensorDictModule(net, [observation_key], params),
         in_keys=params if mask_key is None else {"logits": params[0], "mask": mask_key},
-        out_keys=[action_key],
+        out_keys=[action.key],
         distribution_class=distribution,
         distribution_kwargs=options,
         return_log_prob=True,
@@ -115,7 +114,7 @@ def policy_from_env(
 
 def _mask_key(env: EnvBase, group: Group, action: ActionSpace) -> NestedKey | None:
     """Where the available actions are, checked against the action; ``None`` where all always are."""
-    key, action_key = mask_key_of(env, group), group_key(group, "action")
+    key, action_key = mask_key_of(env, group), action.key
     if key is None:
         if getattr(env.full_action_spec_unbatched[action_key], "mask", None) is not None:
             raise ValueError(
@@ -150,19 +149,19 @@ def _distribution(
     if action.encoding == "continuous":
         if action.dtype != torch.get_default_dtype():
             raise TypeError(
-                f"actions are {action.dtype}, and the networks {torch.get_default_dtype()}: append "
+                f"the action {action.key!r} is {action.dtype}, and the networks are {torch.get_default_dtype()}: append "
                 "torchrl.envs.DoubleToFloat or DTypeCastTransform with in_keys_inv, or pass the environment "
                 "through torchrl_ob.envs.flat.flat_env."
             )
         names, size = ["loc", "scale"], 2 * action.action_dim
         if action.bounds is None:
             return names, IndependentNormal, size, {}
-        low, high = _inner_bounds(*action.bounds)
+        low, high = _inner_bounds(action.key, *action.bounds)
         return names, TanhNormal, size, {"low": low, "high": high}
     if action.encoding == "categorical":
         if action.dtype != torch.int64:
             raise TypeError(
-                f"choices are {action.dtype}, and a categorical draws torch.int64: append torchrl.envs."
+                f"the action {action.key!r} is {action.dtype}, and a categorical draws torch.int64: append torchrl.envs."
                 f"DTypeCastTransform({action.dtype}, torch.int64, in_keys_inv=[...]), or pass the environment "
                 "through torchrl_ob.envs.flat.flat_env."
             )
@@ -181,7 +180,7 @@ def _distribution(
     return ["logits"], FactoredCategorical, action.action_dim, factors
 
 
-def _inner_bounds(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def _inner_bounds(key: NestedKey, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds ``[n, d]`` for a squashed Gaussian, within the action's by what rounding may add to a sample.
 
     Raises:
@@ -190,14 +189,14 @@ def _inner_bounds(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not (low.isfinite() & high.isfinite()).all():
         raise ValueError(
-            f"actions have bounds from {low.tolist()} to {high.tolist()}: each dimension of every agent must have "
+            f"the action {key!r} has bounds from {low.tolist()} to {high.tolist()}: each dimension of every agent must have "
             f"two finite ones, or all none. Change the environment's spec, or {OWN_ACTOR}"
         )
     margin = 4 * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())
     inner = low + margin, high - margin
     if not (inner[0] < inner[1]).all() or not (high - low).isfinite().all():
         raise ValueError(
-            f"actions have bounds from {low.tolist()} to {high.tolist()}, which in {low.dtype} are equal or too far "
+            f"the action {key!r} has bounds from {low.tolist()} to {high.tolist()}, which in {low.dtype} are equal or too far "
             f"apart: leave out dimensions without a choice, or {OWN_ACTOR}"
         )
     return inner

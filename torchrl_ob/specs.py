@@ -56,6 +56,7 @@ class ActionSpace(NamedTuple):
     """The action of a group of agents.
 
     Attributes:
+        key: where it is.
         num_agents: number of agents n.
         encoding: how an action is written, as :class:`~torchrl_ob.JointQCritic` has it.
         action_dim: size of a continuous action, or number of choices of all factors together.
@@ -64,6 +65,7 @@ class ActionSpace(NamedTuple):
         bounds: lowest and highest value of a continuous action, ``[n, d]`` each; ``None`` where it has none.
     """
 
+    key: NestedKey
     num_agents: int
     encoding: ActionEncoding
     action_dim: int
@@ -143,9 +145,9 @@ def _action_space(spec: TensorSpec, key: NestedKey) -> ActionSpace:
         )
     if isinstance(spec, MultiOneHot):
         nvec = tuple(box.n for box in spec.space.boxes)
-        return ActionSpace(num_agents, "multi_one_hot", sum(nvec), dtype, nvec)
+        return ActionSpace(key, num_agents, "multi_one_hot", sum(nvec), dtype, nvec)
     if isinstance(spec, OneHot):
-        return ActionSpace(num_agents, "one_hot", event[0], dtype)
+        return ActionSpace(key, num_agents, "one_hot", event[0], dtype)
     if isinstance(spec, MultiCategorical):
         rows = spec.nvec.reshape(-1, event[0])
         if (rows != rows[0]).any():
@@ -153,20 +155,20 @@ def _action_space(spec: TensorSpec, key: NestedKey) -> ActionSpace:
                 f"{name} has {rows.tolist()} choices, other ones for each agent, and {OWN_GROUPS}"
             )
         nvec = tuple(rows[0].tolist())
-        return ActionSpace(num_agents, "multi_categorical", sum(nvec), dtype, nvec)
+        return ActionSpace(key, num_agents, "multi_categorical", sum(nvec), dtype, nvec)
     if isinstance(spec, Categorical):
         choices = spec.space.n
         if choices < 1:
             raise ValueError(f"{name} has {choices} choices: give the spec how many there are.")
         if not event:
-            return ActionSpace(num_agents, "categorical", choices, dtype)
+            return ActionSpace(key, num_agents, "categorical", choices, dtype)
         nvec = (choices,) * event[0]
-        return ActionSpace(num_agents, "multi_categorical", sum(nvec), dtype, nvec)
+        return ActionSpace(key, num_agents, "multi_categorical", sum(nvec), dtype, nvec)
     if isinstance(spec, Bounded | Unbounded) and dtype.is_floating_point:
         bounds = (spec.space.low, spec.space.high) if isinstance(spec, Bounded) else None
         if bounds and bounds[0].isneginf().all() and bounds[1].isposinf().all():
             bounds = None
-        return ActionSpace(num_agents, "continuous", event[0], dtype, bounds=bounds)
+        return ActionSpace(key, num_agents, "continuous", event[0], dtype, bounds=bounds)
     if isinstance(spec, Bounded | Unbounded):
         _refuse(
             name,

@@ -9,11 +9,11 @@ from tensordict import TensorDictBase, unravel_key
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.data import Binary, Categorical, MultiCategorical, OneHot, TensorSpec, Unbounded
-from torchrl.envs import Compose, DTypeCastTransform, EnvBase, Transform, TransformedEnv
+from torchrl.envs import ActionMask, Compose, DTypeCastTransform, EnvBase, Transform, TransformedEnv
 
 from torchrl_ob.encodings import one_hot, one_hot_factors
 from torchrl_ob.reading import sibling
-from torchrl_ob.specs import check_entry, group_key, is_image, mask_key_of, observation_leaves
+from torchrl_ob.specs import check_entry, group_key, mask_key_of, observation_leaves, read_action
 
 __all__ = ["FlatObservation", "flat_env"]
 
@@ -40,33 +40,47 @@ def flat_env(env: EnvBase) -> EnvBase:
         >>> flat_env(env) is env
         True
     """
+    transforms = [x for group in env.group_map for x in _vectors(env, group)] + _casts(env)
+    return TransformedEnv(env, Compose(*transforms), auto_unwrap=True) if transforms else env
+
+
+def _vectors(env: EnvBase, group: str) -> list[Transform]:
+    """What makes a vector of the observation of a group; nothing where it is one."""
+    specs, key = env.observation_spec_unbatched, group_key(group, "observation")
+    leaves, mask = observation_leaves(specs.get(key, None), key), mask_key_of(env, group)
+    for name, leaf in leaves.items():
+        check_entry(leaf, name)
+    ready = all(
+        name == key and leaf.ndim == 2 and leaf.dtype == torch.get_default_dtype()
+        for name, leaf in leaves.items()
+    )
+    if not leaves or (ready and (mask is None or specs[mask].dtype == torch.bool)):
+        return []
+    vector = FlatObservation(leaves, key, mask_key=mask)
+    if mask is None or read_action(env, group).encoding not in ("categorical", "one_hot"):
+        return [vector]
+    # random actions are drawn from the spec of the whole, and no longer from the one that the environment masks
+    return [vector, ActionMask(group_key(group, "action"), vector.out_mask)]
+
+
+def _casts(env: EnvBase) -> list[Transform]:
+    """What casts rewards, state and actions to what networks give and take."""
     floats = torch.get_default_dtype()
-    specs = env.observation_spec_unbatched
-    transforms: list[Transform] = []
-    for group in env.group_map:
-        key = group_key(group, "observation")
-        leaves = observation_leaves(specs.get(key, None), key)
-        mask = mask_key_of(env, group)
-        if list(leaves) == [key]:
-            spec = leaves[key]
-            flat = not is_image(spec) and spec.ndim == 2 and spec.dtype == floats
-            if flat and (mask is None or specs[mask].dtype == torch.bool):
-                continue
-        if leaves:
-            transforms.append(FlatObservation(leaves, key, mask_key=mask))
-    rewards = {unravel_key(key): env.full_reward_spec_unbatched[key] for key in env.reward_keys}
-    actions = {unravel_key(key): env.full_action_spec_unbatched[key] for key in env.action_keys}
-    for key, spec in {**rewards, "state": specs.get("state", None)}.items():
-        if spec is not None and spec.dtype != floats:
-            transforms.append(DTypeCastTransform(spec.dtype, floats, in_keys=[key]))
-    for key, spec in actions.items():
+    read = {unravel_key(key): env.full_reward_spec_unbatched[key] for key in env.reward_keys}
+    if (state := env.observation_spec_unbatched.get("state", None)) is not None:
+        read["state"] = state
+    casts = [
+        DTypeCastTransform(spec.dtype, floats, in_keys=[key])
+        for key, spec in read.items()
+        if spec.dtype != floats
+    ]
+    for key in env.action_keys:
+        spec = env.full_action_spec_unbatched[key]
         wanted = floats if spec.dtype.is_floating_point else torch.int64
-        kept = isinstance(
-            spec, Binary | MultiCategorical | OneHot
-        )  # a policy draws them in their dtype
-        if spec.dtype != wanted and not kept:
-            transforms.append(DTypeCastTransform(spec.dtype, wanted, in_keys=[], in_keys_inv=[key]))
-    return TransformedEnv(env, Compose(*transforms)) if transforms else env
+        as_it_is = isinstance(spec, Binary | MultiCategorical | OneHot)  # drawn in any dtype
+        if spec.dtype != wanted and not as_it_is:
+            casts.append(DTypeCastTransform(spec.dtype, wanted, in_keys=[], in_keys_inv=[key]))
+    return casts
 
 
 class FlatObservation(Transform):
@@ -79,10 +93,6 @@ class FlatObservation(Transform):
         leaves: specs of the entries, ``[n, *]``, by their keys.
         out_key: where the vector is written, ``(group, "observation")``.
         mask_key: where the mask of the available actions is, if there is one.
-
-    Raises:
-        TypeError: for images.
-        ValueError: for agents whose observations differ, and for empty ones.
     """
 
     def __init__(
@@ -97,8 +107,6 @@ class FlatObservation(Transform):
             in_keys=[*leaves, *masks], out_keys=[out_key, *([self.out_mask] if masks else [])]
         )
         self.leaves, self.out_key, self.mask_key = dict(leaves), out_key, mask_key
-        for key, spec in leaves.items():
-            check_entry(spec, key)
 
     def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
         parts = [_features(next_tensordict.get(key), spec) for key, spec in self.leaves.items()]

@@ -18,7 +18,8 @@ from torchrl.envs import (
     UnaryTransform,
 )
 
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.envs.flat import flat_env
+from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.reading import sibling
 
 __all__ = [
@@ -41,7 +42,8 @@ def team_env(env: EnvBase, *, max_steps: int, shared_reward: bool = False) -> En
     """Episodes cut after ``max_steps`` as a time limit, with their rewards summed.
 
     A limit is no end (``truncated``): the return goes on with what the critic expects beyond. The sum
-    of rewards so far is beside the reward, in ``episode_reward``.
+    of rewards so far is beside the reward, in ``episode_reward``. Every agent observes one vector of floats
+    (:func:`~torchrl_ob.envs.flat.flat_env`).
 
     Args:
         env: the environment, of one group of agents or several.
@@ -53,15 +55,19 @@ def team_env(env: EnvBase, *, max_steps: int, shared_reward: bool = False) -> En
         The environment with its transforms.
 
     Raises:
-        ExperimentError: for a group of agents of different spaces.
+        ExperimentError: for a group of agents of different spaces, and for images.
     """
     groups_of(env)
+    try:
+        env = flat_env(env)
+    except (TypeError, ValueError) as error:
+        raise ExperimentError(first_line(error)) from error
     keys = reward_keys_of(env)
     transforms: list[Any] = [StepCounter(max_steps=max_steps)]
     if shared_reward:
         transforms += [UnaryTransform([key], [key], fn=_team_mean) for key in keys]
     transforms.append(RewardSum(keys, [episode_key(key) for key in keys]))
-    return TransformedEnv(env, Compose(*transforms))
+    return TransformedEnv(env, Compose(*transforms), auto_unwrap=True)
 
 
 def active_key_of(env: EnvBase, group: str) -> NestedKey | None:
