@@ -266,10 +266,12 @@ def lambda_return(
         x.movedim(time_dim, 0) for x in (reward, next_value, done, terminated)
     )
     steps = reward.shape[0]
-    goes_on = (~(done | terminated)).to(reward.dtype)  # first, or a float would round λ to float32
+    # first, or a float would round λ to float32; nor do rewards that are integers
+    dtype = torch.promote_types(reward.dtype, next_value.dtype)
+    goes_on = (~(done | terminated)).to(dtype)
     trace = lmbda * goes_on
     trace = torch.cat([trace[:-1], torch.zeros_like(trace[-1:])])
-    value = reward + gamma * (~terminated).to(reward.dtype) * (1 - trace) * next_value
+    value = reward + gamma * (~terminated).to(dtype) * (1 - trace) * next_value
     decay, reach = gamma * trace, 1
     while reach < steps:
         value = torch.cat([value[:-reach] + decay[:-reach] * value[reach:], value[-reach:]])

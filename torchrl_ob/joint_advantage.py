@@ -142,7 +142,8 @@ class JointAdvantage(TeamEstimator):
                     next_value = torch.cat(
                         [self._bootstrap_value(self.following(x), bootstrap) for x in chunks]
                     )
-            reward = per_agent(batch, keys.reward, "reward", next_value.shape)
+            # of simulators that pay integers, or in double precision, in the critic's
+            reward = per_agent(batch, keys.reward, "reward", next_value.shape).to(next_value.dtype)
             require_finite(
                 reward, f"the reward {keys.reward!r} is not finite: it has NaN or infinite entries."
             )
