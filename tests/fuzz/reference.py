@@ -5,23 +5,22 @@ from itertools import product
 import mpmath
 import numpy as np
 
+SMALLEST = mpmath.mpf(2) ** -1074  # the smallest positive double
+
 
 def policy_and_optimal_weights(logits):
     """Probabilities and ``x = π w / E[w]`` of all joint choices of some softmax factors.
 
     ``w = Σ_d ‖e_a - π_d‖²``, with as many digits as no cancellation can take. Of logits ``-inf`` the
-    action cannot be taken.
+    action cannot be taken, nor of those that make it less likely than any double.
     """
     with mpmath.workdps(30):
         factors = []
         for line in logits:
             top = max(line)
-            odds = [
-                mpmath.exp(mpmath.mpf(x) - mpmath.mpf(top)) if x > -np.inf else mpmath.mpf(0)
-                for x in line
-            ]
+            odds = [mpmath.exp(mpmath.mpf(x) - mpmath.mpf(top)) if x > -np.inf else 0 for x in line]
             total = mpmath.fsum(odds)
-            pi = [x / total for x in odds]
+            pi = [x / total if x / total >= SMALLEST else mpmath.mpf(0) for x in odds]
             others = [mpmath.fsum(pi[:a] + pi[a + 1 :]) for a in range(len(pi))]
             squares = [mpmath.fsum(p * p for p in pi[:a] + pi[a + 1 :]) for a in range(len(pi))]
             factors.append((pi, [o * o + s for o, s in zip(others, squares, strict=True)]))

@@ -1,13 +1,14 @@
 """Critics of any shape: candidates are what the joint action gives with one own action replaced."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from games import Plain
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
-from fuzz.harness import fuzz
+from fuzz.harness import fuzz, require_refusal
 from fuzz.strategies import flags, seeds
 from torchrl_ob import DuelingCritic, JointQCritic
 from torchrl_ob.groups import join_critics
@@ -129,6 +130,28 @@ def check_critic(case):
 test_critic = fuzz(critic_cases(), check_critic, short=50)
 
 
+def check_action_outside(case):
+    """An action that is none of the choices is refused where it was taken, and among candidates."""
+    torch.manual_seed(case.seed)
+    critics, td = critics_of(case, torch.float64), inputs_of(case, torch.float64)
+    for k, (name, critic) in enumerate(critics.items()):
+        if case.encodings[k] == "continuous":
+            continue
+        wrong, taken = td.clone(), td[name, "action"]
+        bad = (0, 2)[case.candidates % 2] if case.encodings[k] == "one_hot" else case.widths[k] + 1
+        flat = taken.reshape(-1, case.widths[k] if case.encodings[k] == "one_hot" else 1)
+        flat[int(torch.randint(len(flat), ()))] = bad if case.candidates > 1 else -1
+        wrong[name, "action"] = flat.reshape(taken.shape)
+        own = wrong[name, "action"].unsqueeze(len(case.batch) + 1)
+        for ask in (partial(critic, wrong), partial(critic.candidate_values, td, own)):
+            try:
+                ask()
+            except (ValueError, RuntimeError) as error:
+                require_refusal(error)
+            else:
+                raise AssertionError(f"{taken.tolist()} is taken")
+
+
 def check_pooled_sum(case):
     """The values, from the networks, agent by agent: ``ρ(z_i + M mean_j σ(z_j) + S s)``."""
     torch.manual_seed(case.seed)
@@ -192,5 +215,6 @@ def features_of(critic, action):
     return out
 
 
+test_action_outside = fuzz(critic_cases(), check_action_outside, short=30)
 pooled = critic_cases().filter(lambda case: case.backbone == "pooled" and not case.dueling)
 test_pooled_sum = fuzz(pooled, check_pooled_sum, short=30)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from hypothesis import strategies as st
 
-from fuzz.discrete_teams import ADVANTAGES, Discrete, Team, discrete_cases
+from fuzz.discrete_teams import ADVANTAGES, MASKED, Discrete, Team, discrete_cases
 from fuzz.harness import fuzz
 
 __all__ = ["Discrete"]
@@ -53,7 +53,7 @@ def check_theorem(case):
         else team.logits(team.td["agents", "observation"])
     )
     psi = psi[0, 0].reshape(case.agents, case.factors, case.choices)
-    if case.kind.startswith("masked"):
+    if case.kind in MASKED:
         psi = psi.masked_fill(~team.td["agents", "action_mask"][0, 0].unsqueeze(1), -torch.inf)
     pi = psi.softmax(-1)
     taken = torch.nn.functional.one_hot(index, case.choices).double()
