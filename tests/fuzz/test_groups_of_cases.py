@@ -158,6 +158,8 @@ def check_groups(case):
         return total
 
     def following(row, t, agent):
+        if terminated[row, t]:
+            return math.nan  # enters nothing
         asked = critic.asked[int(td["next", "number"][row, t])]
         for joint in asked:
             for group, actions in enumerate(joint):
