@@ -262,9 +262,9 @@ def test_bounds_of_an_offset_that_rounding_would_leave():
 @pytest.mark.parametrize("rule", ["gauss", "grid", "sobol", "monte_carlo"])
 def test_candidates_of_any_bounded_policy_are_within_its_bounds(kind, rule):
     torch.manual_seed(0)
-    loc, scale = torch.randn(50, 2, 3) * 5, torch.rand(50, 2, 3) * 5 + 0.01
+    loc, scale = torch.randn(500, 2, 3) * 5, torch.rand(500, 2, 3) * 5 + 0.01
     low = torch.randn(2, 3) * 100
-    high = low + torch.rand(2, 3) + 0.01
+    high = low + torch.rand(2, 3) * 1e-3 + 1e-3  # narrow and far from zero
     if kind is TruncatedNormal:
         loc = low + loc
     dist = kind(loc, scale, low=low, high=high)
