@@ -16,7 +16,8 @@ from torchrl.modules import (
     TruncatedNormal,
 )
 
-from torchrl_ob.candidates import action_candidates, score_candidates
+from torchrl_ob.autodiff import score_candidates
+from torchrl_ob.candidates import action_candidates
 from torchrl_ob.functional import normal_score_weights, weighted_baseline
 
 
@@ -176,10 +177,17 @@ def test_extreme_scales_stay_finite_and_normalised(kind, scale, rule, dtype):
     torch.testing.assert_close(candidates.optimal_weights.sum(-1), one, rtol=1e-4, atol=1e-4)
 
 
-def test_where_the_score_underflows_all_baselines_are_the_mean():
-    wide = IndependentNormal(torch.zeros(1, 2), torch.full((1, 2), 1e25))
-    candidates = action_candidates(wide, measure="probabilities")
-    torch.testing.assert_close(candidates.optimal_weights, candidates.probabilities)
+@pytest.mark.parametrize("psi", ["loc_scale", "loc_log_scale", "loc"])
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_no_scale_takes_the_weights_out_of_the_range_of_numbers(scale, psi):
+    def weights(scale, dtype):
+        dist = IndependentNormal(
+            torch.zeros(1, 2, dtype=dtype), torch.full((1, 2), scale).to(dtype)
+        )
+        return action_candidates(dist, measure="probabilities", psi=psi).optimal_weights
+
+    single, double = weights(scale, torch.float32), weights(scale, torch.float64)
+    torch.testing.assert_close(single, double.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_multi_categorical_of_a_deterministic_factor():

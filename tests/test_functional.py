@@ -11,9 +11,9 @@ from torchrl_ob.functional import (
     categorical_optimal_weights,
     normal_score_weights,
     optimal_weights,
-    truncated_normal_score_weights,
     weighted_baseline,
 )
+from torchrl_ob.truncated import truncated_normal_score_weights
 
 logits = st.lists(st.floats(-15, 15), min_size=2, max_size=8).map(
     lambda x: torch.tensor(x, dtype=torch.float64)
@@ -84,9 +84,14 @@ def test_softmax_weights_are_those_of_the_paper(logits):
 @pytest.mark.parametrize(
     ("logits", "limit"),
     [
-        ([1e4, 0.0, -1e4], [0.0, 1.0, 0.0]),  # weight moves to the actions not preferred ...
-        ([1e4, 0.0, 0.0], [0.0, 0.5, 0.5]),
-        ([1e4, 1.0, 0.0], [0.0, math.e / (math.e + 1), 1 / (math.e + 1)]),  # ... as they are likely
+        ([700.0, 0.0, -1e4], [0.0, 1.0, 0.0]),  # weight moves to the actions not preferred ...
+        ([700.0, 0.0, 0.0], [0.0, 0.5, 0.5]),
+        (
+            [700.0, 1.0, 0.0],
+            [0.0, math.e / (math.e + 1), 1 / (math.e + 1)],
+        ),  # ... as they are likely
+        ([0.0, -80.0, -90.0], [0.0, 1 / (1 + math.exp(-10)), 1 / (1 + math.exp(10))]),
+        ([1e4, 0.0, 0.0], [1.0, 0.0, 0.0]),  # where they are possible
         ([-1e4, -1e4, -1e4], [1 / 3, 1 / 3, 1 / 3]),
         ([0.0, 0.0, -1e4], [0.5, 0.5, 0.0]),
     ],

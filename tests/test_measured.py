@@ -42,8 +42,8 @@ from torchrl_ob.diagnostics.scores import output_jacobians, scores
 from torchrl_ob.functional import (
     categorical_log_score_weights,
     normal_score_weights,
-    truncated_normal_score_weights,
 )
+from torchrl_ob.truncated import truncated_normal_score_weights
 
 NUM_AGENTS, NUM_ACTIONS, NUM_STATES = 3, 3, 2
 NOISE = 1.5  # standard deviation of the reward

@@ -1,4 +1,4 @@
-"""Deterministic nodes and weights for expectations under a standard normal in d dimensions.
+"""Deterministic nodes and weights, for expectations under a standard normal in d dimensions above all.
 
 A rule approximates ``E[f(z)] ≈ Σ_k p_k f(z_k)``. All rules here are symmetric, ``z`` and ``-z``
 having the same weight, so that the part of ``f`` that is odd in ``z`` is integrated exactly.
@@ -12,7 +12,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Cubature", "ExpectationRule", "gauss_hermite", "grid_rule", "sobol_rule"]
+__all__ = [
+    "Cubature",
+    "ExpectationRule",
+    "gauss_hermite",
+    "gauss_legendre",
+    "grid_rule",
+    "rule_size",
+    "sobol_rule",
+]
 
 ExpectationRule = Literal["gauss", "grid", "sobol", "monte_carlo"]
 """How the expectation over a continuous own action is taken."""
@@ -47,15 +55,46 @@ def gauss_hermite(num_points: int) -> Cubature:
     """
     if num_points < 1:
         raise ValueError(f"a Gauss-Hermite rule needs at least 1 point, got {num_points}.")
-    off_diagonal = torch.arange(1, num_points, dtype=torch.float64).sqrt()
+    nodes, weights = _golub_welsch(torch.arange(1, num_points, dtype=torch.float64).sqrt())
+    return Cubature(nodes.unsqueeze(-1), weights)
+
+
+@torch.compiler.assume_constant_result
+def gauss_legendre(num_points: int) -> Cubature:
+    """Gauss-Legendre rule of the uniform distribution on [0, 1].
+
+    Exact for polynomials of degree ``2 num_points - 1``; as :func:`gauss_hermite`, with off-diagonal
+    ``k / sqrt(4 k² - 1)`` on [-1, 1].
+
+    Args:
+        num_points: number of nodes.
+
+    Returns:
+        Nodes ``[num_points, 1]`` in ascending order, and weights.
+
+    Example:
+        >>> from torchrl_ob.cubature import gauss_legendre
+        >>> nodes, weights = gauss_legendre(3)
+        >>> (weights * nodes.squeeze(-1) ** 4).sum().round(decimals=6)
+        tensor(0.2000, dtype=torch.float64)
+    """
+    if num_points < 1:
+        raise ValueError(f"a Gauss-Legendre rule needs at least 1 point, got {num_points}.")
+    k = torch.arange(1, num_points, dtype=torch.float64)
+    nodes, weights = _golub_welsch(k / (4 * k.square() - 1).sqrt())
+    return Cubature((1 + nodes.unsqueeze(-1)) / 2, weights)
+
+
+def _golub_welsch(off_diagonal: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of a symmetric measure from its Jacobi matrix, whose diagonal is zero."""
     nodes, vectors = torch.linalg.eigh(
         torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1)
-        if num_points > 1
+        if len(off_diagonal)
         else torch.zeros(1, 1, dtype=torch.float64)
     )
     nodes = (nodes - nodes.flip(0)) / 2  # symmetric to the last bit, the central node exactly 0
     weights = vectors[0].square()
-    return Cubature(nodes.unsqueeze(-1), (weights + weights.flip(0)) / 2)
+    return nodes, (weights + weights.flip(0)) / 2
 
 
 @torch.compiler.assume_constant_result
@@ -105,3 +144,16 @@ def sobol_rule(dim: int, num_points: int = 64) -> Cubature:
     half = math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-1 + eps, 1 - eps))
     weights = torch.full((num_points,), 1 / num_points, dtype=torch.float64)
     return Cubature(torch.cat([half, -half]), weights)
+
+
+def rule_size(rule: ExpectationRule, num_points: int | None) -> int:
+    """Size of a rule, by default its own.
+
+    Raises:
+        ValueError: where it is not positive.
+    """
+    if num_points is None:
+        return {"grid": 5, "sobol": 64, "monte_carlo": 1000}[rule]
+    if num_points < 1:
+        raise ValueError(f"num_points must be 1 or more, got {num_points}.")
+    return num_points

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch import distributions as D
 from torchrl.modules import OneHotCategorical
 
+from torchrl_ob.autodiff import score_candidates
 from torchrl_ob.availability import lend_a_choice
-from torchrl_ob.candidates import Candidates, action_candidates, score_candidates
+from torchrl_ob.candidates import Candidates, action_candidates
 from torchrl_ob.reading import name_of, require_finite, require_value_per_agent, select
 from torchrl_ob.substitution import candidate_values
 

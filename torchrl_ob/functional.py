@@ -16,17 +16,46 @@ from torch import Tensor
 
 __all__ = [
     "GaussianPsi",
+    "at_least_single",
+    "available_log_probs",
     "categorical_log_score_weights",
     "categorical_optimal_weights",
+    "gaussian_score_factors",
     "lambda_return",
     "normal_score_weights",
     "optimal_weights",
-    "truncated_normal_score_weights",
+    "squared_scores",
     "weighted_baseline",
 ]
 
 GaussianPsi = Literal["loc_scale", "loc_log_scale", "loc"]
 """What ψ is for a Gaussian: the parameters in which the variance of the gradient is minimised."""
+
+_SMALLEST = math.log(5e-324)
+"""Logarithm of the smallest positive double: an action that is less likely is ruled out."""
+
+
+def available_log_probs(logits: Tensor) -> Tensor:
+    """Log-probabilities of a softmax policy, ``-inf`` where an action is ruled out.
+
+    An action whose probability is below the smallest positive double, 5e-324, is ruled out, in every precision
+    alike. So is one that a mask of ``-inf`` excludes, or of a finite number from -1,000 down, as far as others
+    are available; one of probability 1e-35 is not.
+
+    Args:
+        logits: or log-probabilities, ``[..., A]``.
+
+    Returns:
+        ``[..., A]``, in single precision where the input is in half.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.functional import available_log_probs
+        >>> available_log_probs(torch.tensor([0.0, -80.0, -1e10]))
+        tensor([  0., -80., -inf])
+    """
+    log_probs = at_least_single(logits).log_softmax(-1)
+    return log_probs.masked_fill(log_probs < _SMALLEST, -math.inf)
 
 
 def categorical_log_score_weights(log_probs: Tensor) -> Tensor:
@@ -40,7 +69,8 @@ def categorical_log_score_weights(log_probs: Tensor) -> Tensor:
     policies keep every digit and nothing is clamped. (arXiv:2108.08612, section 4.)
 
     Args:
-        log_probs: normalised log-probabilities, ``[..., A]``; ``-inf`` for unavailable actions.
+        log_probs: log-probabilities or logits, ``[..., A]``; those ruled out are as
+            :func:`available_log_probs` says.
 
     Returns:
         ``log w``, ``[..., A]``; ``-inf`` for the only available action of a set.
@@ -51,17 +81,19 @@ def categorical_log_score_weights(log_probs: Tensor) -> Tensor:
         >>> categorical_log_score_weights(torch.tensor([.8, .1, .1]).log()).exp()
         tensor([0.0600, 1.4600, 1.4600])
     """
+    available = available_log_probs(log_probs)
     # For the likeliest action both sums run over the others explicitly. For any other action,
     # pi(a) <= 1/2 and pi(a)^2 <= sum_{j != a} pi_j^2, so that subtraction loses at most one bit.
-    likeliest = log_probs.argmax(-1, keepdim=True)
-    others = log_probs.scatter(-1, likeliest, -math.inf)
+    likeliest = available.argmax(-1, keepdim=True)
+    others = available.scatter(-1, likeliest, -math.inf)
     log_w_likeliest = torch.logaddexp(
         2 * others.logsumexp(-1, keepdim=True), (2 * others).logsumexp(-1, keepdim=True)
     )
-    probs = log_probs.exp()
+    probs = available.exp()
     rest = 1 - probs
     rest_squared = probs.square().sum(-1, keepdim=True) - probs.square()
-    return (rest.square() + rest_squared).log().scatter(-1, likeliest, log_w_likeliest)
+    log_w = (rest.square() + rest_squared).log().scatter(-1, likeliest, log_w_likeliest)
+    return log_w.to(log_probs.dtype)
 
 
 def categorical_optimal_weights(log_probs: Tensor) -> Tensor:
@@ -71,27 +103,30 @@ def categorical_optimal_weights(log_probs: Tensor) -> Tensor:
         x(a) = \frac{\pi(a)\,w(a)}{\sum_{a'} \pi(a')\,w(a')}
              = \frac{\pi(a)\,(1 + \|\pi\|^2 - 2\pi(a))}{1 - \|\pi\|^2}
 
-    With a single available action every baseline is optimal and ``x`` is that action's indicator.
+    Near a deterministic policy ``x`` moves to the actions that are not preferred, in proportion to their
+    probabilities, as long as these are not ruled out, see :func:`available_log_probs`. With a single available
+    action every baseline is optimal and ``x`` is that action's indicator.
     (arXiv:2108.08612, section 4 and appendix.)
 
     Args:
-        log_probs: normalised log-probabilities, ``[..., A]``; ``-inf`` for unavailable actions.
+        log_probs: log-probabilities or logits, ``[..., A]``.
 
     Returns:
-        A probability vector, ``[..., A]``, zero at unavailable actions.
+        A probability vector, ``[..., A]``, zero at actions that are ruled out.
 
     Example:
         >>> import torch
         >>> from torchrl_ob.functional import categorical_optimal_weights
         >>> categorical_optimal_weights(torch.tensor([.8, .1, .1]).log())
         tensor([0.1412, 0.4294, 0.4294])
+        >>> categorical_optimal_weights(torch.tensor([0.0, -1e10, -1e10]))  # others are masked
+        tensor([1., 0., 0.])
     """
-    log_x = log_probs + categorical_log_score_weights(log_probs)
-    log_total = log_x.logsumexp(-1, keepdim=True)
-    single_action = log_total == -math.inf
-    return torch.where(
-        single_action, log_probs.exp(), (log_x - log_total.masked_fill(single_action, 0)).exp()
-    )
+    available = available_log_probs(log_probs)
+    log_x = available + categorical_log_score_weights(available)
+    single_action = (log_x == -math.inf).all(-1, keepdim=True)
+    x = torch.where(single_action, available.exp(), log_x.masked_fill(single_action, 0).softmax(-1))
+    return x.to(log_probs.dtype)
 
 
 def normal_score_weights(z: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale") -> Tensor:
@@ -121,80 +156,32 @@ def normal_score_weights(z: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale
         >>> normal_score_weights(torch.tensor([0., 1., 2.]), torch.tensor(0.5))
         tensor([ 4.,  4., 52.])
     """
-    return _gaussian_score_weights(z, z.square() - 1, scale, psi)
+    return squared_scores((z, z.square() - 1), gaussian_score_factors(scale, psi))
 
 
-def truncated_normal_score_weights(
-    z: Tensor, lower: Tensor, upper: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale"
-) -> Tensor:
-    r"""Squared score of a truncated Gaussian, one term for each action dimension.
-
-    With α, β the standardised bounds, φ and Φ the standard normal density and distribution
-    function and :math:`Z = \Phi(\beta) - \Phi(\alpha)`, the two scores are
-
-    .. math::
-        \sigma\,\partial_\mu \log\pi
-            = z + \frac{\varphi(\beta) - \varphi(\alpha)}{Z}, \qquad
-        \sigma\,\partial_\sigma \log\pi
-            = z^2 - 1 + \frac{\beta\varphi(\beta) - \alpha\varphi(\alpha)}{Z}.
+def gaussian_score_factors(scale: Tensor, psi: GaussianPsi) -> tuple[Tensor, Tensor]:
+    """What turns ``σ ∂_loc log π`` and ``∂_logscale log π`` into scores in the parameters ψ, times each.
 
     Args:
-        z: standardised samples, ``[..., d]``, with ``lower <= z <= upper``.
-        lower: standardised lower bounds α, broadcastable to ``z``; may be ``-inf``.
-        upper: standardised upper bounds β, broadcastable to ``z``; may be ``inf``.
-        scale: standard deviations of the Gaussian before truncation, broadcastable to ``z``.
-        psi: what ψ is.
+        scale: standard deviations.
+        psi: what ψ is; zero is the factor of what it leaves out.
 
-    Returns:
-        ``w_d``, the broadcast shape of the arguments. Sum over the last dimension for ``w``.
-
-    Example:
-        >>> import torch
-        >>> from torchrl_ob.functional import truncated_normal_score_weights
-        >>> far = torch.tensor(float("inf"))  # no truncation: the Gaussian's own weights
-        >>> truncated_normal_score_weights(torch.tensor([0., 2.]), -far, far, torch.tensor(0.5))
-        tensor([ 4., 52.])
+    Raises:
+        ValueError: for another ``psi``.
     """
-    density_lower, density_upper = _truncated_densities(lower, upper)
-    first = z + density_upper - density_lower
-    second = z.square() - 1
-    second = second + _finite(upper) * density_upper - _finite(lower) * density_lower
-    return _gaussian_score_weights(first, second, scale, psi)
-
-
-def _gaussian_score_weights(
-    loc_score: Tensor, log_scale_score: Tensor, scale: Tensor, psi: GaussianPsi
-) -> Tensor:
-    """Squared score from ``σ ∂_loc log π`` and ``∂_logscale log π``, in the parameters ψ."""
     if psi == "loc_scale":
-        return (loc_score.square() + log_scale_score.square()) / scale.square()
+        return 1 / scale, 1 / scale
     if psi == "loc_log_scale":
-        return loc_score.square() / scale.square() + log_scale_score.square()
+        return 1 / scale, torch.ones_like(scale)
     if psi == "loc":
-        return loc_score.square() / scale.square()
+        return 1 / scale, torch.zeros_like(scale)
     raise ValueError(f"psi must be 'loc_scale', 'loc_log_scale' or 'loc', got {psi!r}.")
 
 
-def _truncated_densities(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """``φ(lower) / Z`` and ``φ(upper) / Z`` with ``Z = Φ(upper) - Φ(lower)``, far in a tail as well."""
-    # mirrored where needed, so that both lie in the lower tail or on either side of the mode, and
-    # Φ(x) = exp(-x² / 2) erfcx(-x / √2) / 2 keeps its digits
-    flip = lower + upper > 0
-    low = _finite(torch.where(flip, -upper, lower))
-    high = _finite(torch.where(flip, -lower, upper))
-    erfcx_low, erfcx_high = (torch.special.erfcx(-x / math.sqrt(2)) for x in (low, high))
-    density_ratio = (-0.5 * (low - high) * (low + high)).exp()  # φ(low) / φ(high)
-    mass_ratio = density_ratio * erfcx_low / erfcx_high  # Φ(low) / Φ(high)
-    density_high = math.sqrt(2 / math.pi) / erfcx_high / (1 - mass_ratio)
-    density_low = density_ratio * density_high
-    return torch.where(flip, density_high, density_low), torch.where(
-        flip, density_low, density_high
-    )
-
-
-def _finite(bound: Tensor) -> Tensor:
-    """An infinite bound as one so far that a normal distribution cannot tell the difference."""
-    return bound.clamp(-1e12, 1e12)
+def squared_scores(scores: tuple[Tensor, Tensor], factors: tuple[Tensor, Tensor]) -> Tensor:
+    """``w_d``, of the scores and factors of :func:`gaussian_score_factors`."""
+    (first, second), (a, b) = scores, factors
+    return (a * first).square_() + (b * second).square_()
 
 
 def optimal_weights(probabilities: Tensor, score_weights: Tensor) -> Tensor:
@@ -202,11 +189,11 @@ def optimal_weights(probabilities: Tensor, score_weights: Tensor) -> Tensor:
 
     Args:
         probabilities: probability (or cubature weight) of each candidate, ``[..., K]``.
-        score_weights: squared score ``w`` of each candidate, ``[..., K]``.
+        score_weights: squared score ``w`` of each candidate, ``[..., K]``, up to a common factor.
 
     Returns:
-        ``x``, ``[..., K]``, summing to one. Where every score vanishes, any baseline is optimal
-        and ``x`` is ``probabilities``.
+        ``x``, ``[..., K]``, summing to one; zero where the probability is zero. Where every score vanishes, any
+        baseline is optimal and ``x`` is ``probabilities``.
 
     Example:
         >>> import torch
@@ -214,9 +201,18 @@ def optimal_weights(probabilities: Tensor, score_weights: Tensor) -> Tensor:
         >>> optimal_weights(torch.tensor([.5, .5]), torch.tensor([1., 3.]))
         tensor([0.2500, 0.7500])
     """
-    weighted = probabilities * score_weights
+    p, w = at_least_single(probabilities), at_least_single(score_weights)
+    w = torch.where(p == 0, 0, w)  # what cannot happen has no weight, whatever its score
+    largest = w.amax(-1, keepdim=True)
+    weighted = p * (w / torch.where(largest == 0, 1, largest))
     total = weighted.sum(-1, keepdim=True)
-    return torch.where(total == 0, probabilities, weighted / total.masked_fill(total == 0, 1))
+    x = torch.where(total == 0, p, weighted / torch.where(total == 0, 1, total))
+    return x.to(probabilities.dtype)
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """The tensor, in single precision where it is in half."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def lambda_return(

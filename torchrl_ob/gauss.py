@@ -67,8 +67,8 @@ def gauss_rule(
 
     Args:
         line: values of every component that stand for its distribution, ``[M, *B, n, d]``.
-        probabilities: of these, ``[M]``.
-        squared_score: ``w_d`` of these, ``[M, *B, n, d]``.
+        probabilities: of these, summing to one over the first dimension, ``[M, *B, n, d]``.
+        squared_score: ``w_d`` of these, up to a factor common to an agent's components, ``[M, *B, n, d]``.
         measure: whose Gauss nodes are taken.
         num_points: nodes in each dimension, 2 or 3; all their combinations are then taken.
 
@@ -76,17 +76,18 @@ def gauss_rule(
         The actions and the weights of both measures.
     """
     dim = line.shape[-1]
-    p = probabilities.reshape(-1, *[1] * (line.ndim - 1)).expand_as(line)
-    expected = (p * squared_score).sum(0)  # E[w_d], zero where there is no score
+    p = probabilities
+    weighted = p * squared_score
+    expected = weighted.sum(0)  # E[w_d], zero where there is no score
     total = expected.sum(-1, keepdim=True)
     share = torch.where(total > 0, expected / torch.where(total > 0, total, 1), 1 / dim)
     flat = expected <= 0  # no score, and then no tilt
-    tilt = squared_score / torch.where(flat, 1, expected) + flat
-    marginal = p if measure == "probabilities" else p * (share * tilt + 1 - share)
-    mean, std, nodes = gauss_nodes(line, marginal, num_points or (3 if dim < 3 else 2))
-    standard = (line - mean) / torch.where(std > 0, std, 1)
+    tilt = torch.where(flat, p, weighted.div_(torch.where(flat, 1, expected)))
+    marginal = p if measure == "probabilities" else torch.lerp(p, tilt, share)
+    mean, std, standard = _standardize(line, marginal)
+    nodes = _nodes(standard, marginal, num_points or (3 if dim < 3 else 2))
     own = interpolatory_weights(nodes, standard, p)  # [*B, n, d, N]
-    tilted = interpolatory_weights(nodes, standard, p * tilt)
+    tilted = interpolatory_weights(nodes, standard, tilt)
     values = mean.unsqueeze(-1) + std.unsqueeze(-1) * nodes
     # Gauss nodes lie between the values; nor does rounding take them out of the action's bounds
     lowest, highest = line.amin(0).unsqueeze(-1), line.amax(0).unsqueeze(-1)
@@ -130,30 +131,40 @@ def gauss_nodes(values: Tensor, measure: Tensor, num_points: int) -> tuple[Tenso
         >>> gauss_nodes(line.nodes.squeeze(-1), line.weights, 3)[2].abs().round(decimals=4)
         tensor([1.7321, 0.0000, 1.7321], dtype=torch.float64)
     """
+    mean, std, x = _standardize(values, measure)
+    return mean, std, _nodes(x, measure, num_points)
+
+
+def _standardize(values: Tensor, measure: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation ``[*]`` of a measure, and its values in these units, ``[M, *]``."""
+    mean = (values * measure).sum(0)
+    # in units of the range first, so that no power underflows
+    reach = values.amax(0) - values.amin(0)
+    x = (values - mean).div_(torch.where(reach > 0, reach, 1))
+    spread = x.square().mul_(measure).sum(0).sqrt()
+    return mean, spread * reach, x.div_(torch.where(spread > 0, spread, 1))
+
+
+def _nodes(x: Tensor, measure: Tensor, num_points: int) -> Tensor:
+    """Gauss nodes ``[*, num_points]`` of a measure whose mean is zero and whose variance is one."""
     if num_points not in (2, 3):
         raise ValueError(f"the Gauss rule has 2 or 3 points in each dimension, got {num_points}.")
-    mean = (values * measure).sum(0)
-    offset = values - mean
-    # in units of the largest offset first, so that no power of it underflows
-    largest = offset.abs().amax(0)
-    x = offset / torch.where(largest > 0, largest, 1)
-    spread = (measure * x.square()).sum(0).sqrt()
-    x = x / torch.where(spread > 0, spread, 1)
-    skewness = (measure * x.pow(3)).sum(0)
+    square = x.square()
+    skewness = (square * x).mul_(measure).sum(0)
     # the root that is larger in size is free of cancellation; the product of both is -1
     half = skewness / 2
     large = half.abs() + (1 + half.square()).sqrt()
     pair = torch.stack([-1 / large, large], -1)
     pair = torch.where(half.unsqueeze(-1) < 0, -pair.flip(-1), pair)
     if num_points == 2:
-        return mean, spread * largest, pair
-    squared = measure * (x.square() - skewness * x - 1).square()
+        return pair
+    squared = torch.addcmul(square.sub_(1), skewness, x, value=-1).square_().mul_(measure)
     beta = squared.sum(0)
     # where only two values have mass, the third node is free: the mean
     free = beta < 1e-5 * (1 + skewness.square())
-    alpha = torch.where(free, 0, (squared * x).sum(0) / torch.where(free, 1, beta))
+    alpha = torch.where(free, 0, squared.mul_(x).sum(0) / torch.where(free, 1, beta))
     beta = torch.where(free, 0, beta)
-    return mean, spread * largest, _jacobi_eigenvalues(skewness, alpha, beta)
+    return _jacobi_eigenvalues(skewness, alpha, beta)
 
 
 def interpolatory_weights(nodes: Tensor, values: Tensor, measure: Tensor) -> Tensor:
@@ -176,11 +187,12 @@ def interpolatory_weights(nodes: Tensor, values: Tensor, measure: Tensor) -> Ten
         >>> interpolatory_weights(torch.tensor([-1., 1.]), values, torch.tensor([.5, .5]))
         tensor([0.2500, 0.7500])
     """
-    first = (measure * values).sum(0).unsqueeze(-1)
+    moment = measure * values
+    first = moment.sum(0).unsqueeze(-1)
     if nodes.shape[-1] == 2:
         other = nodes.flip(-1)
         return (first - other) / (nodes - other)
-    second = (measure * values.square()).sum(0).unsqueeze(-1)
+    second = moment.mul_(values).sum(0).unsqueeze(-1)
     following, last = nodes.roll(-1, -1), nodes.roll(-2, -1)
     product = second - first * (following + last) + following * last
     return product / ((nodes - following) * (nodes - last))
@@ -218,8 +230,9 @@ def mixture_of_products(
 
 def _main_effects(centre: Tensor, values: Tensor, own: Tensor, optimal: Tensor) -> Candidates:
     """The centre, and the centre with one component at one of its nodes."""
-    moves = torch.diag_embed((values - centre.unsqueeze(-1)).movedim(-1, 0)).movedim(0, -3)
-    moved = centre.unsqueeze(-2) + moves.flatten(-3, -2)  # [*B, n, N d, d]
+    own_axis = torch.eye(centre.shape[-1], dtype=torch.bool, device=centre.device)
+    moved = torch.where(own_axis, values.movedim(-1, -2).unsqueeze(-2), centre[..., None, None, :])
+    moved = moved.flatten(-3, -2)  # [*B, n, N d, d]
     weights = (x.transpose(-1, -2).flatten(-2) for x in (own, optimal))
     return Candidates(
         torch.cat([centre.unsqueeze(-2), moved], -2),

@@ -6,28 +6,15 @@ import torch
 from torch import Tensor
 from torch import distributions as D
 
-__all__ = ["antithetic_pair", "gaussian_of"]
+from torchrl_ob.gaussian import gaussian_of
 
-
-def gaussian_of(dist: D.Distribution) -> tuple[D.Normal, list[D.Transform]] | None:
-    """The Gaussian under a distribution, and the transforms of its samples; ``None`` where there is none.
-
-    Args:
-        dist: such as :class:`~torchrl.modules.TanhNormal`.
-    """
-    base = dist
-    transforms: list[D.Transform] = []
-    while isinstance(base, D.TransformedDistribution | D.Independent):
-        if isinstance(base, D.TransformedDistribution):
-            transforms = [*base.transforms, *transforms]
-        base = base.base_dist
-    return (base, transforms) if isinstance(base, D.Normal) and base.loc.ndim > 0 else None
+__all__ = ["antithetic_pair"]
 
 
 def antithetic_pair(dist: D.Distribution) -> Tensor:
     r"""Two actions of a distribution, ``[2, *B, n, *event]``, each distributed as one draw is.
 
-    Of a Gaussian, also under transforms, they mirror one another,
+    Of a Gaussian, also under elementwise transforms, they mirror one another,
 
     .. math::
         a = f(\mu + \sigma z), \qquad a' = f(\mu - \sigma z),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch import distributions as D
 
 from torchrl_ob.availability import lend_a_choice
-from torchrl_ob.candidates import ONE_HOT, categorical_log_probs
+from torchrl_ob.categorical import ONE_HOT, categorical_log_probs
 from torchrl_ob.evaluation import build_policy, inputs_of, policy_parameters
 from torchrl_ob.functional import GaussianPsi
 from torchrl_ob.joint_advantage import JointAdvantage
