@@ -81,7 +81,15 @@ LAYERS = {  # each may import those on its right
     "envs.mamujoco": (),
     "diagnostics.games": ("functional",),
     "diagnostics.bootstrap": (),
-    "evaluation": ("autodiff", "availability", "candidates", "reading", "substitution"),
+    "diagnostics.scores": (
+        "availability",
+        "categorical",
+        "evaluation",
+        "functional",
+        "gaussian",
+        "joint_advantage",
+        "truncated",
+    ),
     "diagnostics.signals": (
         "candidates",
         "functional",

@@ -27,7 +27,9 @@ class ObAdvantage(JointAdvantage):
     :math:`a'` from the current policy, :math:`d_t = 1` where the episode terminated and
     :math:`\lambda = 0` at the last step of a trajectory that was cut by a time limit, and
     where :math:`\psi^i` are the parameters of agent i's distribution: the variance minimised is that
-    of the gradient in :math:`\psi^i`. (arXiv:2108.08612, section 4: the surrogate.) In the baseline they are those
+    of the gradient in :math:`\psi^i`. They are the logits of a categorical policy, whatever it was built from, ``probs``
+    or the scores of an ``Ordinal``; loc and scale of a Gaussian one, before squashing or truncation and after
+    ``tanh_loc``, as the option ``psi`` says; and of every other distribution what the network hands to it. (arXiv:2108.08612, section 4: the surrogate.) In the baseline they are those
     that the agents acted with, which the actor left in the batch beside the action; of a batch without them,
     those of the current actor.
 

@@ -30,6 +30,7 @@ class Components(NamedTuple):
         line: z that stand for the distribution of each component, and their probabilities.
         quantile: z of the same cumulative probability as standard normal nodes.
         action: the action of z.
+        inverse: z of the action.
         scores: ``σ ∂_loc log π`` and ``∂_logscale log π`` at z.
         bounds: of the action, each broadcastable to ``[*B, n, d]``; None where it has none.
         dtype: of the policy's parameters.
@@ -39,6 +40,7 @@ class Components(NamedTuple):
     line: Callable[[], tuple[Tensor, Tensor]]
     quantile: Callable[[Tensor], Tensor]
     action: Callable[[Tensor], Tensor]
+    inverse: Callable[[Tensor], Tensor]
     scores: Callable[[Tensor], tuple[Tensor, Tensor]]
     bounds: tuple[Tensor, Tensor] | None
     dtype: torch.dtype

@@ -32,19 +32,12 @@ def gaussian_of(dist: D.Distribution) -> tuple[D.Normal, list[D.Transform]] | No
     """
     base: Any = dist
     transforms: list[D.Transform] = []
-    while isinstance(base, D.TransformedDistribution | D.Independent):
-        transformed = isinstance(base, D.TransformedDistribution)
-        wrapper = D.TransformedDistribution if transformed else D.Independent
-        if type(base).log_prob is not wrapper.log_prob:
-            return None
-        if transformed:
-            transforms = [*base.transforms, *transforms]
+    while type(base).log_prob in (D.TransformedDistribution.log_prob, D.Independent.log_prob):
+        transforms = [*getattr(base, "transforms", ()), *transforms]
         base = base.base_dist
-    if not isinstance(base, D.Normal) or type(base).log_prob is not D.Normal.log_prob:
+    if type(base).log_prob is not D.Normal.log_prob or base.loc.ndim == 0:
         return None
-    if base.loc.ndim == 0 or not all(map(_is_elementwise, transforms)):
-        return None
-    return base, transforms
+    return (base, transforms) if all(map(_is_elementwise, transforms)) else None
 
 
 def gaussian_components(dist: D.Distribution) -> Components | None:
@@ -60,11 +53,17 @@ def gaussian_components(dist: D.Distribution) -> Components | None:
             value = transform(value)
         return value
 
+    def inverse(value: Tensor) -> Tensor:
+        for transform in reversed(transforms):
+            value = transform.inv(value)
+        return (value - loc) / scale
+
     return Components(
         scale=scale,
         line=lambda: squashed_line(loc, scale) if transforms else normal_line(loc),
         quantile=lambda nodes: nodes,
         action=action,
+        inverse=inverse,
         scores=lambda z: (z, z.square().sub_(1)),
         bounds=_bounds_of(dist),
         dtype=normal.loc.dtype,

@@ -84,6 +84,7 @@ def truncated_components(dist: D.Distribution) -> Components | None:
         line=lambda: truncated_line(truncation),
         quantile=lambda nodes: truncated_quantile(truncation, nodes),
         action=lambda t: mode + scale * t,
+        inverse=lambda action: (action - mode) / scale,
         scores=truncation.scores,
         bounds=(low, high),
         dtype=normal.loc.dtype,

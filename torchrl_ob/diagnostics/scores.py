@@ -14,8 +14,10 @@ from torch import distributions as D
 from torchrl_ob.availability import lend_a_choice
 from torchrl_ob.categorical import ONE_HOT, categorical_log_probs
 from torchrl_ob.evaluation import build_policy, inputs_of, policy_parameters
-from torchrl_ob.functional import GaussianPsi
+from torchrl_ob.functional import GaussianPsi, gaussian_score_factors
+from torchrl_ob.gaussian import gaussian_components
 from torchrl_ob.joint_advantage import JointAdvantage
+from torchrl_ob.truncated import truncated_components
 
 __all__ = ["output_jacobians", "scores", "taken_scores"]
 
@@ -29,15 +31,15 @@ def scores(
 ) -> Tensor:
     r"""Score :math:`\nabla_\psi \log\pi^i(a_k | \psi^i)` of every agent's actions.
 
-    In closed form, ``1[a] - π``, for categorical policies in their logits; by automatic
-    differentiation of ``log_prob`` otherwise. (arXiv:2108.08612, section 4.)
+    In closed form, ``1[a] - π``, for categorical policies in their logits, and for Gaussians, squashed or truncated;
+    by automatic differentiation of ``log_prob`` otherwise. (arXiv:2108.08612, section 4.)
 
     Args:
         actor: the agents' policies.
         tensordict: its inputs, of batch size ``[*B]``.
         actions: K own actions of every agent, ``[*B, n, K, *event]``.
-        psi: what ψ is for a Gaussian; ``None`` for the parameters that the network gives,
-            whatever they are.
+        psi: what ψ is for a Gaussian, as in :func:`~torchrl_ob.candidates.action_candidates`; ``None`` for the
+            parameters that the network gives, whatever they are.
 
     Returns:
         ``[*B, n, K, P]``, with P the size of ψ.
@@ -51,23 +53,19 @@ def scores(
         closed_form = _categorical_scores(dist, actions)
         if closed_form is not None:
             return closed_form
+    if psi is not None:
+        closed_form = _gaussian_scores(dist, actions.movedim(batch + 1, 0), psi)
+        if closed_form is not None:
+            return closed_form
     actions = actions.movedim(batch + 1, 0)
     copies = params.unsqueeze(0).expand(actions.shape[0], *params.batch_size).clone()
     leaves = [
-        (name, leaf.requires_grad_())
-        for name, leaf in zip(names, copies.values(True, True), strict=True)
-        if leaf.is_floating_point()
+        leaf.requires_grad_() for leaf in copies.values(True, True) if leaf.is_floating_point()
     ]
     with torch.enable_grad():
         log_prob = build_policy(actor, copies).log_prob(actions)
-        gradients = torch.autograd.grad(log_prob.sum(), [leaf for _, leaf in leaves])
-    parts = []
-    for (name, leaf), gradient in zip(leaves, gradients, strict=True):
-        if name == "scale" and psi == "loc":
-            continue
-        if name == "scale" and psi == "loc_log_scale":
-            gradient = gradient * leaf.detach()
-        parts.append(gradient.reshape(*log_prob.shape, -1))
+        gradients = torch.autograd.grad(log_prob.sum(), leaves)
+    parts = [gradient.reshape(*log_prob.shape, -1) for gradient in gradients]
     return torch.cat(parts, -1).movedim(0, -2)
 
 
@@ -127,3 +125,17 @@ def _categorical_scores(dist: Any, actions: Tensor) -> Tensor | None:
         return None
     score = one_hot.to(probs.dtype) - probs.unsqueeze(-3 if several else -2)
     return score.flatten(-2) if several else score
+
+
+def _gaussian_scores(dist: D.Distribution, actions: Tensor, psi: GaussianPsi) -> Tensor | None:
+    """Of a Gaussian, squashed or truncated, and actions ``[K, *B, n, d]``; None for other distributions."""
+    components = truncated_components(dist) or gaussian_components(dist)
+    if components is None:
+        return None
+    pairs = zip(
+        gaussian_score_factors(components.scale, psi),
+        components.scores(components.inverse(actions)),
+        strict=True,
+    )
+    parts = [factor * score for factor, score in pairs]
+    return torch.cat(parts[:1] if psi == "loc" else parts, -1).movedim(0, -2)
