@@ -5,6 +5,8 @@ from itertools import product
 import mpmath
 import numpy as np
 
+LEAST = float(np.log(5e-324))
+
 SMALLEST = mpmath.mpf(2) ** -1074  # the smallest positive double
 
 
@@ -18,7 +20,9 @@ def policy_and_optimal_weights(logits):
         factors = []
         for line in logits:
             top = max(line)
-            odds = [mpmath.exp(mpmath.mpf(x) - mpmath.mpf(top)) if x > -np.inf else 0 for x in line]
+            odds = [
+                mpmath.exp(mpmath.mpf(x) - mpmath.mpf(top)) if x - top > LEAST else 0 for x in line
+            ]
             total = mpmath.fsum(odds)
             pi = [x / total if x / total >= SMALLEST else mpmath.mpf(0) for x in odds]
             others = [mpmath.fsum(pi[:a] + pi[a + 1 :]) for a in range(len(pi))]
