@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: test fuzz mutants lint tutorial bench bench-gpu clean
+.PHONY: test fuzz mutants lint docs gallery tutorial bench bench-gpu clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
@@ -32,6 +32,14 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the site, in docs/_build/html; the tutorials are shown as they stand, without their output
+docs: .venv/.installed
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build/html
+
+# the same with the output and pictures of every tutorial, which runs in half an hour on two cores
+gallery: .venv/.installed
+	GALLERY=1 $(BIN)/python -m sphinx -W --keep-going -n docs docs/_build/html
+
 # the figures of benchmarks/results.json in a quarter of an hour; the other scripts take up to an hour each
 bench: .venv/.installed
 	for name in cubature_accuracy advantage_cost training_loop results; do \
@@ -42,4 +50,4 @@ bench-gpu: .venv/.installed
 		env DEVICE=cuda BATCHES=4 $$sizes $(BIN)/python benchmarks/$$name.py || exit 1; done; done
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs docs/_build docs/tutorials docs/api/generated

@@ -75,31 +75,41 @@ def curve(scenario: str, method: str, seed: int) -> list[float]:
     return [*read_curve(folder, "train/episode_reward").values()]
 
 
-def estimate(values: np.ndarray) -> str:
-    """Interquartile mean over seeds with its interval."""
+def interquartile(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Interquartile means over seeds ``[seeds, columns]``, with their intervals."""
     scores, intervals = library.get_interval_estimates(
-        {"x": values[:, None]}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=5_000
+        {"x": values},
+        lambda x: np.array([metrics.aggregate_iqm(column[:, None]) for column in x.T]),
+        reps=5_000,
     )
-    low, high = intervals["x"][:, 0]
-    return f"{scores['x'][0]:.3f} [{low:.3f}, {high:.3f}]"
+    return scores["x"], *intervals["x"]
+
+
+def estimate(values: np.ndarray) -> str:
+    """Interquartile mean over seeds with its interval, as text."""
+    value, low, high = (x[0] for x in interquartile(values[:, None]))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def draw(curves: dict[str, dict[str, np.ndarray]]) -> None:
-    """Every seed, and the interquartile mean of each method, a panel for each task."""
-    figure, axes = plt.subplots(1, len(curves), figsize=(4 * len(curves), 3), squeeze=False)
-    for axis, (scenario, methods) in zip(axes[0], curves.items(), strict=True):
+    """The interquartile mean of each method with its interval, a panel for each task."""
+    rows = (len(curves) + 1) // 2
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(10, 3.5 * rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(curves) :]:
+        axis.remove()
+    for axis, (scenario, methods) in zip(axes.flat, curves.items(), strict=False):
         for method, rewards in methods.items():
-            place = [*METHODS].index(method)
+            color = f"C{[*METHODS].index(method)}"
             batches = np.arange(1, rewards.shape[1] + 1)
-            middle = [metrics.aggregate_iqm(at[:, None]) for at in rewards.T]
-            axis.plot(batches, rewards.T, color=f"C{place}", alpha=0.2, linewidth=0.8)
-            axis.plot(batches, middle, color=f"C{place}", label=method)
-        axis.set(title=scenario, xlabel="batches")
+            middle, low, high = interquartile(rewards)
+            axis.plot(batches, middle, color=color, label=method)
+            axis.fill_between(batches, low, high, color=color, alpha=0.2)
+        axis.set(title=scenario, xlabel="batch", ylabel="episode reward")
         axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("episode reward")
-    axes[0, 0].legend()
-    figure.tight_layout()
-    figure.savefig(RUNS.with_suffix(".png"), dpi=80)
+        axis.legend()
+    figure.savefig(RUNS.with_suffix(".png"), dpi=100)
 
 
 if __name__ == "__main__":

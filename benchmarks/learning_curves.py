@@ -1,7 +1,7 @@
 """Learning curves beyond VMAS with OB: SMAX, foraging, a MuJoCo robot, and COMA on discrete navigation.
 
 Trains each experiment as it stands (MuJoCo's for its first 160,000 frames), one seed, an hour of one core in all, and
-draws the evaluation of the stochastic policy into docs/learning_curves.png; frame 0 is the untrained one.
+draws the evaluation of the stochastic policy into docs/images/learning_curves.png; frame 0 is the untrained one.
 Runs that are already in ``runs/learning_curves`` are resumed. ``SMOKE=1`` for a few batches of
 two of them, which draws into ``runs``.
 """
@@ -41,12 +41,16 @@ def curve(experiment: str) -> dict[int, float]:
 
 
 if __name__ == "__main__":
-    figure, axes = plt.subplots(1, len(MEASURES), figsize=(4 * len(MEASURES), 3))
-    for axis, (experiment, (_, title)) in zip(axes, MEASURES.items(), strict=True):
+    rows = (len(MEASURES) + 1) // 2
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(10, 3.5 * rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(MEASURES) :]:
+        axis.remove()
+    for axis, (experiment, (_, title)) in zip(axes.flat, MEASURES.items(), strict=False):
         frames, values = zip(*curve(experiment).items(), strict=True)
         axis.plot([frame / 1_000 for frame in frames], values, marker=".")
-        axis.set(title=title, xlabel="thousand frames")
+        axis.set(title=title, xlabel="thousand frames", ylabel=title.rpartition(", ")[2])
         axis.grid(alpha=0.3)
         print(f"{title}: {values[0]:.2f} untrained, {values[-1]:.2f} after {frames[-1]:,} frames")
-    figure.tight_layout()
-    figure.savefig((RUNS if SMOKE else ROOT / "docs") / "learning_curves.png", dpi=80)
+    figure.savefig((RUNS if SMOKE else ROOT / "docs" / "images") / "learning_curves.png", dpi=100)

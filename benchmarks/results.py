@@ -16,7 +16,7 @@ PATH = Path(__file__).parent / "results.json"
 def record(name: str, value: float, **about: Any) -> None:
     """Put a figure in ``results.json``, with versions and threads, where it was measured on the CPU.
 
-    A smoke run leaves it alone, and so does one on a GPU, whose place is ``gpu.md``.
+    A smoke run leaves it alone, and so does one on a GPU, whose place is the page of the GPU.
 
     Args:
         name: of the figure.

@@ -1,4 +1,4 @@
-"""The ways of fitting a critic that ``critic_that_sees.py`` compares."""
+"""The ways of fitting a critic that ``critic_accuracy.py`` compares."""
 
 from typing import Any
 

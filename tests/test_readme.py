@@ -1,46 +1,61 @@
-"""What the README shows runs."""
+"""What the README and the pages of the site show runs."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    page.relative_to(ROOT)
+    for page in ROOT.glob("docs/**/*.md")
+    if "```python" in page.read_text() and page.stem != "getting_started"
+)
 
 
-def run(name, scope):
-    example = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", README, re.DOTALL)
-    exec(example.group(1), scope)
+def run(page, scope):
+    """Run the examples of a page from top to bottom."""
+    for example in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        exec(example, scope)
     return scope
 
 
 @pytest.fixture(scope="module")
-def scope():
-    return run("readme-example", {})
+def started():
+    """What the reader of a page has from the page *Getting started*."""
+    return run("docs/getting_started.md", {})
 
 
-def test_the_example_runs(scope):
+def test_the_first_example_runs_and_prints(capsys):
+    scope = run("README.md", {})
     assert scope["batch"]["advantage"].shape == (8, 100, 3, 1)
-    assert scope["losses"]["loss_objective"].isfinite()
+    assert scope["loss"].value_estimator is scope["advantage"]
+    assert all(x.isfinite().all() for x in scope["losses"].values())
+    assert len(re.findall(r"reward .*, advantage \d", capsys.readouterr().out)) == 3
 
 
 @pytest.mark.filterwarnings("ignore:the critic ignores the action")  # it is not trained
-def test_the_diagnostics_run_on_it(scope, capsys):
-    run("readme-diagnostics", scope)
-    assert "baselines can remove at most" in capsys.readouterr().out
-    run("readme-branching", scope)
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_the_examples_of_a_page_run(page, started, capsys):
+    scope = run(page, dict(started))
+    check = CHECKS.get(page.stem)
+    if check is not None:
+        check(scope, capsys.readouterr().out)
+
+
+def check_diagnostics(scope, out):
+    assert "baselines can remove at most" in out
     assert scope["branches"].returns.shape == (2, 16, 8, 8, 3)
+    assert re.search(r"tensor\(673\.", out)
 
 
-def test_the_dueling_critic_is_fitted_on_it(scope):
-    found = run("readme-dueling", dict(scope))
-    assert found["losses"]["loss_objective"].isfinite()
-    assert found["critic"].effect_units.scale > 0
-    assert found["report"]["critic/effect_explained"] == 0  # measured before the fit
+def check_critics(scope, out):
+    assert scope["losses"]["loss_objective"].isfinite()
+    assert scope["dueling"].effect_units.scale > 0
+    assert scope["report"]["critic/effect_explained"] == 0  # measured before the fit
 
 
-def test_the_groups_learn_from_advantages_of_their_own(scope):
-    run("readme-groups", scope)
+def check_groups(scope, out):
     for group, n in (("adversary", 3), ("agent", 1)):
         assert scope["rollout"][group, "advantage"].shape == (8, 100, n, 1)
     assert all(found["loss_objective"].isfinite() for found in scope["terms"])
@@ -49,9 +64,18 @@ def test_the_groups_learn_from_advantages_of_their_own(scope):
     )
 
 
-def test_files_it_names_exist():
-    root = Path(__file__).parent.parent
-    for name in re.findall(
-        r"`((?:tutorials|benchmarks|docs)/[\w./]+)`|\]\((docs/[\w./]+)\)", README
-    ):
-        assert (root / (name[0] or name[1])).exists(), name
+CHECKS = {
+    "diagnostics": check_diagnostics,
+    "critics": check_critics,
+    "groups_and_masks": check_groups,
+}
+
+
+def test_the_readme_stays_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_to_files(page):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text()):
+        assert (ROOT / link).exists(), link

@@ -50,8 +50,8 @@ class ObAdvantage(JointAdvantage):
             :func:`~torchrl_ob.functional.control_variate`: for a critic that sees the action.
         rule: how the expectation over a continuous own action is taken: ``"gauss"``, ``"grid"``,
             ``"sobol"`` or ``"monte_carlo"``. Discrete actions are enumerated whatever it is.
-        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default as
-            :func:`~torchrl_ob.gauss.gauss_rule` says; ``"grid"``: 5), or points in all
+        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default
+            3 in one or two dimensions, 2 beyond; ``"grid"``: 5), or points in all
             (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
         psi: for Gaussians, the parameters in which the variance is minimised: ``"loc_scale"``,
             ``"loc_log_scale"`` or ``"loc"``.

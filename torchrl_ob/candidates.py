@@ -41,13 +41,13 @@ def action_candidates(
     Args:
         dist: the agents' policies, of batch shape ``[*B, n]``: categorical, one-hot categorical,
             their masked versions, ``Independent`` of these or
-            :class:`~torchrl_ob.factored.FactoredCategorical` (multi-categorical), Gaussian,
+            ``FactoredCategorical`` (multi-categorical), Gaussian,
             Gaussian under elementwise transforms (:class:`~torchrl.modules.TanhNormal`), or
             :class:`~torchrl.modules.TruncatedNormal`.
         rule: how the expectation over a continuous action is taken. Discrete actions are always
             enumerated, which is exact.
-        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default as
-            :func:`~torchrl_ob.gauss.gauss_rule` says; ``"grid"``: 5), or points in all
+        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default
+            3 in one or two dimensions, 2 beyond; ``"grid"``: 5), or points in all
             (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
         psi: the parameters of a Gaussian in which the variance of the gradient is minimised.
         measure: which weights will be used, ``"probabilities"`` or ``"optimal_weights"``. The nodes of

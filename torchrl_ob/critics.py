@@ -215,7 +215,7 @@ class JointQCritic(TensorDictModuleBase):
 
         Args:
             tensordict: with the critic's inputs, of batch size ``[*B]``.
-            others: agents of other groups, for :class:`~torchrl_ob.groups.GroupQCritic`.
+            others: agents of other groups, for :func:`~torchrl_ob.group_critics`.
         """
         values = self._values(1, self._inputs(tensordict), None, others)
         tensordict.set(self.out_keys[0], values.reshape(*tensordict.batch_size, *values.shape[1:]))

@@ -26,7 +26,7 @@ class DuelingCritic(JointQCritic):
     Estimation", NeurIPS 2022. A is not centred: its mean over actions corrects V.)
 
     Arguments, keys and methods are those of :class:`~torchrl_ob.JointQCritic`; ``backbone`` is that of both
-    parts. There is no ``value_norm``: the :class:`~torchrl_ob.units.Units` of each part take its place.
+    parts. There is no ``value_norm``: each part has units of its own in its place.
 
     Example:
         >>> import torch

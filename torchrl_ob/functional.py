@@ -20,6 +20,7 @@ __all__ = [
     "available_log_probs",
     "categorical_log_score_weights",
     "categorical_optimal_weights",
+    "control_variate",
     "gaussian_score_factors",
     "lambda_return",
     "normal_score_weights",

@@ -50,7 +50,7 @@ def policy_from_env(
     Continuous actions get a :class:`~torchrl.modules.TanhNormal` between the bounds of every agent and
     dimension, or an :class:`~torchrl.modules.IndependentNormal` where there are none. Discrete ones get a
     categorical over their choices, one-hot where the environment's actions are, and a
-    :class:`~torchrl_ob.factored.FactoredCategorical` where there are several. An environment that says which
+    ``FactoredCategorical`` where there are several. An environment that says which
     choices are available, ``(group, "action_mask")`` ``[n, A]`` or in the observation, gets the masked
     versions. Every action that is drawn is in the environment's spec.
 

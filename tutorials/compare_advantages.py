@@ -1,4 +1,5 @@
-"""Compare three advantages on VMAS navigation: nine runs, one report.
+"""Compare three advantages: nine runs, one report
+===============================================
 
 The question is the library's own: does the optimal baseline learn faster here than COMA's, and than
 GAE with a state value? One lucky curve would not tell, so each is trained from three seeds. A seed
@@ -29,9 +30,12 @@ def torchrl_ob(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "torchrl_ob.train", *arguments], check=True)
 
 
-# %% Nine runs
+# %%
+# Nine runs
+# ---------
+#
 # Whatever follows -m is swept: commas separate the choices, and a run is made of each combination.
-# `torchrl-ob list` tells what else can be swapped, `torchrl-ob train --help` what can be set.
+# ``torchrl-ob list`` tells what else can be swapped, ``torchrl-ob train --help`` what can be set.
 sizes = [
     "experiment=navigation",
     "total_frames=30000",  # steps of the team
@@ -53,7 +57,10 @@ torchrl_ob(
     "hydra.sweep.subdir='${hydra:runtime.choices.advantage}-${seed}'",
 )
 
-# %% One report
+# %%
+# One report
+# ----------
+#
 # Reward over frames as an interquartile mean with bootstrap intervals, a table, and the probability
 # that a run of one advantage is better than a run of another. Three seeds give wide intervals: where
 # they overlap, the honest answer is that this experiment does not tell them apart. Expect that here:

@@ -1,4 +1,5 @@
-"""The story of the optimal baseline, exactly, on games small enough to enumerate.
+"""The optimal baseline on games small enough to enumerate
+=======================================================
 
 A policy gradient samples an action and multiplies its score by its value, less a baseline. A baseline
 that does not depend on the agent's own action leaves the *mean* of that gradient alone; baselines
@@ -36,7 +37,10 @@ torch.set_default_dtype(torch.float64)
 MAX_AGENTS = 3 if os.environ.get("SMOKE") == "1" else 8
 PICTURE = Path("runs") / "matrix_game_ob.png"
 
-# %% 1. One agent, three actions: the toy game of the paper
+# %%
+# 1. One agent, three actions: the toy game of the paper
+# ------------------------------------------------------
+#
 # COMA averages the values with the probabilities of the actions. The optimal baseline averages
 # them with weights x(a) ~ pi(a) w(a), where w(a) is the squared length of the score: an action
 # that moves the logits further counts for more.
@@ -59,7 +63,9 @@ for name, baseline in baselines.items():
 # The mean is the same for all three. The paper prints 1321, 1015 and 673: its value for COMA is
 # slightly off, as the enumeration shows.
 
-# %% 2. Several agents: advantages add up, in any order, and so do variances
+# %%
+# 2. Several agents: advantages add up, in any order, and so do variances
+# -----------------------------------------------------------------------
 torch.manual_seed(0)
 game = torch.randn(3, 2, 4)
 policies = [torch.randn(size).softmax(-1) for size in game.shape]
@@ -78,7 +84,10 @@ for order, terms in decompositions.items():
     parts = " + ".join(f"{t:.3f} (agent {i})" for t, i in zip(terms, order, strict=True))
     print(f"Var[A] = {parts} = {terms.sum():.3f}")
 
-# %% 3. The noise of the other agents
+# %%
+# 3. The noise of the other agents
+# --------------------------------
+#
 # A team of n agents, each playing the toy game; the team's value is the sum of what they get. A
 # state value leaves all of the others' noise in agent 0's gradient, so its variance grows with n.
 # COMA and OB subtract what the others did, so theirs does not.
@@ -117,7 +126,10 @@ print("   n" + "".join(f" {name:>9}" for name in growth))
 for n, row in enumerate(zip(*growth.values(), strict=True), start=1):
     print(f"{n:4}" + "".join(f" {v:9.1f}" for v in row))
 
-# %% 4. The surrogate and the exact baseline
+# %%
+# 4. The surrogate and the exact baseline
+# ---------------------------------------
+#
 # What the library ships minimises the variance in the logits, which a network hands out. The exact
 # baseline minimises it in the network's parameters and needs their gradient for every action. Here
 # the logits are random linear functions of 20 parameters, 200 times.
@@ -134,11 +146,14 @@ print("\nvariance in the parameters, over that of the exact baseline (median, wo
 for name, column in zip(("surrogate OB", "COMA"), ratio.T, strict=True):
     print(f"{name:13} {column.median():6.3f} {column.max():8.2f}")
 
-# %% Picture
-figure, panels = plt.subplots(2, 2, figsize=(9, 6.4), layout="constrained")
+# %%
+# Picture
+# -------
+colors = {"none": "tab:gray", "V": "tab:blue", "COMA": "tab:orange", "OB": "tab:green"}
+figure, panels = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
 (top_left, top_right), (bottom_left, bottom_right) = panels
-top_left.bar(list(toy), list(toy.values()))
-top_left.set(title="1. toy game", ylabel="variance of the gradient")
+top_left.bar(list(toy), list(toy.values()), color=[colors[name] for name in toy])
+top_left.set(title="1. the toy game", xlabel="baseline", ylabel="variance of the gradient")
 
 labels = ["".join(map(str, order)) for order in decompositions]
 bottom = torch.zeros(len(labels))
@@ -146,21 +161,23 @@ for agent in range(3):
     heights = torch.stack([terms[order.index(agent)] for order, terms in decompositions.items()])
     top_right.bar(labels, heights, bottom=bottom, label=f"agent {agent}")
     bottom += heights
-top_right.set(title="2. Var[A] in every order of the agents", xlabel="order", ylabel="variance")
-top_right.legend(loc="upper left", bbox_to_anchor=(1, 1))
+top_right.set(title="2. Var[A] adds up in every order", xlabel="order of the agents")
+top_right.set(ylabel="variance of the advantage", ylim=(0, 1.35 * bottom.max().item()))
+top_right.legend(loc="upper center", ncols=3)
 
 for name in ("V", "COMA", "OB", "excess"):
-    style = {"linestyle": "--"} if name == "excess" else {"marker": "o"}
+    style = {"color": "tab:red", "linestyle": "--"} if name == "excess" else {"color": colors[name]}
     bottom_left.plot(range(1, MAX_AGENTS + 1), growth[name], label=name, **style)
-bottom_left.set(title="3. agent 0 in a team of n", xlabel="number of agents", ylim=(0, None))
+bottom_left.set(title="3. agent 0 in a growing team", xlabel="number of agents", ylim=(0, None))
 bottom_left.set_ylabel("variance of the gradient")
 bottom_left.legend()
 
-for name, column in zip(("surrogate OB", "COMA"), ratio.T, strict=True):
-    bottom_right.plot(column.sort().values, torch.linspace(0, 1, 200), label=name)
-bottom_right.set(title="4. variance over the exact baseline's", xlabel="ratio")
-bottom_right.set(ylabel="share of games", xscale="log")
+for name, column in zip(("OB", "COMA"), ratio.T, strict=True):
+    shares = torch.linspace(0, 1, len(column))
+    bottom_right.plot(column.sort().values, shares, label=name, color=colors[name])
+bottom_right.set(title="4. the surrogate OB, and COMA, in 200 games", xscale="log")
+bottom_right.set(xlabel="variance over that of the exact baseline", ylabel="share of the games")
 bottom_right.legend()
 PICTURE.parent.mkdir(exist_ok=True)
-figure.savefig(PICTURE, dpi=120)
+figure.savefig(PICTURE, dpi=100)
 print(f"\npicture: {PICTURE}")

@@ -1,4 +1,5 @@
-"""Measure the variance of the policy gradient on a VMAS task, before and after training.
+"""Measure the variance of the gradient on a VMAS task
+===================================================
 
 The task is *navigation*: n agents have to reach their goals without bumping into one another, and share
 the reward for progress. For teams of 2, 4, 8 and 16 we measure, on one batch of rollouts, how noisy
@@ -37,7 +38,9 @@ from torchrl_ob.diagnostics import (
 )
 from torchrl_ob.policies import policy_from_env
 
-# %% Sizes
+# %%
+# Sizes
+# -----
 SMOKE = os.environ.get("SMOKE") == "1"  # a run of seconds that learns nothing
 TEAMS = (2, 3) if SMOKE else (2, 4, 8, 16)
 SHOWN = TEAMS[1]  # the team that is looked at in detail
@@ -53,7 +56,9 @@ RUN_DIR.mkdir(parents=True, exist_ok=True)
 torch.manual_seed(0)
 
 
-# %% One team: environment, policy, critic, advantage
+# %%
+# One team: environment, policy, critic, advantage
+# ------------------------------------------------
 def make_env(num_agents: int) -> EnvBase:
     """*navigation*, many environments in one."""
     return VmasEnv("navigation", num_envs=NUM_ENVS, n_agents=num_agents, seed=0)
@@ -86,8 +91,11 @@ def train(
                 optimizer.step()
 
 
-# %% Measure, train, measure
-# `gradient_variance` takes the advantage for its actor, critic and keys. All four baselines are
+# %%
+# Measure, train, measure
+# -----------------------
+#
+# ``gradient_variance`` takes the advantage for its actor, critic and keys. All four baselines are
 # computed on the same batch and from the same critic, so that they differ in nothing else.
 measured: dict[str, dict[int, GradientVariance]] = {"untrained": {}, "trained": {}}
 for num_agents in TEAMS:
@@ -126,9 +134,12 @@ for num_agents in TEAMS:
 for stage, teams in measured.items():
     plot_ratios(teams).savefig(RUN_DIR / f"ratios_{stage}.png", dpi=120)
 
-# %% Why: where the variance comes from
+# %%
+# Why: where the variance comes from
+# ----------------------------------
+#
 # The score multiplies a return, and most of a return's noise is not the current joint action's.
-# `headroom` says how much of it is, as far as the critic can tell; `critic_quality` whether to
+# ``headroom`` says how much of it is, as far as the critic can tell; ``critic_quality`` whether to
 # believe the critic: a slope of 1 means that what Q says about actions is on the scale of returns.
 env, policy, advantage, batch = shown
 print(f"\n{SHOWN} agents, trained. {str(headroom(advantage, batch)).splitlines()[0]}")
@@ -145,7 +156,10 @@ advantage.signal = "critic"
 print(f"with Q as the signal\n{gradient_variance(advantage, batch)}")
 advantage.signal = "lambda_return"
 
-# %% The truth, without a critic
+# %%
+# The truth, without a critic
+# ---------------------------
+#
 # A VMAS state can be copied. From each of a few states we follow many joint actions of the policy by
 # several continuations each: nested analysis of variance then says how much of the return's variance
 # the joint action truly explains, and how much of that the critic sees.

@@ -1,4 +1,5 @@
-"""Train a VMAS team with the optimal baseline.
+"""Train a VMAS team with the optimal baseline
+===========================================
 
 Three agents in a square each have to reach their own goal without bumping into one another
 (VMAS's *navigation*). They are trained by MAPPO, with one change to TorchRL's own tutorial: the
@@ -42,7 +43,10 @@ from tqdm import tqdm
 
 from torchrl_ob import JointQCritic, ObAdvantage
 
-# %% Sizes
+# %%
+# Sizes
+# -----
+#
 # SMOKE=1 runs the same script in seconds, with sizes too small to learn anything.
 SMOKE = os.environ.get("SMOKE") == "1"
 SEED = int(os.environ.get("SEED", "0"))
@@ -61,7 +65,10 @@ torch.manual_seed(SEED)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-# %% Environment
+# %%
+# Environment
+# -----------
+#
 # VMAS steps all its environments at once, as tensors. The group of agents is called "agents":
 # observations are ("agents", "observation") [envs, agents, 18], rewards ("agents", "reward").
 # The episode ends for good ("terminated") when every agent is on its goal. StepCounter cuts it
@@ -83,7 +90,10 @@ def make_env(num_envs: int, seed: int) -> EnvBase:
 
 env = make_env(FRAMES_PER_BATCH // MAX_STEPS, SEED)
 
-# %% Policy
+# %%
+# Policy
+# ------
+#
 # Each agent sees its own observation; the agents share one network. It gives the location and
 # scale of a Gaussian that is squashed by a tanh into the bounds of the action.
 action_spec = env.full_action_spec_unbatched["agents", "action"]
@@ -114,12 +124,18 @@ policy = ProbabilisticActor(
     return_log_prob=True,
 ).to(device)
 
-# %% Critic
+# %%
+# Critic
+# ------
+#
 # The optimal baseline asks what the return would have been had one agent acted otherwise, so the
 # critic reads the joint action: Q(s, a), not V(s). Its sizes come from the environment's specs.
 critic = JointQCritic.from_env(env).to(device)
 
-# %% Collector and buffer
+# %%
+# Collector and buffer
+# --------------------
+#
 # The collector samples from the policy, one batch of whole episodes at a time; the buffer cuts
 # each batch into minibatches.
 collector = Collector(
@@ -136,7 +152,10 @@ buffer = ReplayBuffer(
     batch_size=MINIBATCH_SIZE,
 )
 
-# %% Loss and advantage
+# %%
+# Loss and advantage
+# ------------------
+#
 # TorchRL's own PPO loss, untouched. Standardising the advantage, each agent's apart, makes the size
 # of a step independent of the scale of rewards. It subtracts a mean, which is one more baseline:
 # leave it out to compare estimators.
@@ -159,7 +178,10 @@ optimizer = torch.optim.Adam(loss.parameters(), lr=LEARNING_RATE)
 scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=NUM_BATCHES)
 
 
-# %% Training loop
+# %%
+# Training loop
+# -------------
+#
 # The advantage is computed once for each batch, while time is still a dimension of it; the
 # minibatches are drawn from the batch flattened.
 def mean_episode_reward(batch: TensorDictBase) -> float:
@@ -195,7 +217,10 @@ if SMOKE:
     print("SMOKE=1: two short batches, which learn nothing")
 print("mean episode reward of each batch:", *(f"{reward:.2f}" for reward in rewards))
 
-# %% Evaluation
+# %%
+# Evaluation
+# ----------
+#
 # Outside a collector, a policy acts deterministically unless told otherwise; we look at both ways.
 # The environments are new ones, with another seed.
 frames: list[Image.Image] = []

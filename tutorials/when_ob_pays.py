@@ -1,4 +1,5 @@
-"""When the optimal baseline pays, and when it cannot: a team whose reward is a sum.
+"""When the optimal baseline pays, and when it cannot
+==================================================
 
 Each of n agents sees its own context and picks one of three actions. Together they are paid the sum
 of their contributions. To any one agent, what the n - 1 others contribute is noise, and the more
@@ -42,7 +43,10 @@ from torchrl_ob.diagnostics import (
     optimal_baseline,
 )
 
-# %% Sizes
+# %%
+# Sizes
+# -----
+#
 # SMOKE=1 runs the same script in seconds, with sizes too small to learn anything.
 SMOKE = os.environ.get("SMOKE") == "1"
 TEAMS = [2, 4] if SMOKE else [2, 4, 8, 16, 32]  # numbers of agents whose variance is measured
@@ -57,8 +61,12 @@ WARM_UP = 5 if SMOKE else 300  # batches that teach the critic before the team l
 MEASURED_EPISODES = 64 if SMOKE else 4_096
 STATE_VALUE_DRAWS = 16
 PICTURE = Path("runs") / "when_ob_pays.png"
+CURVES = Path("runs") / "when_ob_pays_curves.png"
 
-# %% The game
+# %%
+# The game
+# --------
+#
 # Each agent plays the toy game of the paper, Q = (2, 1, 100), here over 100; which of the two rare
 # actions is the valuable one depends on the context that the agent sees. The team starts with the
 # habit of the paper's policy, (.8, .1, .1): the valuable action is rare.
@@ -123,7 +131,10 @@ class SumGame(EnvBase):
             torch.manual_seed(seed)
 
 
-# %% Policy and critic
+# %%
+# Policy and critic
+# -----------------
+#
 # A policy is a table of logits for each agent, and nothing is shared: the gradient with respect to
 # the logits, whose variance OB minimises, is then the gradient with respect to the parameters.
 class Table(torch.nn.Module):
@@ -157,7 +168,10 @@ def collect(env: SumGame, policy: ProbabilisticActor) -> TensorDictBase:
         return env.rollout(env.task.num_steps, policy)
 
 
-# %% The four estimators
+# %%
+# The four estimators
+# -------------------
+#
 # They have the same critic and the same signal, the return: what is subtracted is all that differs.
 # With lmbda=1 nothing is bootstrapped, so a critic's error can reach the gradient through the baseline
 # only, where it does not bias it. For the state value we average that critic's Q over joint actions
@@ -201,7 +215,10 @@ def make_loss(policy: ProbabilisticActor, critic: JointQCritic, name: str) -> A2
     return loss
 
 
-# %% Warming up the critic
+# %%
+# Warming up the critic
+# ---------------------
+#
 # Before the team learns, the critic learns the team's habit. Every estimator and every seed then
 # starts from the same weights. A sum of n contributions has a mean of order n, and the network would
 # take long to reach it: a value norm, whose statistics we take once, from the first batch, lets it
@@ -226,7 +243,10 @@ def warmed_up_critic(task: Task) -> JointQCritic:
     return critic
 
 
-# %% What theory says
+# %%
+# What theory says
+# ----------------
+#
 # The game is additive, so everything can be enumerated, own part and others' part apart. Let X be
 # agent i's signal. Its own contribution less the own part of the baseline is a game of one agent. What
 # the baseline leaves of the others' contributions, of later steps and of chance is independent of the
@@ -257,7 +277,10 @@ def theory(task: Task) -> dict[str, float]:
     return {name: second_moment - squared_mean for name, second_moment in total.items()}
 
 
-# %% 1. The variance as the team grows
+# %%
+# 1. The variance as the team grows
+# ---------------------------------
+#
 # On the same batch, from the initial policy, the variance of each agent's gradient under every
 # baseline. Theory and measurement agree: without a baseline it grows with the square of n (the team's
 # mean reward grows too), under V with n, and under COMA and OB not at all. OB has a third less than
@@ -267,6 +290,7 @@ class Measured(NamedTuple):
 
     critic: JointQCritic
     variance: dict[str, float]  # mean over agents, for each estimator
+    first_agent: dict[str, tuple[float, float, float]]  # the first agent's, with its interval
     ratio: dict[str, tuple[float, float, float]]  # over OB's, with its interval
     words: str  # what headroom says of the first agent
 
@@ -280,6 +304,7 @@ def measure(task: Task) -> Measured:
     return Measured(
         critic,
         {name: result.variance[name.lower()].value.mean().item() for name in ESTIMATORS},
+        {name: tuple(x[0].item() for x in result.variance[name.lower()]) for name in ESTIMATORS},
         {name: tuple(x.item() for x in result.ratio[name.lower()]) for name in ESTIMATORS},
         str(headroom(advantage, batch)).splitlines()[0],
     )
@@ -306,11 +331,14 @@ start = time.perf_counter()
 print("1. Variance of an agent's gradient at the initial policy, measured (and exact)")
 measured = print_variances({f"n = {n}": Task(n) for n in TEAMS})
 
-# %% 2. When there is nothing to take out
+# %%
+# 2. When there is nothing to take out
+# ------------------------------------
+#
 # Those were tasks of one step, where the return is what the current joint action brings. A baseline of
 # the current actions removes neither the noise of later actions nor that of chance. Longer episodes
 # have more of the one: OB's variance now grows with n too, and V's over it falls towards one. In a
-# game with a noisy reward, chance has nearly everything. `headroom` says so from one batch, before
+# game with a noisy reward, chance has nearly everything. ``headroom`` says so from one batch, before
 # any policy is trained.
 #
 # The exact values suppose a perfect critic. With 16 steps, ours learns an agent's own action from
@@ -327,7 +355,10 @@ for label, task in {f"n = {n}, 1 step": Task(n), **longer, "n = 2, noise": NOISY
     print(f"{label}: {measured[task].words}")
 
 
-# %% 3. Learning
+# %%
+# 3. Learning
+# -----------
+#
 # One step of Adam on each batch, for the actor and the critic alike. Small batches: 32 episodes. The
 # noisy task would not be learned by anyone from those, so it has 512. The measure of success is exact:
 # the expected contribution of an agent, at most 1, from the table of its policy.
@@ -376,9 +407,15 @@ def show(scores: Tensor) -> str:
     return f"{value:6.3f} [{low:6.3f}, {high:6.3f}]"
 
 
+def rank(curve: Tensor) -> tuple[float, float]:
+    """How good a learning rate is: where its teams end, to a hundredth; of equals, the faster one."""
+    return round(curve[-1].item(), 2), curve.mean().item()
+
+
 # Each estimator has, on each task, the learning rate of three that is best for it: the one whose teams
-# are best after training, on four seeds that the results do not use. (The mean over training would
-# choose larger steps for all, from which V and no baseline end lower.) The eight seeds of the results
+# are best after training, and of those that end alike the one that learns faster, on four seeds that the
+# results do not use. (The mean over training alone would choose larger steps for all, from which V and no
+# baseline end lower.) The eight seeds of the results
 # are paired: a seed gives every estimator the same initial weights and the same random numbers.
 #
 # V falls behind as the team grows, in speed first (it does best with smaller steps), and no baseline
@@ -394,10 +431,10 @@ for label, task in TASKS.items():
     print(f"\n{label:13} rate    mean over training       after training")
     for name in ESTIMATORS:
         tried = {
-            rate: sum(train(name, task, rate, seed)[-1].item() for seed in TUNING_SEEDS)
+            rate: torch.stack([train(name, task, rate, seed) for seed in TUNING_SEEDS]).mean(0)
             for rate in LEARNING_RATES
         }
-        best = max(tried, key=tried.__getitem__)
+        best = max(tried, key=lambda rate: rank(tried[rate]))
         curve = torch.stack([train(name, task, best, seed) for seed in SEEDS])
         curves[label][name] = curve
         print(f"{name:13} {best:4}  {show(curve.mean(1))}  {show(curve[:, -1])}")
@@ -405,36 +442,65 @@ for label, task in TASKS.items():
         gain = curves[label]["OB"] - curves[label][name]
         print(f"{'OB - ' + name:13}       {show(gain.mean(1))}  {show(gain[:, -1])}")
 
-# %% Picture
-figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
-colours = dict(zip(ESTIMATORS, ("tab:grey", "tab:blue", "tab:orange", "tab:green"), strict=True))
+# %%
+# Pictures
+# --------
+#
+# COMA and OB lie on one another where they tie: COMA is drawn as a broad line and OB as a thin dashed one on top of
+# it, and the points of one team stand side by side. Bars and bands are 95% intervals.
+styles = {
+    "none": {"color": "tab:gray", "marker": "x"},
+    "V": {"color": "tab:blue", "marker": "s"},
+    "COMA": {"color": "tab:orange", "marker": "o", "linewidth": 5, "alpha": 0.5, "markersize": 9},
+    "OB": {"color": "tab:green", "marker": "D", "linestyle": "--", "markersize": 5},
+}
 
 
-def draw(panel: plt.Axes, x: Tensor, scores: Tensor, name: str) -> None:
-    """A line of scores ``[seeds, points]`` with its interval."""
-    value, low, high = interval(scores)
-    panel.plot(x, value, color=colours[name], label=name)
-    panel.fill_between(x, low, high, color=colours[name], alpha=0.2)
+def side_by_side(position: int) -> Tensor:
+    """Where an estimator's points stand at each team on a logarithmic axis."""
+    return torch.tensor(TRAINED) * 1.08 ** (position - 1.5)
 
 
-for name, colour in colours.items():
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+for position, (name, style) in enumerate(styles.items()):
     exact = [theory(Task(n))[name] for n in TEAMS]
-    found = [measured[Task(n)].variance[name] for n in TEAMS]
-    axes[0, 0].plot(TEAMS, exact, color=colour, label=name)
-    axes[0, 0].plot(TEAMS, found, "o", color=colour)
+    left.plot(TEAMS, exact, label=name, **style | {"marker": ""})
+    found = torch.tensor([measured[Task(n)].first_agent[name] for n in TEAMS]).T
+    errors = torch.stack([found[0] - found[1], found[2] - found[0]])
+    points = {"color": style["color"], "marker": style["marker"], "linestyle": "", "capsize": 3}
+    left.errorbar(TEAMS, found[0], errors, **points)
     areas = torch.stack([curves[f"n = {n}"][name].mean(1) for n in TRAINED], 1)
-    draw(axes[0, 1], torch.tensor(TRAINED), areas, name)
-    for panel, label in zip(axes[1], (f"n = {TRAINED[-1]}", "n = 2, noise"), strict=True):
-        draw(panel, torch.arange(NUM_UPDATES + 1), curves[label][name], name)
-        panel.set(title=f"learning, {label}", xlabel="updates", ylabel="contribution of an agent")
-axes[0, 0].set(title="variance of an agent's gradient: exact (lines), measured", xlabel="agents")
-axes[0, 0].set(xscale="log", yscale="log")
-axes[0, 1].set(title="mean over training", xlabel="agents", ylabel="contribution of an agent")
-axes[0, 1].set_xscale("log")
-for panel, teams in zip(axes[0], (TEAMS, TRAINED), strict=True):
+    value, low, high = interval(areas)
+    right.errorbar(
+        side_by_side(position),
+        value,
+        torch.stack([value - low, high - value]),
+        label=name,
+        **points,
+    )
+left.set(title="noise: exact (lines) and measured (points)", yscale="log")
+left.set(ylabel="variance of an agent's gradient")
+right.set(title=f"learning: mean over {NUM_UPDATES} updates", ylim=(None, 1))
+right.set(ylabel="contribution of an agent (at most 1)")
+for panel, teams in ((left, TEAMS), (right, TRAINED)):
+    panel.set(xlabel="number of agents", xscale="log")
     panel.set_xticks(teams, map(str, teams))
     panel.minorticks_off()
-axes[0, 0].legend()
+    panel.grid(alpha=0.3)
+    panel.legend()
 PICTURE.parent.mkdir(exist_ok=True)
 figure.savefig(PICTURE, dpi=120)
-print(f"\n{time.perf_counter() - start:.0f} s; picture: {PICTURE}")
+
+figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+for panel, label in zip(panels, (f"n = {TRAINED[-1]}", "n = 2, noise"), strict=True):
+    for name, style in styles.items():
+        value, low, high = interval(curves[label][name])
+        updates = torch.arange(NUM_UPDATES + 1)
+        panel.plot(updates, value, label=name, **style | {"marker": ""})
+        panel.fill_between(updates, low, high, color=style["color"], alpha=0.2)
+    panel.set(title=f"learning, {label}", xlabel="updates")
+    panel.grid(alpha=0.3)
+    panel.legend()
+panels[0].set_ylabel("contribution of an agent (at most 1)")
+figure.savefig(CURVES, dpi=120)
+print(f"\n{time.perf_counter() - start:.0f} s; pictures: {PICTURE}, {CURVES}")

@@ -1,17 +1,18 @@
-"""A critic that sees the action, beside one that sees little of it.
+"""Two critics and the effect of an action
+=======================================
 
-A baseline subtracts what the critic says about the others' actions. If the critic says nothing about
-actions, every baseline is a state value in disguise. Here two critics are fitted to the same batches of the
+A baseline subtracts what the critic predicts of the others' actions. If the critic ignores the actions, every
+baseline is a state value in disguise. Here two critics are fitted to the same batches of the
 same policy on VMAS navigation:
 
-- `JointQCritic`, one network that the loss fits to returns. Returns differ far more between states than between
+- ``JointQCritic``, one network that the loss fits to returns. Returns differ far more between states than between
   actions, so it learns the states.
-- `DuelingCritic`, Q = V + A, fitted apart from the loss. `DuelingFit` fits V to returns, and A to what V leaves of
+- ``DuelingCritic``, Q = V + A, fitted apart from the loss. ``DuelingFit`` fits V to returns, and A to what V leaves of
   *short* returns, where the effect of an action is not yet buried under that of later ones.
 
-The simulator can be copied, so that the truth is known: `branch` follows many joint actions from one state by
-many continuations each. Run it with ``python tutorials/critic_that_sees.py``; it takes two minutes on two CPU
-cores and leaves a picture in ``runs/critic_that_sees``.
+The simulator can be copied, so that the truth is known: ``branch`` follows many joint actions from one state by
+many continuations each. Run it with ``python tutorials/dueling_critic.py``; it takes two minutes on two CPU
+cores and leaves a picture in ``runs/dueling_critic``.
 """
 
 import os
@@ -37,11 +38,14 @@ NUM_EPOCHS, MINIBATCH_SIZE = (1, 30) if SMOKE else (30, 400)
 NUM_STATES, NUM_ACTIONS, NUM_CONTINUATIONS = (3, 4, 4) if SMOKE else (32, 16, 16)
 GRID = 3 if SMOKE else 9  # own actions of the picture, in each of two dimensions
 HORIZON, GAMMA, LMBDA = (2 if SMOKE else 10), 0.99, 0.9
-FOLDER = Path("runs") / "critic_that_sees"
+FOLDER = Path("runs") / "dueling_critic"
 
-# %% Two critics, one policy
-# What changes in a pipeline is the class of the critic, `critic_coeff=0` in the loss, and one line: a call of `DuelingFit`
-# with each batch after its updates. In a config all three, and returns with control variates, are `experiment=dueling`.
+# %%
+# Two critics, one policy
+# -----------------------
+#
+# What changes in a pipeline is the class of the critic, ``critic_coeff=0`` in the loss, and one line: a call of ``DuelingFit``
+# with each batch after its updates. In a config all three, and returns with control variates, are ``experiment=dueling``.
 torch.manual_seed(0)
 env = VmasEnv("navigation", num_envs=NUM_ENVS, n_agents=NUM_AGENTS, seed=0)
 policy = policy_from_env(env)
@@ -69,8 +73,11 @@ for name, critic in critics.items():
 optimizers = {name: torch.optim.Adam(loss.parameters(), lr=3e-4) for name, loss in losses.items()}
 fit = DuelingFit(advantages["dueling"])
 
-# %% Training
-# The dueling critic trains the policy; the plain one is fitted beside it. `effect_explained` is what A explains of
+# %%
+# Training
+# --------
+#
+# The dueling critic trains the policy; the plain one is fitted beside it. ``effect_explained`` is what A explains of
 # what V leaves of short returns, on a batch that it was not fitted on yet.
 shares = []
 for number in range(NUM_BATCHES):
@@ -94,11 +101,14 @@ for number in range(NUM_BATCHES):
     reward = batch["next", env.reward_key].mean().item()
     print(f"batch {number + 1}: reward of a step {reward:.3f}, A explains {explained:.0%}")
 
-# %% The truth
+# %%
+# The truth
+# ---------
+#
 # From each of some states that the policy visits, joint actions are followed by continuations. What differs between
-# joint actions of one state is their effect. `critic_fit` compares: R² is blind to the critic's scale, the captured share
+# joint actions of one state is their effect. ``critic_fit`` compares: R² is blind to the critic's scale, the captured share
 # is what its word is worth as it stands. Both weigh a state by how much its action matters, and a state in which two
-# agents are about to collide outweighs all others: `leave_out=0.1` leaves out the tenth of the states with the largest effects.
+# agents are about to collide outweighs all others: ``leave_out=0.1`` leaves out the tenth of the states with the largest effects.
 at, states = visited_states(env, policy, num_states=NUM_STATES, max_steps=NUM_STEPS // 2)
 options = {"num_continuations": NUM_CONTINUATIONS, "horizons": [HORIZON], "gamma": GAMMA}
 branches = branch(at, states, policy, num_actions=NUM_ACTIONS, **options)
@@ -116,7 +126,10 @@ for name, advantage in advantages.items():
             f"R² {quality.r2.value.item():.2f}, captured share {quality.captured.value.item():.2f}"
         )
 
-# %% One agent's own action
+# %%
+# One agent's own action
+# ----------------------
+#
 # Of one state: the return of every own action of agent 0, the others' as the policy drew them.
 line = torch.linspace(-1, 1, GRID) * 0.95
 own = torch.cartesian_prod(line, line)
@@ -129,24 +142,29 @@ for name, advantage in advantages.items():
         q = advantage.action_value(states[:1].unsqueeze(1).expand(1, len(own)).contiguous(), joint)
     surfaces[f"the {name} critic"] = q[0, :, 0, 0].double()
 
-# %% The picture
+# %%
+# The picture
+# -----------
 FOLDER.mkdir(parents=True, exist_ok=True)
-figure, axes = plt.subplots(2, 3, figsize=(12, 7.5), layout="constrained")
-for axis, (name, q) in zip(axes[0], values.items(), strict=False):
-    centred = [(x - x.mean(1, keepdim=True)).flatten() for x in (true, q.double())]
-    axis.plot(*centred, ".", markersize=3)
-    axis.axline((0, 0), slope=1, color="black", linewidth=0.8)
-    axis.set(title=f"joint action: the {name} critic", xlabel="true effect", ylabel="Q")
-    axis.set(xlim=(centred[0].min(), centred[0].max()), ylim=(centred[0].min(), centred[0].max()))
-axes[0, 2].plot(range(1, NUM_BATCHES + 1), shares, marker="o")
-axes[0, 2].set(title="what A explains of a new batch", xlabel="batch", ylim=(0, 1))
+figure, axes = plt.subplots(3, 2, figsize=(10, 13), layout="constrained")
+centered = [(x - x.mean(1, keepdim=True)).flatten() for x in (true, *values.values())]
+limit = 1.05 * max(x.abs().max().item() for x in centered)
+for axis, name, q in zip(axes[0], values, centered[1:], strict=True):
+    axis.plot(centered[0], q, ".", markersize=3)
+    axis.axline((0, 0), slope=1, color="black", linewidth=0.8, label="a perfect critic")
+    axis.set(title=f"joint actions: the {name} critic", xlim=(-limit, limit), ylim=(-limit, limit))
+    axis.set(xlabel=f"true effect on the return of {HORIZON} steps", ylabel="Q less its mean")
+    axis.legend()
 largest = (surfaces["the truth"] - surfaces["the truth"].mean()).abs().max().item()
-for axis, (name, values_of_own) in zip(axes[1], surfaces.items(), strict=True):
+for axis, (name, values_of_own) in zip(axes[1:].flat, surfaces.items(), strict=False):
     effect = (values_of_own - values_of_own.mean()).reshape(GRID, GRID).T
     image = axis.imshow(
         effect, origin="lower", extent=(-1, 1, -1, 1), cmap="RdBu", vmin=-largest, vmax=largest
     )
-    axis.set(title=f"own action: {name}", xlabel="x", ylabel="y")
-figure.colorbar(image, ax=axes[1], label="effect on the return")
-figure.savefig(FOLDER / "critic_that_sees.png", dpi=120)
+    axis.set(title=f"own action of agent 0: {name}", xlabel="force along x", ylabel="force along y")
+    figure.colorbar(image, ax=axis, label="effect on the return")
+axes[2, 1].plot(range(1, NUM_BATCHES + 1), shares, marker="o")
+axes[2, 1].set(title="what A explains of a new batch", xlabel="batch of 6,000 frames", ylim=(0, 1))
+axes[2, 1].set_ylabel("share of the variance of its targets")
+figure.savefig(FOLDER / "dueling_critic.png", dpi=100)
 print(f"the picture is in {FOLDER}")

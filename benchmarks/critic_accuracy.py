@@ -16,8 +16,8 @@ learning rate, and an action part with attention, or of three networks. *Upper b
 returns of 2,000 other states. *Truth*: the headroom; *noise*, the variance of returns of 10 steps in units of that of the action's
 effect; and the share that the top hundredth and the top tenth of the states have of the latter.
 
-``python benchmarks/critic_that_sees.py [scenario ...]``: five by default, ten minutes each on one core; ``AGENTS=8``
-for other teams. Prints tables as markdown and writes every number to ``runs/critic_that_sees.csv``. ``SMOKE=1`` for a run of seconds.
+``python benchmarks/critic_accuracy.py [scenario ...]``: five by default, ten minutes each on one core; ``AGENTS=8``
+for other teams. Prints tables as markdown and writes every number to ``runs/critic_accuracy.csv``. ``SMOKE=1`` for a run of seconds.
 """
 
 import csv
@@ -57,7 +57,7 @@ MEASURED = (1,) if SMOKE else tuple(map(int, os.environ.get("BATCHES", "5,10,20"
 NUM_STATES, BRANCHES = (10, 4) if SMOKE else (128, 12)
 NUM_FITTED_STATES, FITTED_ACTIONS = (8, 4) if SMOKE else (2_000, 6)  # of the upper bound
 HORIZON = 2 if SMOKE else 10
-CSV = Path("runs") / "critic_that_sees.csv"
+CSV = Path("runs") / "critic_accuracy.csv"
 
 
 def upper_bound(

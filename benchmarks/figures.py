@@ -1,0 +1,112 @@
+"""The pictures of the benchmark pages that are drawn from ``docs/benchmarks/data``.
+
+``python benchmarks/figures.py`` draws them to ``runs/figures``, in seconds; those of the site are in ``docs/images``. The data
+are what ``gradient_variance.py`` and ``critic_accuracy.py`` write.
+"""
+
+import csv
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+DATA = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "data"
+FOLDER = Path("runs") / "figures"
+SIGNALS = {"λ = 0.9": "the λ-return, λ = 0.9", "Q": "the critic's Q"}
+WAYS = {  # name, marker and color of each
+    "Q": ("plain critic, OB", "o", "tab:blue"),
+    "V": ("V alone", "x", "tab:gray"),
+    "dueling": ("dueling critic, OB", "s", "tab:green"),
+    "upper bound": ("upper bound", "|", "black"),
+}
+
+
+def read(name: str) -> list[dict[str, str]]:
+    """The rows of a data file."""
+    with (DATA / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def gradient_variance() -> plt.Figure:
+    """V's variance over OB's of 48 teams, with the pooled critic, for two signals."""
+    rows = [row for row in read("gradient_variance") if row["critic"] == "pooled"]
+    scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
+    figure, panels = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", sharey=True)
+    for panel, (signal, title) in zip(panels, SIGNALS.items(), strict=True):
+        shown = [row for row in rows if row["what"] == f"{signal}: v/ob"]
+        for color, actions in (("tab:blue", "continuous"), ("tab:orange", "discrete")):
+            of_kind = [row for row in shown if row["actions"] == actions]
+            shift = 0.0 if actions == "continuous" else 0.4
+            y = [
+                scenarios.index(row["scenario"]) + shift + (np.log2(int(row["agents"])) - 4) / 11
+                for row in of_kind
+            ]
+            value, low, high = np.array(
+                [[float(row[x]) for x in ("value", "low", "high")] for row in of_kind]
+            ).T
+            panel.errorbar(
+                value,
+                y,
+                xerr=[value - low, high - value],
+                fmt=".",
+                color=color,
+                label=f"{actions} actions",
+            )
+        panel.axvline(1, color="black", linewidth=0.8)
+        panel.set(
+            title=f"signal: {title}", xscale="log", xlabel="variance under V over that under OB"
+        )
+        ticks = [0.4, 0.6, 1, 2, 4]
+        panel.set_xticks(ticks, map(str, ticks))
+        panel.minorticks_off()
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(scenarios)), scenarios)
+    panels[0].invert_yaxis()
+    panels[1].legend(loc="upper left")
+    return figure
+
+
+def critic_accuracy(agents: int) -> plt.Figure:
+    """What critics explain of the action's effect, and the variance with them, by task and batches."""
+    rows = read("critic_accuracy")
+    rows = [row for row in rows if (row["agents"] == "8") == (agents == 8)]
+    cases = list(dict.fromkeys((row["scenario"], row["batches"]) for row in rows))
+    figure, panels = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", sharey=True)
+    what = {
+        "R², typical": "R² across joint actions, typical states",
+        "variance": "variance over that with GAE",
+    }
+    for panel, (name, label) in zip(panels, what.items(), strict=True):
+        for way, (title, marker, color) in WAYS.items():
+            shown = [row for row in rows if row["what"] == name and row["way"] == way]
+            if not shown or (name.startswith("R²") and way == "V"):
+                continue
+            y = [cases.index((row["scenario"], row["batches"])) for row in shown]
+            x = [float(row["value"]) for row in shown]
+            style = {"markersize": 11 if marker == "|" else 6, "markeredgewidth": 2}
+            panel.plot(x, y, marker, color=color, label=title, **style)
+        panel.set(xlabel=label)
+        panel.grid(axis="x", alpha=0.3)
+        panel.legend()
+    panels[0].set_yticks(
+        range(len(cases)), [f"{scenario}, {batches} batches" for scenario, batches in cases]
+    )
+    panels[0].set_xlim(-0.02, 1.02)
+    panels[0].invert_yaxis()
+    panels[1].axvline(1, color="black", linewidth=0.8)
+    return figure
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, figure in {
+        "gradient_variance": gradient_variance(),
+        "critic_accuracy": critic_accuracy(4),
+        "critic_accuracy_8": critic_accuracy(8),
+    }.items():
+        figure.savefig(FOLDER / f"{name}.png", dpi=100)
+        print(FOLDER / f"{name}.png")
