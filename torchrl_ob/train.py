@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,9 @@ EXAMPLES = """examples
   torchrl-ob train hydra.run.dir=runs/mine resume=auto
   torchrl-ob train --help               the whole config
   torchrl-ob report runs/2026-01-31/*   compare runs"""
+
+EXTRAS = ("hydra", "matplotlib", "omegaconf", "rliable", "tqdm", "vmas")
+"""What the extras of this package bring; a module beyond is one that the user's own code imports."""
 
 __all__ = ["config_folder", "main"]
 
@@ -60,8 +62,10 @@ def _importing() -> Iterator[None]:
 def _line(error: ExperimentError | ModuleNotFoundError) -> str:
     if isinstance(error, ExperimentError):
         return f"torchrl-ob: {error}"
-    extra = "report" if error.name == "rliable" else "experiments"
-    return f"torchrl-ob: {error}: pip install 'torchrl-ob[{extra}]'"
+    package = str(error.name).split(".")[0]
+    extra = "report" if package == "rliable" else "experiments"
+    remedy = f": pip install 'torchrl-ob[{extra}]'" if package in EXTRAS else ""
+    return f"torchrl-ob: {error}{remedy}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,7 +126,7 @@ def _train(arguments: list[str]) -> None:
         from omegaconf import DictConfig
 
         from torchrl_ob.experiments.optimizers import register_optimizers
-        from torchrl_ob.experiments.overrides import explain
+        from torchrl_ob.experiments.overrides import explain, read_override
         from torchrl_ob.experiments.running import run
 
         register_optimizers()
@@ -143,14 +147,21 @@ def _train(arguments: list[str]) -> None:
             sys.exit(_line(error))
 
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every buffer it makes
-    # arguments of a scenario are not in the config until they are given
-    sys.argv[1:] = [re.sub(r"^(?=env\.scenario_kwargs[.=])", "++", x) for x in arguments]
+    sys.argv[1:] = [x for x in (read_override(x, config_folder()) for x in arguments) if x]
+    if str(Path.cwd()) not in map(os.path.abspath, sys.path):
+        sys.path.append(str(Path.cwd()))  # modules of one's own are there
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be told in one line
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
     try:
         entry(task)()
     except hydra.errors.HydraException as error:
         raise ExperimentError(explain(error, config_folder())) from error
+    except ValueError as error:
+        if began or "Config group override" not in str(error):
+            raise
+        raise ExperimentError(
+            f"{error}: a group takes the name of a choice, as torchrl-ob list shows."
+        ) from error
     except OSError as error:
         if began:
             raise

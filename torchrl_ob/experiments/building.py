@@ -23,6 +23,7 @@ from torchrl_ob.diagnostics.live import VarianceLogger
 from torchrl_ob.dueling import DuelingCritic
 from torchrl_ob.dueling_fit import DuelingFit
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
+from torchrl_ob.experiments.envs.contract import check_env
 from torchrl_ob.experiments.envs.teams import groups_of
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluating import Evaluation
@@ -148,10 +149,9 @@ def build(config: DictConfig, folder: Path) -> Experiment:
             ).register(trainer)
         if isinstance(learner.critic, DuelingCritic):
             DuelingFit(learner.advantage, **config.trainer.dueling_fit).register(trainer)
-    schedule = make_optional(config.scheduler)
-    if schedule is not None:
-        batches = config.total_frames // frames
-        LRSchedulerHook(schedule(optimizer, total_iters=batches)).register(trainer)
+    if config.get("scheduler"):
+        schedule = call(config.scheduler, optimizer, total_iters=config.total_frames // frames)
+        LRSchedulerHook(schedule).register(trainer)
     evaluation.register(trainer)
     if config.progress_bar:
         Progress(trainer).register()
@@ -170,6 +170,7 @@ def build_evaluation(config: DictConfig) -> Evaluation:
     """
     device, options = _device(config.device), config.evaluation
     env = make(config.env, num_envs=options.num_envs, seed=options.seed, device=str(device))
+    check_env(env, options.num_envs, config.env._target_)
     _seed(config.seed)
     actors = [make(config.policy, env, group=group).to(device) for group in groups_of(env)]
     actor = actors[0] if len(actors) == 1 else TensorDictSequential(*actors)
@@ -179,7 +180,7 @@ def build_evaluation(config: DictConfig) -> Evaluation:
 
 def _other_logger(config: DictConfig, folder: Path) -> Any:
     try:
-        return make_optional(config.logger, log_dir=str(folder))
+        return make_optional(config.get("logger"), log_dir=str(folder))
     except ModuleNotFoundError as error:
         package = config.logger._target_.split(".")[-2]
         raise ExperimentError(

@@ -2,121 +2,174 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig, OmegaConf
+import dataclasses
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, get_type_hints
 
-from torchrl_ob.experiments.errors import ExperimentError
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
+from torchrl_ob.experiments.modules import load_object
+from torchrl_ob.experiments.rules import check_rules
+from torchrl_ob.experiments.schema import Config, Part
+from torchrl_ob.experiments.signatures import options_of
+from torchrl_ob.experiments.values import check_value
 
 __all__ = ["check_config"]
 
-POSITIVE = (
-    "total_frames",
-    "env.num_envs",
-    "env.max_steps",
-    "collector.frames_per_batch",
-    "trainer.num_epochs",
-    "trainer.minibatch_size",
-    "checkpoint.interval",
-    "checkpoint.keep",
-    "evaluation.interval",
-    "evaluation.num_envs",
-)
-SEEDS = ("seed", "evaluation.seed")
-SWITCHES = (
-    "env.continuous_actions",
-    "env.parallel",
-    "env.use_mask",
-    "env.shared_reward",
-    "trainer.normalize_advantage",
-    "trainer.compile",
-    "trainer.dueling_fit.compile",
-    "progress_bar",
-)
+CONVERSIONS = ("none", "partial", "object", "all")
 
 
 def check_config(config: DictConfig) -> None:
-    """Check values, sizes, and that the parts fit one another.
+    """Check that all is there, of its type and in its range, and that the parts fit one another.
+
+    Args:
+        config: composed from ``configs/train.yaml``.
 
     Raises:
         ExperimentError: in one line, with the remedy.
     """
-    _check_values(config)
-    frames, envs = config.collector.frames_per_batch, config.env.num_envs
-    _divides("collector.num_workers", config.collector.get("num_workers", 1), "env.num_envs", envs)
-    _divides("env.num_envs", envs, "collector.frames_per_batch", frames)
-    _divides("collector.frames_per_batch", frames, "total_frames", config.total_frames)
-    _divides(
-        "collector.frames_per_batch", frames, "checkpoint.interval", config.checkpoint.interval
+    for name, hint in _hints(Config).items():
+        found = config.get(name)  # others are interpolations of what is in these
+        if _is_settings(hint) and not isinstance(found, DictConfig):
+            raise ExperimentError(_without(name, found))
+    try:
+        resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise ExperimentError(f"{key}{first_line(error)}.") from error
+    _check_settings(resolved, Config, "")
+    check_rules(resolved)
+
+
+def _check_settings(found: Mapping[str, Any], schema: type, prefix: str) -> None:
+    hints = _hints(schema)
+    _refuse_unknown(found, hints, prefix)
+    for name, hint in hints.items():
+        key = prefix + name
+        if _is_part(hint):
+            _check_part(key, found.get(name), hint)
+        elif _is_settings(hint):
+            if not isinstance(found.get(name), Mapping):
+                raise ExperimentError(_without(key, found.get(name)))
+            _check_settings(found[name], hint, f"{key}.")
+        elif name not in found:
+            raise ExperimentError(f"{key} is missing: do not take it away.")
+        else:
+            check_value(key, found[name], hint)
+
+
+def _check_part(name: str, part: Any, schema: type[Part]) -> None:
+    if schema.null and (part is None or part == {}):
+        return
+    if not isinstance(part, Mapping):
+        remedy = f"; null stands for {name}={schema.null}" if schema.null else ""
+        raise ExperimentError(f"{_without(name, part)[:-1]}{remedy}.")
+    if "_target_" not in part:
+        raise ExperimentError(f"{name} has no _target_, the name of what is built: {_choose(name)}")
+    target, key = part["_target_"], f"{name}._target_"
+    check_value(key, target, str)
+    built = load_object(target, key)
+    if not callable(built):
+        raise ExperimentError(
+            f"{key}={target} is a {type(built).__name__}, and must be a class or a function."
+        )
+    options = options_of(built)
+    hints = {
+        **options.types,
+        **{k: v for k, v in _hints(schema).items() if k in options.types or options.open},
+    }
+    own = {option: value for option, value in part.items() if not option.startswith("_")}
+    by_command = {*schema.given, *schema.may_be_given} - set(schema.needed)
+    by_position = list(options.types)[: schema.positional]
+    for option in own:
+        if option in by_command or option in by_position:
+            raise ExperimentError(f"{name}.{option} is given by the command: leave it out.")
+    if not options.open:
+        lacks = [x for x in schema.given if x not in options.types]
+        if lacks:
+            raise ExperimentError(
+                f"{key}={target} is called with {', '.join(schema.given)} by name, and does not take {', '.join(lacks)}: "
+                f"add {'it' if len(lacks) == 1 else 'them'} to its arguments."
+            )
+        _refuse_unknown(
+            own,
+            {x: None for x in options.types if x not in by_position and x not in by_command},
+            f"{name}.",
+            target,
+        )
+    needed = dict.fromkeys([*schema.needed, *options.required[schema.positional :]])
+    missing = [x for x in needed if x not in own and (x not in schema.given or x in schema.needed)]
+    if missing:
+        raise ExperimentError(
+            f"{target} needs {', '.join(f'{name}.{x}' for x in missing)}: give {'a value' if len(missing) == 1 else 'values'}."
+        )
+    for option, value in own.items():
+        check_value(f"{name}.{option}", value, hints.get(option, Any))
+    _check_frame(name, part, schema)
+
+
+def _check_frame(name: str, part: Mapping[str, Any], schema: type[Part]) -> None:
+    """What Hydra itself reads of a part."""
+    partial = part.get("_partial_", False)
+    if partial is not schema.partial:
+        raise ExperimentError(
+            f"{name}._partial_ must be {str(schema.partial).lower()}, got {partial!r}."
+        )
+    convert = part.get("_convert_", "none")
+    if convert not in CONVERSIONS:
+        raise ExperimentError(
+            f"{name}._convert_ must be one of {', '.join(CONVERSIONS)}, got {convert!r}."
+        )
+    frame = {"_target_", "_partial_", "_convert_"}
+    _refuse_unknown({x: None for x in part if x.startswith("_")}, dict.fromkeys(frame), f"{name}.")
+
+
+def _refuse_unknown(
+    found: Iterable[Any], known: Mapping[str, Any], prefix: str, target: str = ""
+) -> None:
+    for name in found:
+        if name not in known:
+            owner = target or (f"{prefix[:-1]} of the config" if prefix else "the config")
+            other = " An experiment that sets it is made for another environment." * (
+                prefix == "env."
+            )
+            raise ExperimentError(
+                f"{prefix}{name}: {owner} has no {str(name)!r}: {nearest(str(name), known)}{other}"
+            )
+
+
+def _without(name: str, found: Any) -> str:
+    if found is None:
+        return f"{name} cannot be left out or null: {_choose(name)}"
+    return f"{name} must be a group of settings, got {found!r}: {_choose(name)}"
+
+
+def _choose(name: str) -> str:
+    return (
+        f"choose with {name}=..., as torchrl-ob list shows."
+        if name in _groups()
+        else "leave it as it is."
     )
-    _divides(
-        "collector.frames_per_batch", frames, "evaluation.interval", config.evaluation.interval
+
+
+@cache
+def _groups() -> frozenset[str]:
+    return frozenset(
+        {name for name, hint in _hints(Config).items() if _is_part(hint)} | {"evaluation"}
     )
-    if config.trainer.minibatch_size > frames:
-        raise ExperimentError(
-            f"trainer.minibatch_size={config.trainer.minibatch_size} is larger than "
-            f"collector.frames_per_batch={frames}: lower it."
-        )
-    whole = config.trainer.num_epochs == 1 and config.trainer.minibatch_size == frames
-    if config.loss._target_.endswith(("A2CLoss", "ReinforceLoss")) and not whole:
-        raise ExperimentError(
-            f"{config.loss._target_.rsplit('.')[-1]} has no ratio of policies and takes one step a batch: "
-            f"take trainer.num_epochs=1 trainer.minibatch_size={frames}."
-        )
-    tau = config.trainer.target_tau
-    if not isinstance(tau, int | float) or not 0 < tau <= 1:
-        raise ExperimentError(f"trainer.target_tau must be above 0 and at most 1, got {tau!r}.")
-    is_gae = config.advantage._target_.endswith("gae")
-    is_value = config.critic._target_.endswith("state_value_from_env")
-    if is_gae and not is_value:
-        raise ExperimentError(
-            "advantage=gae needs V(s), and the critic reads the action: take critic=state_value."
-        )
-    if is_gae and config.loss.get("delay_value", False):
-        raise ExperimentError(
-            "a loss with a target critic, such as loss=reinforce, needs an advantage of the joint action: "
-            "take advantage=coma, or loss.delay_value=false."
-        )
-    if not is_gae and is_value:
-        raise ExperimentError(
-            f"{config.advantage._target_.rsplit('.')[-1]} needs Q(s, a), and the critic is a state "
-            "value: take critic=pooled or critic=concat."
-        )
-    if "DuelingCritic" in config.critic._target_ and config.loss.critic_coeff != 0:
-        raise ExperimentError(
-            "critic=dueling is fitted apart from the loss: take experiment=dueling, or "
-            "loss.critic_coeff=0.0 beside it."
-        )
-    normed = "_target_" in config.value_norm
-    if normed and not config.loss._target_.endswith(("MAPPOLoss", "IPPOLoss")):
-        raise ExperimentError(
-            "a value norm is updated by MAPPOLoss and IPPOLoss alone: take loss=mappo or loss=ippo."
-        )
-
-    if normed and config.trainer.compile:
-        raise ExperimentError(
-            "trainer.compile=true cannot compile a value norm, which changes while the loss is "
-            "computed: take value_norm=none."
-        )
 
 
-def _check_values(config: DictConfig) -> None:
-    for key in (*POSITIVE, *SEEDS):
-        value = OmegaConf.select(config, key)
-        low, high = (0, 2**32 - 1) if key in SEEDS else (1, None)
-        if type(value) is not int or value < low or (high is not None and value > high):
-            kind = f"a whole number from {low} to {high}" if high else "a whole number, 1 or more"
-            raise ExperimentError(f"{key} must be {kind}, got {value!r}.")
-    for key in SWITCHES:
-        value = OmegaConf.select(config, key, default=False)  # an environment may lack its own
-        if type(value) is not bool:
-            raise ExperimentError(f"{key} must be true or false, got {value!r}.")
-    if not isinstance(config.resume, str | None):
-        raise ExperimentError(
-            f"resume must be auto, the path of a run or of a checkpoint, or null, got {config.resume!r}."
-        )
+def _is_part(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Part)
 
 
-def _divides(small_name: str, small: int, large_name: str, large: int) -> None:
-    if small < 1 or large < 1 or large % small:
-        raise ExperimentError(
-            f"{large_name}={large} must be a multiple of {small_name}={small}, both positive."
-        )
+def _is_settings(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint) and not _is_part(hint)
+
+
+def _hints(schema: type) -> dict[str, Any]:
+    hints = get_type_hints(schema, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}

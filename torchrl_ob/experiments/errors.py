@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
 
 __all__ = ["ExperimentError", "first_line", "nearest"]
@@ -13,8 +15,22 @@ class ExperimentError(Exception):
 
 
 def first_line(error: object) -> str:
-    """What an error says first: those of torch and of Hydra go on for pages."""
-    return str(error).partition("\n")[0]
+    r"""What an error says first: those of torch and of Hydra go on for pages. Of one that says nothing, its kind and place.
+
+    Example:
+        >>> from torchrl_ob.experiments.errors import first_line
+        >>> first_line(ValueError("too small\n  at ..."))
+        'too small'
+    """
+    if not isinstance(error, BaseException) or str(error).strip():
+        return str(error).strip().partition("\n")[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = (
+        f" in {os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}: {frames[-1].line}"
+        if frames
+        else ""
+    )
+    return f"{type(error).__name__}{place}"
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

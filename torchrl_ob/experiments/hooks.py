@@ -181,7 +181,8 @@ class FiniteLoss:
         if keys:
             return f"so are {', '.join(map(repr, keys))} of the batch, from the environment or the critic."
         return (
-            "batch and parameters are finite, so the loss overflows; lower the scale of the reward."
+            "batch and parameters are finite, so the loss overflows: lower optimizer.lr, whose last steps may have been too "
+            "large, the coefficients of the loss, or the scale of the reward."
         )
 
     def register(self, trainer: Trainer) -> None:

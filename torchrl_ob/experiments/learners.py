@@ -61,7 +61,7 @@ def make_learners(
     Raises:
         ExperimentError: where parts do not fit.
     """
-    norms = {group: make_optional(config.value_norm) for group in actors}
+    norms = {group: make_optional(config.get("value_norm")) for group in actors}
     normed = {group: {} if norm is None else {"value_norm": norm} for group, norm in norms.items()}
     reads_norm = config.critic._target_.endswith("Critic.from_env")
     critics = {

@@ -13,9 +13,9 @@ from torchrl_ob.experiments.errors import ExperimentError, first_line
 __all__ = ["call", "make", "make_optional"]
 
 
-def make_optional(config: DictConfig, **options: Any) -> Any:
-    """What a group builds; nothing where its choice is empty."""
-    return make(config, **options) if "_target_" in config else None
+def make_optional(config: DictConfig | None, **options: Any) -> Any:
+    """What a group builds; nothing where its choice is empty or null."""
+    return make(config, **options) if config else None
 
 
 def make(config: DictConfig, *arguments: Any, **options: Any) -> Any:

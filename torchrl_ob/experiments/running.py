@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +24,7 @@ from torchrl_ob.experiments.checkpoints import resume
 from torchrl_ob.experiments.curves import plot_metrics
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluating import describe
+from torchrl_ob.experiments.folder_names import folder_name  # noqa: F401  # registers it for configs
 from torchrl_ob.experiments.folders import locked, require_own_files
 
 __all__ = ["run"]
@@ -163,7 +165,13 @@ def _git_revision() -> str | None:
 
 @contextmanager
 def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C, or a request to terminate, ends the run after the current batch; a second, at once."""
+    """Ctrl-C, or a request to terminate, ends the run after the current batch; a second, at once.
+
+    Python hands signals to the main thread alone: a run in another leaves them to whoever is there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, _: Any) -> None:
         print("stopping after this batch; once more stops at once", file=sys.stderr)

@@ -79,7 +79,7 @@ class Stepper(OptimizationStepper):
     Args:
         loss: TorchRL's loss module, or :class:`~torchrl_ob.experiments.group_losses.GroupLosses`.
         optimizer: of its parameters.
-        clip_norm: largest norm of the gradient.
+        clip_norm: largest norm of the gradient; ``None`` for no limit.
         active_key: where it is said which agents take part, ``[*B, n]``; the others enter neither the
             objective nor the entropy, but are valued by the critic, whose returns go on.
         compile: whether loss and gradient are compiled.
@@ -90,7 +90,7 @@ class Stepper(OptimizationStepper):
         loss: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        clip_norm: float,
+        clip_norm: float | None,
         active_key: NestedKey | None = None,
         compile: bool = False,
     ) -> None:
@@ -136,11 +136,17 @@ class Stepper(OptimizationStepper):
         total, losses = self.total(sub_batch)
         losses = trainer._process_loss_hook(sub_batch, losses)
         total.backward()
-        losses["grad_norm_0"] = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        losses["grad_norm_0"] = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.reports.append(losses)
         return TensorDict()
+
+    def _clip(self) -> Tensor:
+        """The norm of the gradient, which is at most ``clip_norm`` afterwards."""
+        if self.clip_norm is None:
+            return nn.utils.get_total_norm([x.grad for x in self.parameters if x.grad is not None])
+        return nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
 
     def means(self, *_: Any) -> dict[str, Tensor]:
         """What the loss module reported of the batch, and the gradient's norm: means over its minibatches."""

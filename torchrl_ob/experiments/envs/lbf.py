@@ -26,6 +26,7 @@ def make_lbf(
     max_steps: int,
     seed: int,
     shared_reward: bool = False,
+    continuous_actions: bool | None = None,
     parallel: bool = False,
     scenario_kwargs: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
@@ -43,6 +44,7 @@ def make_lbf(
         max_steps: length of an episode.
         seed: that those of the fields follow from.
         shared_reward: give every player the mean of the team's rewards.
+        continuous_actions: they are not.
         parallel: step each in a process of its own.
         scenario_kwargs: arguments of the task, such as ``{"max_player_level": 3}``.
         device: where the tensors are.
@@ -80,7 +82,12 @@ def make_lbf(
             f"Level-Based Foraging refuses task {task!r} with scenario_kwargs={dict(scenario_kwargs or {})}: "
             f"{first_line(error)}"
         ) from error
-    return team_env(env, max_steps=max_steps, shared_reward=shared_reward)
+    return team_env(
+        env,
+        max_steps=max_steps,
+        shared_reward=shared_reward,
+        continuous_actions=continuous_actions,
+    )
 
 
 def _make_field(task: str, options: dict[str, Any]) -> EnvBase:

@@ -11,7 +11,7 @@ from torchrl.envs import EnvBase
 
 from torchrl_ob.envs.mamujoco import SCENARIOS, MaMujocoEnv
 from torchrl_ob.experiments.envs.several import several_envs
-from torchrl_ob.experiments.envs.teams import team_env
+from torchrl_ob.experiments.envs.teams import require_team_reward, team_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
 __all__ = ["make_mamujoco"]
@@ -26,6 +26,8 @@ def make_mamujoco(
     seed: int,
     agent_obsk: int = 1,
     parallel: bool = False,
+    shared_reward: bool = True,
+    continuous_actions: bool | None = None,
     scenario_kwargs: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> EnvBase:
@@ -41,6 +43,8 @@ def make_mamujoco(
         seed: that those of the robots follow from.
         agent_obsk: an agent observes joints up to so many away from its own.
         parallel: step each in a process of its own.
+        shared_reward: the reward is the team's: nothing else is possible.
+        continuous_actions: they are.
         scenario_kwargs: arguments of the robot, such as ``{"ctrl_cost_weight": 0.0}``.
         device: where the tensors are.
 
@@ -57,6 +61,7 @@ def make_mamujoco(
         >>> env.rollout(5)["next", "agents", "episode_reward"].shape
         torch.Size([2, 5, 3, 1])
     """
+    require_team_reward(shared_reward, "Multi-Agent MuJoCo")
     if scenario not in SCENARIOS:
         raise ExperimentError(
             f"Multi-Agent MuJoCo has no scenario {scenario!r}: {nearest(scenario, SCENARIOS)}"
@@ -74,4 +79,4 @@ def make_mamujoco(
             f"Multi-Agent MuJoCo refuses scenario {scenario!r} with agent_conf={agent_conf!r}, "
             f"agent_obsk={agent_obsk!r} and scenario_kwargs={options}: {first_line(error)}{remedy}"
         ) from error
-    return team_env(env, max_steps=max_steps)
+    return team_env(env, max_steps=max_steps, continuous_actions=continuous_actions)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pkgutil
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,7 +14,8 @@ from torchrl.envs.libs.pettingzoo import PettingZooWrapper
 
 from torchrl_ob.experiments.envs.several import several_envs
 from torchrl_ob.experiments.envs.teams import read_group_map, team_env
-from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
+from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.modules import load_module
 
 __all__ = ["make_pettingzoo"]
 
@@ -28,6 +27,7 @@ def make_pettingzoo(
     max_steps: int,
     seed: int,
     shared_reward: bool = False,
+    continuous_actions: bool | None = None,
     group_map: str | Mapping[str, Sequence[str]] | None = None,
     use_mask: bool = False,
     parallel: bool = False,
@@ -42,6 +42,7 @@ def make_pettingzoo(
         max_steps: length of an episode, where the game itself does not end it before.
         seed: that those of the games follow from.
         shared_reward: give every agent the mean of its group's rewards.
+        continuous_actions: which actions are asked for; by default those of the game.
         group_map: which agents form a group: by default those whose names differ in their number alone;
             ``"one_group_per_agent"``, ``"all_in_one_group"``, or names of agents by that of their group.
         use_mask: let agents leave before the game ends; they then take no part, and an episode ends when
@@ -69,7 +70,12 @@ def make_pettingzoo(
             f"PettingZoo refuses task {task!r} with scenario_kwargs={dict(scenario_kwargs or {})}: "
             f"{first_line(error)}"
         ) from error
-    return team_env(env, max_steps=max_steps, shared_reward=shared_reward)
+    return team_env(
+        env,
+        max_steps=max_steps,
+        shared_reward=shared_reward,
+        continuous_actions=continuous_actions,
+    )
 
 
 def _make_game(task: str, options: dict[str, Any], group_map: Any, use_mask: bool) -> EnvBase:
@@ -79,7 +85,7 @@ def _make_game(task: str, options: dict[str, Any], group_map: Any, use_mask: boo
         raise ExperimentError(
             "PettingZoo's games need pettingzoo: pip install 'torchrl-ob[pettingzoo]'"
         ) from error
-    make_game = getattr(_module(task), "parallel_env", None)
+    make_game = getattr(load_module(task, "env.task"), "parallel_env", None)
     if make_game is None:
         raise ExperimentError(
             f"env.task={task} has no function parallel_env: name a module of a game whose agents act at "
@@ -93,23 +99,6 @@ def _make_game(task: str, options: dict[str, Any], group_map: Any, use_mask: boo
             use_mask=use_mask,
             done_on_any=not use_mask,
         )
-
-
-def _module(task: str) -> Any:
-    try:
-        return importlib.import_module(task)
-    except ImportError as error:
-        name = error.name if isinstance(error, ModuleNotFoundError) else None
-        remedy = _remedy(name) if name else first_line(error)
-        raise ExperimentError(f"env.task={task} cannot be imported: {remedy}") from error
-
-
-def _remedy(missing: str) -> str:
-    package, _, name = missing.rpartition(".")
-    if not package or importlib.util.find_spec(package.split(".")[0]) is None:
-        return f"pip install {missing.split('.')[0]}"
-    modules = pkgutil.iter_modules(getattr(importlib.import_module(package), "__path__", []))
-    return f"{package} has no {name!r}: {nearest(name, [x.name for x in modules])}"
 
 
 class _Game(PettingZooWrapper):

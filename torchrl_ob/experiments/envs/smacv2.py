@@ -17,7 +17,7 @@ from torchrl.envs.libs.smacv2 import SMACv2Env
 
 from torchrl_ob.experiments.envs.active import ActiveAgents
 from torchrl_ob.experiments.envs.several import several_envs
-from torchrl_ob.experiments.envs.teams import team_env
+from torchrl_ob.experiments.envs.teams import require_team_reward, team_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
 __all__ = ["make_smacv2"]
@@ -30,6 +30,8 @@ def make_smacv2(
     max_steps: int,
     seed: int,
     parallel: bool = True,
+    shared_reward: bool = True,
+    continuous_actions: bool | None = None,
     scenario_kwargs: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> EnvBase:
@@ -49,6 +51,8 @@ def make_smacv2(
         max_steps: length of an episode.
         seed: that those of the games follow from.
         parallel: step each in a process of its own.
+        shared_reward: the reward is the team's: nothing else is possible.
+        continuous_actions: they are not.
         scenario_kwargs: arguments of smacv2's ``StarCraft2Env``, such as ``{"difficulty": "7"}``.
         device: where the tensors are.
 
@@ -59,6 +63,7 @@ def make_smacv2(
         ExperimentError: for a map or an argument that is not known, without smacv2, and without the
             game.
     """
+    require_team_reward(shared_reward, "StarCraft II")
     try:
         from smacv2.env.starcraft2.maps.smac_maps import get_smac_map_registry
     except ModuleNotFoundError as error:
@@ -83,7 +88,7 @@ def make_smacv2(
         raise ExperimentError(
             f"smacv2 refuses map {map_name!r} with scenario_kwargs={options}: {first_line(error)}"
         ) from error
-    env = team_env(env, max_steps=max_steps)
+    env = team_env(env, max_steps=max_steps, continuous_actions=continuous_actions)
     env.append_transform(ActiveAgents())
     return env.append_transform(ActionMask(("agents", "action"), ("agents", "action_mask")))
 

@@ -10,7 +10,7 @@ import torch
 from torchrl.envs import ActionMask, EnvBase, UnaryTransform
 
 from torchrl_ob.envs.jaxmarl import JaxMARLEnv
-from torchrl_ob.experiments.envs.teams import team_env
+from torchrl_ob.experiments.envs.teams import require_team_reward, team_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
 __all__ = ["make_smax"]
@@ -22,6 +22,8 @@ def make_smax(
     num_envs: int,
     max_steps: int,
     seed: int,
+    shared_reward: bool = True,
+    continuous_actions: bool | None = None,
     scenario_kwargs: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> EnvBase:
@@ -37,6 +39,8 @@ def make_smax(
         num_envs: number of environments that step together.
         max_steps: length of an episode that no battle ends.
         seed: of the starts of episodes and of the battles' chances.
+        shared_reward: the reward is the team's: nothing else is possible.
+        continuous_actions: which actions are asked for, as ``scenario_kwargs`` may set them.
         scenario_kwargs: arguments of JaxMARL's ``HeuristicEnemySMAX``, such as
             ``{"attack_mode": "random"}``.
         device: where the simulation runs.
@@ -54,6 +58,7 @@ def make_smax(
         >>> env.rollout(5)["next", "agents", "episode_reward"].shape
         torch.Size([2, 5, 3, 1])
     """
+    require_team_reward(shared_reward, "SMAX")
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of each device that is not there
     try:
         maps = JaxMARLEnv.lib.environments.smax.smax_env.MAP_NAME_TO_SCENARIO
@@ -76,7 +81,7 @@ def make_smax(
         raise ExperimentError(
             f"SMAX refuses map {map_name!r} with scenario_kwargs={arguments} on {device}: {first_line(error)}"
         ) from error
-    team = team_env(env, max_steps=max_steps)
+    team = team_env(env, max_steps=max_steps, continuous_actions=continuous_actions)
     scale = _state_scale(env)
     team = team.append_transform(UnaryTransform(["state"], ["state"], fn=scale.mul))
     if "action_mask" in env.observation_spec["agents"]:  # not where actions are continuous

@@ -29,6 +29,7 @@ __all__ = [
     "episode_key",
     "groups_of",
     "read_group_map",
+    "require_team_reward",
     "reward_key_of",
     "reward_keys_of",
     "team_env",
@@ -38,7 +39,13 @@ BATTLE_WON = ("info", "battle_won")
 """Where an environment of battles says whether the step won it, ``[*B]`` or ``[*B, 1]``."""
 
 
-def team_env(env: EnvBase, *, max_steps: int, shared_reward: bool = False) -> EnvBase:
+def team_env(
+    env: EnvBase,
+    *,
+    max_steps: int,
+    shared_reward: bool = False,
+    continuous_actions: bool | None = None,
+) -> EnvBase:
     """Episodes cut after ``max_steps`` as a time limit, with their rewards summed.
 
     A limit is no end (``truncated``): the return goes on with what the critic expects beyond. The sum
@@ -50,24 +57,51 @@ def team_env(env: EnvBase, *, max_steps: int, shared_reward: bool = False) -> En
         max_steps: length of an episode.
         shared_reward: give every agent the mean of its group's rewards, as in a cooperative task
             (arXiv:2108.08612, section 2). Groups keep theirs apart: they may be opponents.
+        continuous_actions: which actions are asked for; ``None`` for those that there are.
 
     Returns:
         The environment with its transforms.
 
     Raises:
-        ExperimentError: for a group of agents of different spaces, and for images.
+        ExperimentError: for a group of agents of different spaces, for images, and
+            for actions of the other kind.
     """
     groups_of(env)
     try:
         env = flat_env(env)
     except (TypeError, ValueError) as error:
         raise ExperimentError(first_line(error)) from error
+    for group in groups_of(env):
+        _require_actions(env, group, continuous_actions)
     keys = reward_keys_of(env)
     transforms: list[Any] = [StepCounter(max_steps=max_steps)]
     if shared_reward:
         transforms += [UnaryTransform([key], [key], fn=_team_mean) for key in keys]
     transforms.append(RewardSum(keys, [episode_key(key) for key in keys]))
     return TransformedEnv(env, Compose(*transforms), auto_unwrap=True)
+
+
+def require_team_reward(shared_reward: bool, name: str) -> None:
+    """Refuse to give agents rewards of their own where an environment has none.
+
+    Raises:
+        ExperimentError: in one line.
+    """
+    if not shared_reward:
+        raise ExperimentError(
+            f"{name} gives all agents the reward of the team: env.shared_reward is true, or left out."
+        )
+
+
+def _require_actions(env: EnvBase, group: str, continuous: bool | None) -> None:
+    spec = env.full_action_spec.get((group, "action"), None)
+    if continuous is None or spec is None or spec.dtype.is_floating_point == continuous:
+        return
+    kind, other = ("discrete", "continuous") if continuous else ("continuous", "discrete")
+    raise ExperimentError(
+        f"the actions of {group!r} are {kind}, and env.continuous_actions={str(continuous).lower()} asks for {other} ones: "
+        f"take env.continuous_actions={str(not continuous).lower()}, or another environment."
+    )
 
 
 def active_key_of(env: EnvBase, group: str) -> NestedKey | None:
@@ -87,6 +121,11 @@ def groups_of(env: EnvBase) -> list[str]:
     Raises:
         ExperimentError: where agents of a group have different spaces.
     """
+    if not getattr(env, "group_map", None):
+        raise ExperimentError(
+            f"{type(env).__name__} has no group_map, which names the agents of each group: set "
+            "env.group_map = {'agents': ['agent_0', 'agent_1', ...]}, the group being the first part of its keys."
+        )
     different = getattr(env, "het_specs_map", None) if getattr(env, "het_specs", False) else None
     for group, differ in (different or {}).items():
         if differ:
@@ -131,6 +170,10 @@ def read_group_map(
 def reward_key_of(env: EnvBase, group: str) -> NestedKey:
     """Where the rewards of a group are: its own, or else the one of the environment."""
     keys = [unravel_key(key) for key in env.reward_keys]
+    if not keys:
+        raise ExperimentError(
+            f"{type(env).__name__} has no reward in its reward_spec: a reward is {(group, 'reward')}, or 'reward' of the team."
+        )
     return (group, "reward") if (group, "reward") in keys else keys[0]
 
 

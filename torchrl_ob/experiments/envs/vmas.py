@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchrl.envs import EnvBase, VmasEnv
 
 from torchrl_ob.experiments.envs.teams import read_group_map, team_env
-from torchrl_ob.experiments.errors import ExperimentError, nearest
+from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
+from torchrl_ob.experiments.modules import load_file, load_object
+
+if TYPE_CHECKING:
+    from vmas.simulator.scenario import BaseScenario
 
 __all__ = ["make_vmas"]
 
 
 def make_vmas(
-    scenario: str,
+    scenario: str | BaseScenario,
     *,
     num_envs: int,
     max_steps: int,
@@ -33,7 +38,9 @@ def make_vmas(
     what the critic expects beyond. The sum of rewards so far is in ``(group, "episode_reward")``.
 
     Args:
-        scenario: name of a VMAS scenario.
+        scenario: name of a VMAS scenario; of your own the path of its file, ``"my_scenario.py"``, or its module, whose class
+            is called ``Scenario`` as in VMAS, or the class, ``"my_package.my_scenario.MyScenario"``; or an instance, of which
+            each environment takes one of its own.
         num_envs: number of environments that step together.
         max_steps: length of an episode.
         seed: of the starts of episodes.
@@ -58,16 +65,13 @@ def make_vmas(
         >>> env.rollout(5)["next", "agents", "episode_reward"].shape
         torch.Size([2, 5, 3, 1])
     """
-    if scenario not in VmasEnv.available_envs:
-        raise ExperimentError(
-            f"VMAS has no scenario {scenario!r}: {nearest(scenario, VmasEnv.available_envs)}"
-        )
+    own = _own_scenario(scenario)
     groups = read_group_map(group_map)
     try:
         with warnings.catch_warnings():  # of an argument that the scenario does not read
             warnings.filterwarnings("error", "Scenario kwargs")
             env = VmasEnv(
-                scenario,
+                scenario if own is None else own,
                 num_envs=num_envs,
                 max_steps=None,
                 continuous_actions=continuous_actions,
@@ -79,6 +83,44 @@ def make_vmas(
     except Exception as error:
         raise ExperimentError(
             f"VMAS refuses scenario {scenario!r} with scenario_kwargs={dict(scenario_kwargs or {})}"
-            f"{f' and group_map={groups}' if groups else ''}: {error}"
+            f"{f' and group_map={groups}' if groups else ''}: {first_line(error)}"
         ) from error
     return team_env(env, max_steps=max_steps, shared_reward=shared_reward)
+
+
+def _own_scenario(scenario: str | BaseScenario) -> BaseScenario | None:
+    """What is not one of VMAS's own; it needs VMAS, which has to be there first."""
+    try:
+        known = VmasEnv.available_envs
+        from vmas.simulator.scenario import BaseScenario
+    except ImportError as error:
+        raise ExperimentError(
+            "VMAS is not installed: pip install 'torchrl-ob[experiments]'"
+        ) from error
+    if isinstance(scenario, str):
+        if scenario in known:
+            return None
+        if scenario.endswith(".py"):
+            found: Any = load_file(Path(scenario), "env.scenario")
+        elif "." in scenario:
+            found = load_object(scenario, "env.scenario")
+        else:
+            raise ExperimentError(
+                f"VMAS has no scenario {scenario!r}: {nearest(scenario, known)} One of your own is named by its file, "
+                f"{scenario}.py, or by its module."
+            )
+        kind = found if isinstance(found, type) else getattr(found, "Scenario", None)
+        if not isinstance(kind, type) or not issubclass(kind, BaseScenario):
+            raise ExperimentError(
+                f"env.scenario={scenario} has no class Scenario that is a vmas.simulator.scenario.BaseScenario."
+            )
+        return kind()
+    if not isinstance(scenario, BaseScenario):
+        raise ExperimentError(
+            f"a scenario of VMAS is its name or an instance of BaseScenario, got {scenario!r}."
+        )
+    if scenario._world is not None:
+        raise ExperimentError(
+            f"this {type(scenario).__name__} belongs to an environment already: give each an instance of its own."
+        )
+    return scenario

@@ -1,0 +1,113 @@
+"""The rules between settings: which parts fit one another, and which sizes divide which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torchrl_ob.experiments.errors import ExperimentError
+
+__all__ = ["check_rules"]
+
+
+def check_rules(config: Mapping[str, Any]) -> None:
+    """Refuse what does not fit together, of a config whose values are of their types.
+
+    Raises:
+        ExperimentError: in one line, with the remedy.
+    """
+    _check_sizes(config)
+    _check_loss(config["loss"])
+    _check_advantage(config)
+    _check_value_norm(config)
+
+
+def _check_sizes(config: Mapping[str, Any]) -> None:
+    collector, trainer, envs = config["collector"], config["trainer"], config["env"]["num_envs"]
+    frames, key = collector["frames_per_batch"], "collector.frames_per_batch"
+    _divides("collector.num_workers", collector.get("num_workers", 1), "env.num_envs", envs)
+    _divides("env.num_envs", envs, key, frames)
+    _divides(key, frames, "total_frames", config["total_frames"])
+    _divides(key, frames, "checkpoint.interval", config["checkpoint"]["interval"])
+    _divides(key, frames, "evaluation.interval", config["evaluation"]["interval"])
+    if collector.get("num_envs", envs) != envs:
+        raise ExperimentError(
+            f"collector.num_envs={collector['num_envs']} must be env.num_envs={envs}: change env.num_envs alone."
+        )
+    size = trainer["minibatch_size"]
+    if size > frames:
+        raise ExperimentError(
+            f"trainer.minibatch_size={size} is larger than {key}={frames}: lower it."
+        )
+    whole = trainer["num_epochs"] == 1 and size == frames
+    loss = config["loss"]["_target_"]
+    if loss.endswith(("A2CLoss", "ReinforceLoss")) and not whole:
+        raise ExperimentError(
+            f"{loss.rsplit('.')[-1]} has no ratio of policies and takes one step a batch: "
+            f"take trainer.num_epochs=1 trainer.minibatch_size={frames}."
+        )
+
+
+def _divides(small_name: str, small: int, large_name: str, large: int) -> None:
+    if large % small:
+        raise ExperimentError(
+            f"{large_name}={large} must be a multiple of {small_name}={small}, both positive."
+        )
+
+
+def _check_loss(loss: Mapping[str, Any]) -> None:
+    epsilon, entropy = loss.get("clip_epsilon"), loss.get("entropy_coeff")
+    if isinstance(epsilon, list) and len(epsilon) != 2:
+        raise ExperimentError(
+            f"loss.clip_epsilon must be a number or a list of two, [low, high], got {epsilon}."
+        )
+    if entropy == {}:
+        raise ExperimentError(
+            "loss.entropy_coeff must be a number, 0 for no bonus, or one for each action, got {}."
+        )
+    excluded = loss.get("normalize_advantage_exclude_dims", ())
+    if len({x % 3 for x in excluded}) in (len(excluded), 0) and len(excluded) < 3:
+        return
+    raise ExperimentError(
+        f"loss.normalize_advantage_exclude_dims={excluded} must leave one dimension of an advantage [steps, agents, 1], "
+        "and name none twice: take [-2] for each agent apart, or []."
+    )
+
+
+def _check_advantage(config: Mapping[str, Any]) -> None:
+    advantage, critic = config["advantage"]["_target_"], config["critic"]["_target_"]
+    loss = config["loss"]
+    is_gae, is_value = advantage.endswith("gae"), critic.endswith("state_value_from_env")
+    if is_gae and not is_value:
+        raise ExperimentError(
+            "advantage=gae needs V(s), and the critic reads the action: take critic=state_value."
+        )
+    if is_gae and loss.get("delay_value", False):
+        raise ExperimentError(
+            "a loss with a target critic, such as loss=reinforce, needs an advantage of the joint action: "
+            "take advantage=coma, or loss.delay_value=false."
+        )
+    if not is_gae and is_value:
+        raise ExperimentError(
+            f"{advantage.rsplit('.')[-1]} needs Q(s, a), and the critic is a state "
+            "value: take critic=pooled or critic=concat."
+        )
+    if "DuelingCritic" in critic and loss.get("critic_coeff"):
+        raise ExperimentError(
+            "critic=dueling is fitted apart from the loss: take experiment=dueling, or "
+            "loss.critic_coeff=0.0 beside it."
+        )
+
+
+def _check_value_norm(config: Mapping[str, Any]) -> None:
+    if not config.get("value_norm"):
+        return
+    if not config["loss"]["_target_"].endswith(("MAPPOLoss", "IPPOLoss")):
+        raise ExperimentError(
+            "a value norm is updated by MAPPOLoss and IPPOLoss alone: take loss=mappo or loss=ippo."
+        )
+    if config["trainer"]["compile"]:
+        raise ExperimentError(
+            "trainer.compile=true cannot compile a value norm, which changes while the loss is "
+            "computed: take value_norm=none."
+        )
