@@ -41,7 +41,7 @@ def line(message):
         (["trainer.clip_norm=nan"], "trainer.clip_norm must be a number above 0"),
         (
             ["variance_interval=-1"],
-            "variance_interval must be a whole number 1 or more, or null for none, got -1",
+            "variance_interval must be a whole number, 1 or more, or null for none, got -1",
         ),
         (["scheduler.end_factor=-1"], "scheduler.end_factor must be a number from 0 to 1"),
         (
@@ -58,12 +58,12 @@ def line(message):
         (["loss.normalize_advantage_exclude_dims=[0,1,2]"], "must leave one dimension"),
         (["loss.clip_epsilon=-1"], "loss.clip_epsilon must be a number above 0 and at most 1"),
         (["loss.clip_epsilon=[0.2]"], r"a list of two, \[low, high\]"),
-        (["critic.hidden_dim=0"], "critic.hidden_dim must be a whole number 1 or more, got 0"),
-        (["policy.num_cells=0"], "policy.num_cells must be a whole number 1 or more"),
+        (["critic.hidden_dim=0"], "critic.hidden_dim must be a whole number, 1 or more, got 0"),
+        (["policy.num_cells=0"], "policy.num_cells must be a whole number, 1 or more"),
         (["policy.share_params=maybe"], "policy.share_params must be true or false, got 'maybe'"),
         (
             ["advantage.num_points=0"],
-            "advantage.num_points must be a whole number 1 or more, or null",
+            "advantage.num_points must be a whole number, 1 or more, or null",
         ),
         (["advantage.rule=guess"], "advantage.rule must be one of gauss, .*got 'guess'"),
         (

@@ -220,7 +220,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(tmp_p
         (["env.max_steps=null"], "env.max_steps must be a whole number"),
         (["seed=-1"], "seed must be a whole number from 0"),
         (["env.continuous_actions=flase"], "must be true or false, got 'flase'"),
-        (["optimizer.lr=-1"], "torch.optim.Adam: ValueError: Invalid learning rate: -1"),
+        (["optimizer.lr=-1"], "optimizer.lr must be a number above 0"),
         (["device=gpu"], "device=gpu cannot be used here"),
         (["loss=a2c"], "trainer.num_epochs=1 trainer.minibatch_size=200"),
     ],

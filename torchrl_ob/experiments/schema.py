@@ -235,7 +235,7 @@ class Config:
     total_frames: Count
     trainer: TrainerSettings
     variance_interval: Count | None
-    resume: str | None
+    resume: Annotated[str, "auto, the path of a run or of a checkpoint"] | None
     checkpoint: CheckpointSettings
     progress_bar: bool
     evaluation: EvaluationSettings

@@ -31,7 +31,7 @@ class Range:
     def __str__(self) -> str:
         if self.low == self.high:
             return _plain(self.low)
-        above = f"above {_plain(self.low)}" if self.above else f"{_plain(self.low)} or more"
+        above = f"above {_plain(self.low)}" if self.above else f", {_plain(self.low)} or more"
         low = "" if self.low == -LARGEST else above
         if self.high == LARGEST:
             return low
@@ -91,11 +91,11 @@ def _words(hint: Any) -> str:
     plain, bounds = _bounds(hint)
     if plain in (int, float):
         kind = "a whole number" if plain is int else "a number"
-        return f"{kind} {bounds}".strip()
+        return f"{kind} {bounds}".strip().replace(" ,", ",")
     if plain is bool:
         return "true or false"
     if plain is str:
-        return "a text"
+        return next(iter(getattr(hint, "__metadata__", ())), "a text")
     if plain in (None, type(None)):
         return "null"
     if get_origin(plain) is Literal:
