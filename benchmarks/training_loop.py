@@ -1,7 +1,7 @@
 """Frames per second of MAPPO with the optimal baseline, next to TorchRL's own multi-agent PPO.
 
 The peer is the loop of TorchRL's tutorial "Multi-Agent Reinforcement Learning (PPO)", with MAPPO and GAE,
-written from its public API: a centralised state value of two layers of 256, ``ClipPPOLoss``, a replay
+written from its public API: a centralized state value of two layers of 256, ``ClipPPOLoss``, a replay
 buffer, Adam. Ours is ``torchrl-ob train`` with ``advantage=ob`` and the joint critic, plain and with
 every option for speed, without a baseline, and with the critic and the returns of ``experiment=dueling``. All train three agents of VMAS
 navigation with the same actor, 6,000 frames a batch, 30 epochs of minibatches of 400, on the same threads. They take turns batch by batch, so that a

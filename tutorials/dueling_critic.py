@@ -13,6 +13,9 @@ same policy on VMAS navigation:
 The simulator can be copied, so that the truth is known: ``branch`` follows many joint actions from one state by
 many continuations each. Run it with ``python tutorials/dueling_critic.py``; it takes two minutes on two CPU
 cores and leaves a picture in ``runs/dueling_critic``.
+
+.. image:: /images/dueling_critic.png
+   :alt: The effect of actions: the truth, and two critics
 """
 
 import os
@@ -168,3 +171,5 @@ axes[2, 1].set(title="what A explains of a new batch", xlabel="batch of 6,000 fr
 axes[2, 1].set_ylabel("share of the variance of its targets")
 figure.savefig(FOLDER / "dueling_critic.png", dpi=100)
 print(f"the picture is in {FOLDER}")
+
+# sphinx_gallery_thumbnail_path = "images/dueling_critic.png"

@@ -8,6 +8,9 @@ differ in its *variance*, which decides how many samples learning takes.
 The paper is Kuba et al., "Settling the Variance of Multi-Agent Policy Gradients", NeurIPS 2021,
 arXiv:2108.08612. Run this with ``python tutorials/matrix_game_ob.py``; it takes a few seconds and
 leaves its picture in ``runs/``.
+
+.. image:: /images/matrix_game_ob.png
+   :alt: Variance of the toy game, of its decomposition, of a growing team, and of the surrogate
 """
 
 import os
@@ -92,8 +95,8 @@ for order, terms in decompositions.items():
 # state value leaves all of the others' noise in agent 0's gradient, so its variance grows with n.
 # COMA and OB subtract what the others did, so theirs does not.
 #
-# The noise has a name: the excess of the centralised estimator, which multiplies the score by Q(s, a),
-# over the decentralised one, which multiplies it by Q^i(s, a^i). It is never more than the other agents'
+# The noise has a name: the excess of the centralized estimator, which multiplies the score by Q(s, a),
+# over the decentralized one, which multiplies it by Q^i(s, a^i). It is never more than the other agents'
 # squared local advantages, summed and weighted with the squared score; here, where Q is a sum, it is
 # just that. The paper's theorem 1 replaces the factors by their largest values, which is far above.
 growth: dict[str, list[float]] = {
@@ -110,15 +113,15 @@ for n in range(1, MAX_AGENTS + 1):
             ("V", team - state_value(team, same)),
             ("COMA", team - coma_baseline(team, same, agent=0)),
             ("OB", team - optimal_baseline(team, same, agent=0)),
-            ("centralised", team),
-            ("decentralised", decentralised_value(team, same, agent=0)),
+            ("centralized", team),
+            ("decentralized", decentralised_value(team, same, agent=0)),
         )
     }
     largest_score = (torch.eye(3) - pi).square().sum(-1).max()
     largest_advantage = (values - pi @ values).abs().max()
     for name in ("V", "COMA", "OB"):
         growth[name].append(variance[name])
-    growth["excess"].append(variance["centralised"] - variance["decentralised"])
+    growth["excess"].append(variance["centralized"] - variance["decentralized"])
     growth["bound"].append(excess_bound(team, same, agent=0).item())
     growth["theorem 1"].append(((n - 1) * largest_score * largest_advantage.square()).item())
 print("\nvariance of agent 0's gradient as the team grows")
@@ -130,8 +133,8 @@ for n, row in enumerate(zip(*growth.values(), strict=True), start=1):
 # 4. The surrogate and the exact baseline
 # ---------------------------------------
 #
-# What the library ships minimises the variance in the logits, which a network hands out. The exact
-# baseline minimises it in the network's parameters and needs their gradient for every action. Here
+# What the library ships minimizes the variance in the logits, which a network hands out. The exact
+# baseline minimizes it in the network's parameters and needs their gradient for every action. Here
 # the logits are random linear functions of 20 parameters, 200 times.
 ratios = []
 for _ in range(200):
@@ -181,3 +184,5 @@ bottom_right.legend()
 PICTURE.parent.mkdir(exist_ok=True)
 figure.savefig(PICTURE, dpi=100)
 print(f"\npicture: {PICTURE}")
+
+# sphinx_gallery_thumbnail_path = "images/matrix_game_ob.png"

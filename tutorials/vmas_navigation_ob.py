@@ -8,6 +8,9 @@ advantage subtracts the optimal baseline, so that no agent's gradient carries th
 
 Run it with ``make tutorial``, or ``python tutorials/vmas_navigation_ob.py``. It takes about two
 minutes on two CPU cores, and leaves a learning curve and a video of the team in ``runs/``.
+
+.. image:: /images/navigation_seeds.png
+   :alt: Learning curves of five seeds
 """
 
 import os
@@ -156,7 +159,7 @@ buffer = ReplayBuffer(
 # Loss and advantage
 # ------------------
 #
-# TorchRL's own PPO loss, untouched. Standardising the advantage, each agent's apart, makes the size
+# TorchRL's own PPO loss, untouched. Standardizing the advantage, each agent's apart, makes the size
 # of a step independent of the scale of rewards. It subtracts a mean, which is one more baseline:
 # leave it out to compare estimators.
 loss = ClipPPOLoss(
@@ -268,3 +271,5 @@ else:
         RUN_DIR / "team.gif", save_all=True, append_images=frames[1:], duration=50, loop=0
     )
     print(f"video of the team: {RUN_DIR / 'team.gif'}")
+
+# sphinx_gallery_thumbnail_path = "images/navigation_seeds.png"

@@ -11,7 +11,10 @@ there is nothing to take out. Part 3 trains: no baseline, state value, COMA and 
 in teams of 2, 8 and 32 and on a task without headroom, where they should tie.
 
 Run it with ``python tutorials/when_ob_pays.py``. It takes about three minutes on two CPU cores and
-leaves its picture in ``runs/``.
+leaves its pictures in ``runs/``.
+
+.. image:: /images/when_ob_pays.png
+   :alt: Variance and learning over the number of agents
 """
 
 import os
@@ -136,7 +139,7 @@ class SumGame(EnvBase):
 # -----------------
 #
 # A policy is a table of logits for each agent, and nothing is shared: the gradient with respect to
-# the logits, whose variance OB minimises, is then the gradient with respect to the parameters.
+# the logits, whose variance OB minimizes, is then the gradient with respect to the parameters.
 class Table(torch.nn.Module):
     """Logits of each agent's actions in its context: ``[*B, n, 2]`` to ``[*B, n, 3]``."""
 
@@ -208,7 +211,7 @@ def make_advantage(
 
 def make_loss(policy: ProbabilisticActor, critic: JointQCritic, name: str) -> A2CLoss:
     """TorchRL's actor-critic loss, with the advantage of that name."""
-    # Advantages are not standardised, by A2CLoss's default: that would subtract one more baseline.
+    # Advantages are not standardized, by A2CLoss's default: that would subtract one more baseline.
     loss = A2CLoss(policy, critic, entropy_bonus=False, loss_critic_type="l2")
     loss.make_value_estimator(make_advantage(name, policy, critic))
     loss.set_keys(value=critic.out_keys[0], reward="reward", action=("agents", "action"))
@@ -504,3 +507,5 @@ for panel, label in zip(panels, (f"n = {TRAINED[-1]}", "n = 2, noise"), strict=T
 panels[0].set_ylabel("contribution of an agent (at most 1)")
 figure.savefig(CURVES, dpi=120)
 print(f"\n{time.perf_counter() - start:.0f} s; pictures: {PICTURE}, {CURVES}")
+
+# sphinx_gallery_thumbnail_path = "images/when_ob_pays.png"
