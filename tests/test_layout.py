@@ -43,7 +43,7 @@ LAYERS = {  # each may import those on its right
     "dueling_fit": ("compiling", "dueling", "joint_advantage", "reading", "units"),
     "groups": ("backbones", "critics", "dueling"),
     "options": ("arguments", "cubature", "functional"),
-    "substitution": ("reading",),
+    "substitution": ("arguments", "reading"),
     "pairs": ("gaussian",),
     "reading": (),
     "evaluation": ("autodiff", "availability", "candidates", "reading", "substitution"),

@@ -79,10 +79,11 @@ def build_policy(
     dist = actor.build_dist_from_params(lend_a_choice(params, actor.dist_params_keys))
     if isinstance(dist, CompositeDistribution):
         (dist,) = dist.dists.values()  # of one action: see action_key_of
-    if isinstance(dist, OneHotCategorical) and dist.param_shape[-1] == 1:
-        return D.OneHotCategorical(
-            logits=dist.logits
-        )  # TorchRL's samples lack the dimension of choices
+    if isinstance(dist, OneHotCategorical) and len(dist.batch_shape) == params.ndim:
+        raise ValueError(
+            "TorchRL's OneHotCategorical drops the last dimension of logits [*B, n, 1] and takes the n agents for "
+            "choices: where each has a single action, use torch.distributions.OneHotCategorical."
+        )
     return dist
 
 

@@ -8,6 +8,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
+from torchrl_ob.arguments import check_whole_number
 from torchrl_ob.reading import check_shape
 
 __all__ = ["candidate_values"]
@@ -55,6 +56,7 @@ def candidate_values(
     if fast_path is not None:
         return fast_path(tensordict, actions)
     batch = tensordict.batch_size
+    check_whole_number("chunk_bytes", chunk_bytes)
     n, num_candidates, *event = actions.shape[len(batch) :]
     inputs = tensordict.select(*critic.in_keys).reshape(batch.numel())
     own = actions.reshape(batch.numel(), n, num_candidates, 1, *event)

@@ -29,7 +29,7 @@ def require_steps(tensordict: TensorDictBase) -> None:
             "the batch size is [], a single step: the advantage takes trajectories, [*B, time]. Stack the "
             "steps of each trajectory along time."
         )
-    if tensordict.numel() == 0:
+    if tensordict.batch_size.numel() == 0:
         raise ValueError(
             f"the batch is empty, of batch size {list(tensordict.batch_size)}: there is no step to estimate "
             "an advantage of."
