@@ -65,12 +65,29 @@ class ObAdvantage(JointAdvantage):
 
     Keys, settable with ``set_keys``: ``advantage``, ``value_target``, ``value`` (by default the first
     output of the critic), ``reward``, ``done``, ``terminated``, ``action`` (by default the actor's
-    output), ``baseline`` and ``mask`` (by default ``"baseline"`` and ``"mask"`` in the action's group). A
-    loss hands its own keys to the advantage when ``loss.set_keys`` is called *after*
-    ``loss.make_value_estimator``; ``baseline``, ``mask`` and ``action`` are set on the advantage itself.
+    output), ``baseline`` and ``mask`` (by default ``"baseline"`` and ``"mask"`` in the action's group), and
+    ``valid`` (by default ``("collector", "mask")``). A loss hands its own keys to the advantage when
+    ``loss.set_keys`` is called *after* ``loss.make_value_estimator``; ``baseline``, ``mask``, ``valid`` and
+    ``action`` are set on the advantage itself. A ``"reward"`` at the root that nobody named is refused where
+    the batch has another beside the action. Flags may be booleans or the numbers 0 and 1.
 
-    Where the batch has a mask, booleans ``[*B, T, n]``, it says which agents take part: those that are
-    dead or have no choice get an advantage of zero.
+    Where the batch has a ``mask``, ``[*B, T, n]``, it says which agents take part: those that are
+    dead or have no choice get an advantage of zero. So do agents whose mask of actions leaves none. What is in
+    the state after a termination enters nothing.
+
+    Where the batch has ``valid``, ``[*B, T]``, as ``split_trajectories`` and ``split_trajs=True`` write it, a
+    trajectory ends with its last valid step. Padded steps get zeros for the advantage, the value target and the
+    baseline. TorchRL's losses leave them out where ``("collector", "mask")`` is in the minibatch; else drop them:
+    ``td = td[td["collector", "mask"]]``, after the advantage.
+
+    Actors and critic are functions of a step. One that has a memory in time is refused at the first call; a
+    hidden state that the batch holds is an input like any other. Trajectories laid end to end in time, as by
+    ``MultiSyncCollector(cat_results=-1)``, are refused where ``("collector", "traj_ids")`` shows it; where
+    the collector does not number them nothing shows it: take ``cat_results=0`` or ``"stack"``.
+
+    In TorchRL's ``PPOTrainer(gae=advantage)`` give ``reward_key`` and ``episode_reward_key``, which is read at each
+    batch for its log, ``action_key``, and a ``replay_buffer`` of one batch with ``SamplerWithoutReplacement``,
+    without which an epoch has no end.
 
     Example:
         >>> import torch
