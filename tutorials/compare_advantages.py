@@ -6,7 +6,7 @@ GAE with a state value? One lucky curve would not tell, so each is trained from 
 gives the same initial actor and the same starts to all three, and every policy is evaluated on the
 same hundred episodes.
 
-It takes two commands, and this script does nothing but call them:
+It takes two commands, and this script does nothing but call them::
 
     torchrl-ob train -m advantage=ob,coma,gae seed=0,1,2 ...
     torchrl-ob report runs/compare_advantages
@@ -64,5 +64,5 @@ torchrl_ob(
 # Reward over frames as an interquartile mean with bootstrap intervals, a table, and the probability
 # that a run of one advantage is better than a run of another. Three seeds give wide intervals: where
 # they overlap, the honest answer is that this experiment does not tell them apart. Expect that here:
-# on navigation the three tie (see "When does it help?" in the README).
+# on navigation the three tie: :doc:`/concepts/limits` has the reasons.
 torchrl_ob("report", str(FOLDER / "runs"), "--output", str(FOLDER / "report"))

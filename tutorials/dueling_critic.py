@@ -110,7 +110,7 @@ for number in range(NUM_BATCHES):
 #
 # From each of some states that the policy visits, joint actions are followed by continuations. What differs between
 # joint actions of one state is their effect. ``critic_fit`` compares: R² is blind to the critic's scale, the captured share
-# is what its word is worth as it stands. Both weigh a state by how much its action matters, and a state in which two
+# is what Q takes off the variance as it stands. Both weigh a state by how much its action matters, and a state in which two
 # agents are about to collide outweighs all others: ``leave_out=0.1`` leaves out the tenth of the states with the largest effects.
 at, states = visited_states(env, policy, num_states=NUM_STATES, max_steps=NUM_STEPS // 2)
 options = {"num_continuations": NUM_CONTINUATIONS, "horizons": [HORIZON], "gamma": GAMMA}

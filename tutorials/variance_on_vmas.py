@@ -6,7 +6,7 @@ the reward for progress. For teams of 2, 4, 8 and 16 we measure, on one batch of
 each agent's gradient is under four baselines: none, a state value, COMA's and the optimal one; first
 for the untrained policy, with a critic fitted to it, then after some batches of training. Last, we
 ask the environment itself, by branching its states, how much a baseline could remove at all, and
-whether the critic sees it.
+how much of that the critic explains.
 
 Run it with ``python tutorials/variance_on_vmas.py``. It takes about ten minutes on two CPU cores, and
 leaves its pictures in ``runs/variance_on_vmas/``.
@@ -139,8 +139,8 @@ for stage, teams in measured.items():
 # ----------------------------------
 #
 # The score multiplies a return, and most of a return's noise is not the current joint action's.
-# ``headroom`` says how much of it is, as far as the critic can tell; ``critic_quality`` whether to
-# believe the critic: a slope of 1 means that what Q says about actions is on the scale of returns.
+# ``headroom`` estimates how much of it is, from the critic; ``critic_quality`` shows whether to believe
+# the critic: with a slope of 1 the effects of actions in Q are on the scale of returns.
 env, policy, advantage, batch = shown
 print(f"\n{SHOWN} agents, trained. {str(headroom(advantage, batch)).splitlines()[0]}")
 quality = critic_quality(advantage, batch)
@@ -161,8 +161,8 @@ advantage.signal = "lambda_return"
 # ---------------------------
 #
 # A VMAS state can be copied. From each of a few states we follow many joint actions of the policy by
-# several continuations each: nested analysis of variance then says how much of the return's variance
-# the joint action truly explains, and how much of that the critic sees.
+# several continuations each: a nested analysis of variance then gives the share of the return's variance
+# that the joint action truly explains, and how much of that the critic explains.
 horizons = [1, 5] if SMOKE else [1, 10, 30]
 states_env, states = visited_states(
     env, policy, num_states=4 if SMOKE else 16, max_steps=MAX_STEPS // 2

@@ -224,7 +224,7 @@ print("mean episode reward of each batch:", *(f"{reward:.2f}" for reward in rewa
 # Evaluation
 # ----------
 #
-# Outside a collector, a policy acts deterministically unless told otherwise; we look at both ways.
+# Outside a collector, a policy acts deterministically by default; we look at both ways.
 # The environments are new ones, with another seed.
 frames: list[Image.Image] = []
 

@@ -3,7 +3,7 @@
 
 Each of n agents sees its own context and picks one of three actions. Together they are paid the sum
 of their contributions. To any one agent, what the n - 1 others contribute is noise, and the more
-agents, the more noise. A state value leaves that noise in the gradient. A baseline that knows the
+agents, the more noise. A state value leaves that noise in the gradient. A baseline that reads the
 others' actions, COMA's or the optimal one (OB), takes it out.
 
 Part 1 measures the variance of the gradient for n = 2 to 32, beside what theory says. Part 2 asks when
@@ -72,7 +72,7 @@ CURVES = Path("runs") / "when_ob_pays_curves.png"
 #
 # Each agent plays the toy game of the paper, Q = (2, 1, 100), here over 100; which of the two rare
 # actions is the valuable one depends on the context that the agent sees. The team starts with the
-# habit of the paper's policy, (.8, .1, .1): the valuable action is rare.
+# habit of the paper's policy, (0.8, 0.1, 0.1): the valuable action is rare.
 PAYOFF = torch.tensor([[2.0, 100.0, 1.0], [2.0, 1.0, 100.0]]) / 100  # [context, action]
 HABIT = torch.tensor([0.8, 0.1, 0.1])
 NUM_CONTEXTS, NUM_ACTIONS = PAYOFF.shape
@@ -91,8 +91,8 @@ class SumGame(EnvBase):
     """The team is paid the sum of its agents' contributions; contexts are drawn anew each step.
 
     The group is called "agents": its observations are contexts, one-hot ``[B, n, 2]``, its actions
-    integers ``[B, n]``. The reward ``[B, 1]`` is the team's, and the global state ``[B, 1]`` says how
-    many steps are left.
+    integers ``[B, n]``. The reward ``[B, 1]`` is the team's, and the global state ``[B, 1]`` is the number
+    of steps that are left.
     """
 
     def __init__(self, task: Task, num_envs: int) -> None:
@@ -166,7 +166,7 @@ def make_policy(num_agents: int) -> ProbabilisticActor:
 
 def collect(env: SumGame, policy: ProbabilisticActor) -> TensorDictBase:
     """An episode of the policy in each environment, ``[episodes, time]``."""
-    # outside a collector, a policy acts deterministically unless told otherwise
+    # outside a collector, a policy acts deterministically by default
     with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
         return env.rollout(env.task.num_steps, policy)
 
@@ -247,8 +247,8 @@ def warmed_up_critic(task: Task) -> JointQCritic:
 
 
 # %%
-# What theory says
-# ----------------
+# The exact variance
+# ------------------
 #
 # The game is additive, so everything can be enumerated, own part and others' part apart. Let X be
 # agent i's signal. Its own contribution less the own part of the baseline is a game of one agent. What
