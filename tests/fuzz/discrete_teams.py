@@ -73,13 +73,13 @@ def discrete_cases(draw):
         team_flags=draw(flags),
         ends=draw(rates),
         terminations=draw(rates),
-        spread=draw(st.sampled_from([0.0, 1.0, 3.0, 30.0])),
+        spread=draw(st.sampled_from([0.0, 1.0, 3.0, 30.0, 1e3])),
         chunk_size=draw(st.none() | st.integers(1, 30)),
         double=draw(flags),
         acting=draw(flags),
         some_active=draw(flags),
         plain=bootstrap != "expected" and draw(flags),
-        neg_inf=draw(st.sampled_from([-math.inf])) if kind in MASKED else -math.inf,
+        neg_inf=draw(st.sampled_from([-math.inf, -1e9, -1e4])) if kind in MASKED else -math.inf,
         seed=draw(seeds),
     )
 
@@ -248,6 +248,7 @@ class Expected:
     def __init__(self, team, td):
         """``team.critic`` has been asked by the advantage already: next actions are those it drew."""
         self.team, self.case, self.td = team, team.case, td
+        self.draws = []
         self.choices = list(itertools.product(range(self.case.choices), repeat=self.case.factors))
         n, axis = self.case.agents, self.case.time_at
         shape = (*team.shape, n, 1)
@@ -259,6 +260,7 @@ class Expected:
             steps = [(*place[:axis], t, *place[axis:]) for t in range(self.case.steps)]
             for agent in range(n):
                 self.fill(steps, agent)
+        reference.require_drawn(self.draws)
 
     def fill(self, steps, agent):
         case = self.case
@@ -313,7 +315,9 @@ class Expected:
         pi, _ = self.weights(agents, state, agent)
         features = self.features(agents, state)
         for joint in asked:  # what was drawn is likely enough
-            assert pi[self.choices.index(tuple(joint[agent]))] > 1e-9
+            index = self.choices.index(tuple(joint[agent]))
+            assert pi[index] > 1e-9
+            self.draws.append((pi, index))
         if self.case.bootstrap == "expected":
             assume(all(joint == asked[0] for joint in asked))
             return self.mean(pi, features, asked[0], agent)

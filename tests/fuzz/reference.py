@@ -91,3 +91,10 @@ def squared_scores(z, p, scale, psi):
         "loc_log_scale": first**2 / scale**2 + second**2,
         "loc": first**2 / scale**2,
     }[psi]
+
+
+def require_drawn(draws):
+    """That draws ``(probabilities, index)`` are none of a mode, nor of the first choice, alone."""
+    for alone in (lambda pi: max(range(len(pi)), key=pi.__getitem__), lambda _: 0):
+        if all(index == alone(pi) for pi, index in draws):
+            assert np.prod([pi[alone(pi)] for pi, _ in draws]) > 1e-9, "always the same choice"

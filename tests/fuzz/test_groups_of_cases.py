@@ -145,6 +145,8 @@ def check_groups(case):
     )
     advantage(td)
 
+    draws = [[] for _ in case.agents]
+
     def policy(where, group, row, t, agent):
         psi = where[critic.names[group], "observation"][row, t, agent]
         return reference.policy_and_optimal_weights([psi.tolist()])
@@ -164,7 +166,9 @@ def check_groups(case):
         for joint in asked:
             for group, actions in enumerate(joint):
                 for j, a in enumerate(actions):  # the next action of every group, as it would act
-                    assert policy(td["next"], group, row, t, j)[0][a] > 1e-9
+                    pi, _ = policy(td["next"], group, row, t, j)
+                    assert pi[a] > 1e-9
+                    draws[group].append((pi, a))
         if case.bootstrap == "expected":
             return mean(policy(td["next"], own, row, t, agent)[0], asked[0], agent)
         return sum(critic.slow_q(joint, agent) for joint in asked) / len(asked)
@@ -189,6 +193,8 @@ def check_groups(case):
                 expected = target[t] - mean(weights, joint, agent)
                 assert abs(td["advantage"][row, t, agent, 0].item() - expected) < 1e-9
                 assert abs(td["value_target"][row, t, agent, 0].item() - target[t]) < 1e-9
+    for of_group in draws:
+        reference.require_drawn(of_group)
 
 
 test_groups = fuzz(group_cases(), check_groups, short=40)
