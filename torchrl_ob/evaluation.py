@@ -227,8 +227,18 @@ def own_action_values(
         value_key: where it writes its values.
         action: the joint action whose others' part is held, ``[*B, n, *event]``: by default the one
             taken.
+
+    Raises:
+        ValueError: where the alternatives are of other agents than the action's.
     """
     inputs = _critic_inputs(critic, tensordict, action_key, action)
+    taken = inputs.get(action_key).shape[: tensordict.ndim + 1]
+    if candidates.shape[: len(taken)] != taken:
+        raise ValueError(
+            f"the action {action_key!r} is of {list(taken)}, batch size and agents, and the policy of "
+            f"{list(candidates.shape[: len(taken)])}. Check the parameters of the policy that the batch has beside "
+            "the action."
+        )
     values = candidate_values(
         critic, inputs, candidates, action_key=action_key, value_key=value_key
     )

@@ -260,7 +260,6 @@ class Expected:
             steps = [(*place[:axis], t, *place[axis:]) for t in range(self.case.steps)]
             for agent in range(n):
                 self.fill(steps, agent)
-        reference.require_drawn(self.draws)
 
     def fill(self, steps, agent):
         case = self.case
@@ -358,3 +357,4 @@ def require_expected(team, td, found, where=True):
         assert found[key].dtype == team.dtype
         got = torch.where(torch.as_tensor(where), found[key].double(), value)
         torch.testing.assert_close(got, value, rtol=digits, atol=3 * digits)
+    return expected

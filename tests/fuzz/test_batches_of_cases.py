@@ -38,7 +38,7 @@ def batch_cases(draw, damages):
 
 def check_batch(case):
     team = Team(case)
-    td, options, where = team.td.clone(), {}, True
+    td, original, options, where = team.td.clone(), team.td, {}, True
     leaves = sorted(td.keys(True, True), key=str)
     ended = td["next", *(() if case.team_flags else ("agents",)), "terminated"]
     ended = ended if case.team_flags else ended.all(-2)  # [*shape, 1]
@@ -53,7 +53,9 @@ def check_batch(case):
         wide = [
             key
             for key in leaves
-            if "observation" not in key
+            if "observation"
+            not in key  # that and the mask go to modules that are not the library's
+            and "action_mask" not in key
             and td[key].ndim > td.ndim + 1
             and td[key].shape[-1] != td[key].shape[-2]
         ]
@@ -89,7 +91,7 @@ def check_batch(case):
     elif case.damage == "several_steps":
         td["steps_to_next_obs"] = torch.ones(*td.batch_size, 1, dtype=torch.long)
     elif case.damage == "padded":
-        where = pad(td, case)
+        where, original = pad(td, case)
     try:
         team.advantage(**options)(td)
     except Exception as error:
@@ -98,12 +100,11 @@ def check_batch(case):
             raise
         return
     assert case.damage not in REFUSED
-    original = team.td if case.damage != "padded" else td
     require_expected(team, original, td, where)
 
 
 def pad(td, case):
-    """The last steps of some trajectories as ``split_trajectories`` leaves them; where those are valid."""
+    """The last steps of some trajectories as ``split_trajectories`` leaves them; where they are valid, and their ends."""
     lengths = torch.randint(1, case.steps + 1, case.batch)
     valid = torch.arange(case.steps) < lengths.unsqueeze(-1)  # [*batch, T]
     for key in td.keys(True, True):
@@ -115,9 +116,12 @@ def pad(td, case):
             where["action_mask"] |= ~valid[..., None, None]
     last = torch.arange(case.steps) == (lengths - 1).unsqueeze(-1)
     key = ("next", *(() if case.team_flags else ("agents",)), "done")
-    td[key] |= last.reshape(*last.shape, *[1] * (td[key].ndim - last.ndim))
+    ended = td.clone()
+    ended[key] |= last.reshape(*last.shape, *[1] * (td[key].ndim - last.ndim))
+    if case.which % 2:  # the last step before padding is an end, whether the batch says so or not
+        td[key] = ended[key]
     td["collector", "mask"] = valid
-    return valid[..., None, None]
+    return valid[..., None, None], ended
 
 
 test_batch = fuzz(batch_cases(EITHER), check_batch, short=80)

@@ -1,5 +1,6 @@
 """Every advantage of a team with discrete actions is the slow loop over states, agents and choices."""
 
+from fuzz import reference
 from fuzz.discrete_teams import Discrete, Team, discrete_cases, require_expected
 from fuzz.harness import fuzz
 
@@ -10,7 +11,8 @@ def check_discrete(case):
     team = Team(case)
     td = team.td.clone()
     team.advantage()(td)
-    require_expected(team, team.td, td)
+    expected = require_expected(team, team.td, td)
+    reference.require_drawn(expected.draws)
     for key in team.td.keys(True, True):
         assert td[key].equal(team.td[key])
 
