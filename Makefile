@@ -31,6 +31,7 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # the site, in docs/_build/html; the tutorials are shown as they stand, without their output
 docs: .venv/.installed

@@ -43,7 +43,7 @@ from torchrl_ob.diagnostics import (
     true_headroom,
     visited_states,
 )
-from torchrl_ob.diagnostics.scores import taken_scores
+from torchrl_ob.diagnostics.measured.scores import taken_scores
 from torchrl_ob.policies import policy_from_env
 
 SMOKE = os.environ.get("SMOKE") == "1"

@@ -9,7 +9,7 @@ from torchrl.envs import EnvBase
 from torchrl.modules import PopArtValueNorm, ProbabilisticActor
 
 from torchrl_ob import DuelingCritic, JointQCritic
-from torchrl_ob.backbones import AgentLinear, PooledBackbone, Sizes
+from torchrl_ob.critics.backbones import AgentLinear, PooledBackbone, Sizes
 from torchrl_ob.experiments.state_value import state_value_from_env
 
 

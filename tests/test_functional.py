@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributions as D
 
+from torchrl_ob.expectations.truncated import truncated_normal_score_weights
 from torchrl_ob.functional import (
     categorical_log_score_weights,
     categorical_optimal_weights,
@@ -13,7 +14,6 @@ from torchrl_ob.functional import (
     optimal_weights,
     weighted_baseline,
 )
-from torchrl_ob.truncated import truncated_normal_score_weights
 
 logits = st.lists(st.floats(-15, 15), min_size=2, max_size=8).map(
     lambda x: torch.tensor(x, dtype=torch.float64)

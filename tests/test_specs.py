@@ -34,9 +34,9 @@ from torchrl.modules import TanhNormal, TruncatedNormal
 from vmas.scenarios.balance import Scenario
 
 from torchrl_ob import JointQCritic, ObAdvantage
-from torchrl_ob.candidates import action_candidates
-from torchrl_ob.encodings import one_hot_factors
-from torchrl_ob.factored import FactoredCategorical
+from torchrl_ob._encodings import one_hot_factors
+from torchrl_ob.distributions import FactoredCategorical
+from torchrl_ob.expectations.candidates import action_candidates
 from torchrl_ob.policies import policy_from_env
 
 INF = math.inf

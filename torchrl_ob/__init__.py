@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchrl_ob.advantages import ComaAdvantage, MapgAdvantage, ObAdvantage
-    from torchrl_ob.critics import JointQCritic
-    from torchrl_ob.dueling import DuelingCritic
-    from torchrl_ob.dueling_fit import DuelingFit
-    from torchrl_ob.groups import group_critics
+    from torchrl_ob.advantages.dueling_fit import DuelingFit
+    from torchrl_ob.advantages.ob import ComaAdvantage, MapgAdvantage, ObAdvantage
+    from torchrl_ob.critics.dueling import DuelingCritic
+    from torchrl_ob.critics.groups import group_critics
+    from torchrl_ob.critics.joint import JointQCritic
 
 __all__ = [
     "ComaAdvantage",
@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ComaAdvantage": "advantages",
-    "DuelingCritic": "dueling",
-    "DuelingFit": "dueling_fit",
-    "JointQCritic": "critics",
-    "MapgAdvantage": "advantages",
-    "ObAdvantage": "advantages",
-    "group_critics": "groups",
+    "ComaAdvantage": "advantages.ob",
+    "DuelingCritic": "critics.dueling",
+    "DuelingFit": "advantages.dueling_fit",
+    "JointQCritic": "critics.joint",
+    "MapgAdvantage": "advantages.ob",
+    "ObAdvantage": "advantages.ob",
+    "group_critics": "critics.groups",
 }
 
 if not TYPE_CHECKING:  # where any name would be taken

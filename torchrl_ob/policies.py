@@ -20,9 +20,8 @@ from torchrl.modules import (
     TanhNormal,
 )
 
-from torchrl_ob.factored import FactoredCategorical
-from torchrl_ob.networks import team_network
-from torchrl_ob.specs import (
+from torchrl_ob._networks import team_network
+from torchrl_ob._specs import (
     OWN_ACTOR,
     ActionSpace,
     Group,
@@ -31,6 +30,7 @@ from torchrl_ob.specs import (
     read_action,
     read_observation,
 )
+from torchrl_ob.distributions import FactoredCategorical
 
 __all__ = ["policy_from_env"]
 

@@ -28,7 +28,7 @@ from torchrl.objectives import ClipPPOLoss
 
 from torchrl_ob import DuelingCritic, DuelingFit, JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import branch, branch_returns, critic_fit, visited_states
-from torchrl_ob.diagnostics.vmas_clone import clone_vmas
+from torchrl_ob.diagnostics.branching.clone import clone_vmas
 from torchrl_ob.policies import policy_from_env
 
 matplotlib.use("Agg")

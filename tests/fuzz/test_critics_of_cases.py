@@ -11,8 +11,8 @@ from tensordict import TensorDict
 from fuzz.harness import fuzz, require_refusal
 from fuzz.strategies import flags, seeds
 from torchrl_ob import DuelingCritic, JointQCritic
-from torchrl_ob.groups import join_critics
-from torchrl_ob.substitution import candidate_values
+from torchrl_ob.critics.groups import join_critics
+from torchrl_ob.critics.substitution import candidate_values
 
 ENCODINGS = ("continuous", "categorical", "one_hot", "multi_categorical")
 

@@ -50,9 +50,7 @@ Example:
     'agent'
 """
 
-from torchrl_ob.diagnostics.attribution import Headroom, headroom
-from torchrl_ob.diagnostics.bootstrap import Estimate
-from torchrl_ob.diagnostics.branching import (
+from torchrl_ob.diagnostics.branching.branches import (
     Branches,
     TrueBaselines,
     branch,
@@ -60,12 +58,15 @@ from torchrl_ob.diagnostics.branching import (
     true_baselines,
     visited_states,
 )
-from torchrl_ob.diagnostics.comparison import (
-    GradientVariance,
-    gradient_variance,
-    parameter_gradient_variance,
+from torchrl_ob.diagnostics.branching.clone import clone_vmas
+from torchrl_ob.diagnostics.branching.truth import (
+    CriticFit,
+    NestedVariance,
+    critic_fit,
+    nested_variance,
+    true_headroom,
 )
-from torchrl_ob.diagnostics.games import (
+from torchrl_ob.diagnostics.exact.games import (
     coma_baseline,
     decentralised_value,
     excess_bound,
@@ -76,23 +77,22 @@ from torchrl_ob.diagnostics.games import (
     subset_value,
     variance_decomposition,
 )
+from torchrl_ob.diagnostics.intervals import Estimate
 from torchrl_ob.diagnostics.live import VarianceLogger, variance_metrics
-from torchrl_ob.diagnostics.nested_analysis import (
-    CriticFit,
-    NestedVariance,
-    critic_fit,
-    nested_variance,
-    true_headroom,
-)
-from torchrl_ob.diagnostics.plots import plot_live, plot_ratios, plot_terms, plot_variance
-from torchrl_ob.diagnostics.quality import CriticQuality, critic_quality
-from torchrl_ob.diagnostics.terms import (
+from torchrl_ob.diagnostics.measured.critic import CriticQuality, critic_quality
+from torchrl_ob.diagnostics.measured.headroom import Headroom, headroom
+from torchrl_ob.diagnostics.measured.terms import (
     ExcessVariance,
     VarianceTerms,
     excess_variance,
     variance_terms,
 )
-from torchrl_ob.diagnostics.vmas_clone import clone_vmas
+from torchrl_ob.diagnostics.measured.variance import (
+    GradientVariance,
+    gradient_variance,
+    parameter_gradient_variance,
+)
+from torchrl_ob.diagnostics.plots import plot_live, plot_ratios, plot_terms, plot_variance
 
 __all__ = [
     "Branches",

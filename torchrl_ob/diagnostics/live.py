@@ -8,10 +8,10 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.trainers import Trainer, TrainerHookBase
 
-from torchrl_ob.diagnostics.comparison import compare_baselines
-from torchrl_ob.diagnostics.quality import judge_critic
-from torchrl_ob.diagnostics.signals import isolated_rng, read_signals, trajectory_blocks
-from torchrl_ob.joint_advantage import JointAdvantage
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.diagnostics.measured.critic import judge_critic
+from torchrl_ob.diagnostics.measured.signals import isolated_rng, read_signals, trajectory_blocks
+from torchrl_ob.diagnostics.measured.variance import compare_baselines
 
 __all__ = ["VarianceLogger", "variance_metrics"]
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torchrl_ob.diagnostics.bootstrap import Estimate
-from torchrl_ob.diagnostics.comparison import GradientVariance
+from torchrl_ob.diagnostics.intervals import Estimate
+from torchrl_ob.diagnostics.measured.terms import VarianceTerms
+from torchrl_ob.diagnostics.measured.variance import GradientVariance
 from torchrl_ob.diagnostics.scalars import read_scalars
-from torchrl_ob.diagnostics.terms import VarianceTerms
 
 __all__ = ["plot_live", "plot_ratios", "plot_terms", "plot_variance"]
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torchrl.data import Binary, Categorical, MultiCategorical, OneHot, TensorSpec, Unbounded
 from torchrl.envs import ActionMask, Compose, DTypeCastTransform, EnvBase, Transform, TransformedEnv
 
-from torchrl_ob.encodings import one_hot, one_hot_factors
-from torchrl_ob.reading import sibling
-from torchrl_ob.specs import check_entry, group_key, mask_key_of, observation_leaves, read_action
+from torchrl_ob._checks.batch import sibling
+from torchrl_ob._encodings import one_hot, one_hot_factors
+from torchrl_ob._specs import check_entry, group_key, mask_key_of, observation_leaves, read_action
 
 __all__ = ["FlatObservation", "flat_env"]
 

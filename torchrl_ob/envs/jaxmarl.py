@@ -18,8 +18,8 @@ from torchrl.envs import EnvBase
 from torchrl.envs.common import _EnvWrapper
 from torchrl.envs.utils import _classproperty
 
-from torchrl_ob.envs.dlpack import jax_device, to_jax, to_torch
-from torchrl_ob.envs.jaxmarl_batch import batch_of, keys_of
+from torchrl_ob.envs._dlpack import jax_device, to_jax, to_torch
+from torchrl_ob.envs._jaxmarl_batch import batch_of, keys_of
 
 __all__ = ["JaxMARLEnv", "JaxMARLWrapper"]
 

@@ -19,9 +19,10 @@ from torchrl.collectors import BaseCollector
 from torchrl.trainers import LRSchedulerHook, TargetNetUpdaterHook, Trainer
 from torchrl.trainers.algorithms.ppo import PPOTrainer
 
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.advantages.dueling_fit import DuelingFit
+from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.diagnostics.live import VarianceLogger
-from torchrl_ob.dueling import DuelingCritic
-from torchrl_ob.dueling_fit import DuelingFit
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
 from torchrl_ob.experiments.envs.contract import check_env
 from torchrl_ob.experiments.envs.teams import groups_of
@@ -33,7 +34,6 @@ from torchrl_ob.experiments.loggers import RunLogger
 from torchrl_ob.experiments.making import call, make, make_optional
 from torchrl_ob.experiments.settings import NOT_TRAINING
 from torchrl_ob.experiments.stepping import Stepper, update_keys
-from torchrl_ob.joint_advantage import JointAdvantage
 
 __all__ = ["Experiment", "build", "build_evaluation", "training_config"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.trainers import Trainer
 
-from torchrl_ob.diagnostics.bootstrap import Estimate, bootstrap
-from torchrl_ob.diagnostics.vmas_clone import isolated
+from torchrl_ob.diagnostics.branching.clone import isolated
+from torchrl_ob.diagnostics.intervals import Estimate, bootstrap
 from torchrl_ob.experiments.envs.teams import (
     BATTLE_WON,
     agent_rewards,

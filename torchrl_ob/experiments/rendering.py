@@ -8,7 +8,7 @@ from typing import Any
 from torchrl.render import RenderConfig, collect_render_rollouts
 from torchrl.render.video import encode_gif
 
-from torchrl_ob.diagnostics.vmas_clone import isolated
+from torchrl_ob.diagnostics.branching.clone import isolated
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluating import EXPLORATION, Evaluation
 from torchrl_ob.experiments.saved import trained_evaluation

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torchrl.checkpoint import GlobalRNGState
 
-from torchrl_ob.diagnostics.bootstrap import Estimate
+from torchrl_ob.diagnostics.intervals import Estimate
 from torchrl_ob.experiments.building import build_evaluation
 from torchrl_ob.experiments.checkpoints import newest_checkpoint, read_checkpoint
 from torchrl_ob.experiments.errors import ExperimentError, first_line

@@ -10,8 +10,8 @@ from torch import nn
 from torchrl.envs import EnvBase
 from torchrl.objectives.value import MultiAgentGAE
 
-from torchrl_ob.networks import team_network
-from torchrl_ob.specs import Group, group_key, read_observation
+from torchrl_ob._networks import team_network
+from torchrl_ob._specs import Group, group_key, read_observation
 
 __all__ = ["multi_agent_gae", "state_value_from_env"]
 

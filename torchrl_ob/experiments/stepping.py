@@ -12,7 +12,7 @@ from torch._dynamo.exc import Unsupported
 from torchrl.objectives import LossModule
 from torchrl.trainers import OptimizationStepper, Trainer
 
-from torchrl_ob.compiling import CompiledOnMinibatches
+from torchrl_ob._compile import CompiledOnMinibatches
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 
 __all__ = ["Stepper", "keep_agents_apart", "mean_over_active", "update_keys"]

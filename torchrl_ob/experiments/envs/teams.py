@@ -18,9 +18,9 @@ from torchrl.envs import (
     UnaryTransform,
 )
 
+from torchrl_ob._checks.batch import sibling
 from torchrl_ob.envs.flat import flat_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line
-from torchrl_ob.reading import sibling
 
 __all__ = [
     "BATTLE_WON",

@@ -1,0 +1,251 @@
+"""What the command refuses before anything is built: each in one line, with the key and the remedy."""
+
+import copy
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
+from short_runs import configure, ignored_warnings
+
+from torchrl_ob.experiments.checking import check_config
+from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.folder_names import folder_name
+from torchrl_ob.experiments.overrides import read_override
+from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.settings import leaves
+from torchrl_ob.experiments.stepping import Stepper
+from torchrl_ob.train import config_folder, main
+
+pytestmark = ignored_warnings
+
+
+def line(message):
+    return rf"^[^\n]*{message}[^\n]*$"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["trainer.clip_norm=abc"],
+            r"trainer.clip_norm must be a number above 0, or null for none, got 'abc'\.",
+        ),
+        (
+            ["trainer.clip_norm=-1"],
+            r"trainer.clip_norm must be a number above 0, or null for none, got -1\.",
+        ),
+        (["trainer.clip_norm=0"], "trainer.clip_norm must be a number above 0"),
+        (["trainer.clip_norm=nan"], "trainer.clip_norm must be a number above 0"),
+        (
+            ["variance_interval=-1"],
+            "variance_interval must be a whole number, 1 or more, or null for none, got -1",
+        ),
+        (["scheduler.end_factor=-1"], "scheduler.end_factor must be a number from 0 to 1"),
+        (
+            ["scheduler.start_factor=0"],
+            "scheduler.start_factor must be a number above 0 and at most 1",
+        ),
+        (["optimizer.lr=1e300"], "optimizer.lr must be a number above 0 and at most 100"),
+        (["+optimizer.maximize=true"], "optimizer.maximize must be one of false"),
+        (
+            ["loss.normalize_advantage_exclude_dims=[7]"],
+            "must be a list of a whole number from -3 to 2",
+        ),
+        (["loss.normalize_advantage_exclude_dims=[-1,2]"], "name none twice"),
+        (["loss.normalize_advantage_exclude_dims=[0,1,2]"], "must leave one dimension"),
+        (["loss.clip_epsilon=-1"], "loss.clip_epsilon must be a number above 0 and at most 1"),
+        (["loss.clip_epsilon=[0.2]"], r"a list of two, \[low, high\]"),
+        (["critic.hidden_dim=0"], "critic.hidden_dim must be a whole number, 1 or more, got 0"),
+        (["policy.num_cells=0"], "policy.num_cells must be a whole number, 1 or more"),
+        (["policy.share_params=maybe"], "policy.share_params must be true or false, got 'maybe'"),
+        (
+            ["advantage.num_points=0"],
+            "advantage.num_points must be a whole number, 1 or more, or null",
+        ),
+        (["advantage.rule=guess"], "advantage.rule must be one of gauss, .*got 'guess'"),
+        (
+            ["+advantage.num_pointz=3"],
+            "torchrl_ob.ObAdvantage has no 'num_pointz': did you mean 'num_points'",
+        ),
+        (["+advantage.value_network=3"], "advantage.value_network is given by the command"),
+        (["+env.seed=3"], "env.seed is given by the command"),
+        (["+evaluation.episodes=3"], "evaluation of the config has no 'episodes'"),
+        (["~trainer.clip_norm"], "trainer.clip_norm is missing"),
+        (["trainer=5"], "trainer must be a group of settings, got 5"),
+        (["~optimizer"], "optimizer cannot be left out or null: choose with optimizer="),
+        (["~env"], "env has no _target_, the name of what is built: choose with env="),
+        (["optimizer._partial_=false"], "optimizer._partial_ must be true, got False"),
+        (
+            ["+env._convert_=much"],
+            "env._convert_ must be one of none, partial, object, all, got 'much'",
+        ),
+        (["optimizer.lr='${sed}'"], "optimizer.lr: Interpolation key 'sed' not found"),
+        (
+            ["optimizer._target_=torch.optim.Adan"],
+            "torch.optim has no 'Adan': did you mean .*'Adam'",
+        ),
+        (
+            ["collector=multi_sync", "collector.num_envs=4"],
+            "must be env.num_envs=10: change env.num_envs",
+        ),
+        (
+            ["experiment=lbf", "env=vmas"],
+            "env.task: .*make_vmas has no 'task'.*another environment",
+        ),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(overrides, message):
+    with pytest.raises(ExperimentError, match=line(message)):
+        check_config(configure(*overrides))
+
+
+@pytest.mark.parametrize("advantage", ["ob", "gae"])
+def test_every_key_is_checked_and_nothing_is_a_traceback(advantage):
+    config = configure(f"advantage={advantage}", "loss=mappo", "value_norm=popart")
+    check_config(config)
+    may_be = {  # beside null where it stands for none, empty lists and mappings, and any text of texts
+        0: ("seed", "evaluation.seed", "policy.depth", "critic.depth", "advantage.gamma", "advantage.lmbda",
+            "loss.entropy_coeff", "loss.critic_coeff", "scheduler.end_factor", "optimizer.weight_decay", "value_norm.beta",
+            "trainer.dueling_fit.lmbda", "trainer.dueling_fit.value_epochs", "trainer.dueling_fit.effect_epochs"),
+    }  # fmt: skip
+    for key in leaves(OmegaConf.to_container(config)):
+        for value in (-1, 0, 1e300, float("nan"), [], {}, None, "abc"):
+            changed = copy.deepcopy(config)
+            with open_dict(changed):
+                OmegaConf.update(changed, key, value, merge=False)
+            told = refusal(changed)
+            if told is None:
+                number = isinstance(value, int | float)
+                assert not number or key in may_be.get(value, ()), (key, value)
+            else:
+                assert "\n" not in told
+                assert key.split(".")[0] in told
+
+
+def refusal(config):
+    try:
+        check_config(config)
+    except ExperimentError as error:
+        return str(error)
+    return None
+
+
+def test_null_is_the_empty_choice_where_there_is_one():
+    configs = config_folder()
+    assert read_override("scheduler=null", configs) == "scheduler=constant"
+    assert read_override("experiment=null", configs) == ""
+    assert (
+        read_override("env.scenario_kwargs.n_agents=3", configs)
+        == "++env.scenario_kwargs.n_agents=3"
+    )
+    for group in ("logger", "scheduler", "value_norm"):
+        config = configure()
+        config[group] = None
+        check_config(config)
+    for group in (
+        "env",
+        "policy",
+        "critic",
+        "loss",
+        "advantage",
+        "optimizer",
+        "collector",
+        "evaluation",
+    ):
+        with pytest.raises(
+            ExperimentError, match=line(f"{group}=null: {group} takes the name of a choice")
+        ):
+            read_override(f"{group}=null", configs)
+        config = configure()
+        OmegaConf.set_struct(config, False)
+        config[group] = None
+        with pytest.raises(
+            ExperimentError, match=r"^[^\n]*(cannot be left out or null|_target_)[^\n]*$"
+        ):
+            check_config(config)
+    with pytest.raises(ExperimentError, match=line("env=5: env takes the name of a choice")):
+        read_override("env=5", configs)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("hydra.run.dir=runs/a=b", r"in quotes, 'hydra.run.dir=\"runs/a=b\"' in a shell"),
+        ("hydra.run.dir=runs/a[b", r"in quotes, 'hydra.run.dir=\"runs/a\[b\"'"),
+        ("hydra.run.dir=runs/é", r"in quotes, 'hydra.run.dir=\"runs/é\"'"),
+        ("hydra.run.dir=runs/a,b", "one value with a comma stands in quotes"),
+        ("env={a: 1}", "env is a group: choose one"),
+        ("logger=5", "logger takes the name of a choice"),
+        ("=3", "a group takes the name of a choice"),
+        ("~critic._target_", "critic has no _target_"),
+    ],
+)
+def test_the_command_line_is_told_in_one_line(argument, message, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "sys.argv", ["torchrl-ob", "train", "experiment=smoke", "device=cpu", argument]
+    )
+    with pytest.raises(SystemExit, match=line(message)):
+        main()
+
+
+def test_no_limit_of_the_gradient_leaves_it_and_tells_its_norm():
+    parameter = torch.nn.Parameter(torch.ones(4))
+    parameter.grad = torch.full((4,), 3.0)
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    assert Stepper(torch.nn.Linear(1, 1), optimizer, clip_norm=None)._clip() == 6
+    assert parameter.grad.equal(torch.full((4,), 3.0))
+    assert Stepper(torch.nn.Linear(1, 1), optimizer, clip_norm=1.0)._clip() == 6
+    torch.testing.assert_close(parameter.grad.norm(), torch.tensor(1.0))
+
+
+def test_a_run_in_a_thread_trains(tmp_path):
+    short = (
+        "total_frames=200",
+        "trainer.num_epochs=1",
+        "trainer.clip_norm=null",
+        "scheduler=constant",
+    )
+    config, failed = configure(*short), []
+
+    def train():
+        try:
+            run(config, tmp_path)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert not failed
+    assert (tmp_path / "evaluation.json").is_file()
+
+
+def test_folders_of_a_sweep_have_names_that_a_file_system_takes(tmp_path):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("train", ["seed=0"], return_hydra_config=True)
+    config.hydra.job.override_dirname = ",".join(f"env.scenario_kwargs.x{i}=1" for i in range(20))
+    names = {
+        config.hydra.sweep.subdir,
+        *(
+            folder_name(config.hydra.job.override_dirname + end)
+            for end in ("é" * 300, "é" * 301, "a/b", "a-b", "")
+        ),
+    }
+    assert len(names) == 5
+    for name in names:
+        assert name.startswith("env.scenario_kwargs.x0=1,env.scenario_kwargs.x1=1,")
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").touch()
+    assert {path.parent.name for path in Path(tmp_path).glob("*/run.json")} == names
+    assert folder_name("advantage=ob,seed=0") == "advantage=ob,seed=0"
+
+
+def test_an_error_that_says_nothing_is_told_by_its_place():
+    with pytest.raises(ValueError, match=r"^$") as found:
+        raise ValueError
+    assert first_line(found.value).startswith("ValueError in test_checking.py, line ")
+    assert first_line(ValueError("this\nand that")) == "this"

@@ -1,0 +1,194 @@
+"""Reading tensordicts: what is missing, misshapen or not finite is said with key and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from tensordict import TensorDictBase, unravel_key
+from tensordict.utils import NestedKey
+from torch import Tensor
+
+__all__ = [
+    "active_agents",
+    "as_flags",
+    "check_shape",
+    "name_of",
+    "next_of",
+    "per_agent",
+    "require_finite",
+    "require_only_reward",
+    "require_time",
+    "require_value_per_agent",
+    "select",
+    "sibling",
+]
+
+
+def name_of(key: NestedKey) -> str:
+    """What an entry is called in its group."""
+    key = unravel_key(key)
+    return key[-1] if isinstance(key, tuple) else key
+
+
+def sibling(key: NestedKey, name: str) -> NestedKey:
+    """The key of another entry in the group of ``key``; at the root where it is there."""
+    key = unravel_key(key)
+    group = key[:-1] if isinstance(key, tuple) else ()
+    return unravel_key((*group, name))
+
+
+def select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -> TensorDictBase:
+    """The entries that a network reads, in a new tensordict."""
+    missing = [key for key in keys if tensordict.get(key, None) is None]
+    if missing:
+        raise KeyError(
+            f"{reader} reads {missing}, which the tensordict lacks; it has "
+            f"{_entries(tensordict)}. Build the advantage with the networks that collected the "
+            "batch, or rename with set_keys."
+        )
+    return tensordict.select(*keys)
+
+
+def next_of(tensordict: TensorDictBase) -> TensorDictBase:
+    """The transitions' next states."""
+    following = tensordict.get("next", None)
+    if following is None:
+        raise KeyError(
+            f"the tensordict has no entry 'next', only {_entries(tensordict)}. The advantage needs "
+            "a batch of transitions as TorchRL's collectors and env.rollout give."
+        )
+    return following
+
+
+def per_agent(
+    tensordict: TensorDictBase, key: NestedKey, name: str, shape: Sequence[int]
+) -> Tensor:
+    """A signal of every agent, ``[*B, T, n, 1]``; that of a team, ``[*B, T, 1]``, is expanded."""
+    key, following = unravel_key(("next", key)), next_of(tensordict)
+    signal = tensordict.get(key, None)
+    if signal is None:
+        raise KeyError(
+            f"the {name} {key!r} is missing from the tensordict, whose 'next' has "
+            f"{_entries(following)}. Name it with set_keys({name}=...): on the advantage, or on "
+            "the loss after loss.make_value_estimator(advantage), which forwards no key set before."
+        )
+    if signal.shape == tuple(shape):
+        return signal
+    if signal.shape == (*tensordict.batch_size, 1):
+        return signal.unsqueeze(-2).expand(*shape)
+    raise ValueError(
+        f"the {name} {key!r} has shape {list(signal.shape)}; expected {list(shape)}, one "
+        f"for each agent, or {[*tensordict.batch_size, 1]}, one for the team."
+    )
+
+
+def require_only_reward(
+    tensordict: TensorDictBase, key: NestedKey, others: Iterable[NestedKey]
+) -> None:
+    """Refuse a reward that nobody named beside another that may be meant.
+
+    Args:
+        tensordict: the batch.
+        key: of the reward.
+        others: of rewards that may be meant.
+
+    Raises:
+        ValueError: naming both.
+    """
+    entry = unravel_key(("next", key))
+    for other in others:
+        beside = unravel_key(("next", other))
+        if beside == entry or any(tensordict.get(x, None) is None for x in (entry, beside)):
+            continue
+        raise ValueError(
+            f"the batch has two rewards, {entry!r} and {beside!r}, and {key!r} is a default that nobody "
+            f"named. For the second, set_keys(reward={other!r}): on the advantage, on the loss after "
+            "loss.make_value_estimator(advantage), which forwards no key set before, or as reward_key of a "
+            f"trainer. For the first, advantage.set_keys(reward={key!r})."
+        )
+
+
+def as_flags(value: Tensor, name: str) -> Tensor:
+    """Booleans, also where they are written as the numbers 0 and 1.
+
+    Raises:
+        RuntimeError: for another number.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob._checks.batch import as_flags
+        >>> as_flags(torch.tensor([0.0, 1.0]), "done")
+        tensor([False,  True])
+    """
+    if value.dtype == torch.bool:
+        return value
+    flags = value == 1
+    torch._assert_async(
+        (flags | (value == 0)).all(),
+        f"{name} must be true or false, 0 or 1, and has another number ({value.dtype}).",
+    )
+    return flags
+
+
+def require_time(tensordict: TensorDictBase) -> None:
+    """Refuse a flattened batch, which would be taken for one trajectory."""
+    if tensordict.ndim == 1 and tensordict.names != ["time"]:
+        raise ValueError(
+            f"the batch has one dimension, {list(tensordict.batch_size)}, which is not named 'time': is it "
+            "flattened? Call the advantage on [*B, time], before flattening into minibatches; for a "
+            "single trajectory pass time_dim=0."
+        )
+
+
+def require_value_per_agent(
+    value: Tensor, key: NestedKey, inputs: TensorDictBase, action_key: NestedKey
+) -> None:
+    """Refuse a critic's output other than ``[*B, n, 1]``, n being the action's."""
+    batch, action = inputs.batch_size, inputs.get(action_key)
+    if action.ndim > len(batch) and value.shape == (*batch, action.shape[len(batch)], 1):
+        return
+    raise ValueError(
+        f"the critic must write a value for every agent under {key!r}: the action {action_key!r} has "
+        f"shape {list(action.shape)} and the batch size is {list(batch)}, so the value must have "
+        f"shape [*batch, n, 1]; it has {list(value.shape)}. Expand the value of a team over its "
+        "agents in the critic."
+    )
+
+
+def active_agents(
+    tensordict: TensorDictBase, mask_key: NestedKey, action_key: NestedKey
+) -> Tensor | None:
+    """Which agents take part, ``[*B, n]``; ``None`` where nothing says so."""
+    mask, action = tensordict.get(mask_key, None), tensordict.get(action_key)
+    if mask is None:
+        return None
+    expected = action.shape[: tensordict.ndim + 1]
+    if mask.ndim > len(expected) and mask.shape[-1] > 1:
+        return None
+    if mask.shape != expected:
+        raise ValueError(
+            f"the mask {mask_key!r} says which agents take part: expected booleans of shape "
+            f"{list(expected)}, got {mask.dtype} of {list(mask.shape)}. Name another with "
+            "set_keys(mask=...)."
+        )
+    return as_flags(mask, f"the mask {mask_key!r}")
+
+
+def check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse what a critic reads where its shape is another."""
+    if value.shape != shape:
+        raise ValueError(
+            f"{name} must have shape {list(shape)}, batch size included, and has "
+            f"{list(value.shape)}. Check the sizes and the action_encoding the critic was built "
+            "with, and the batch size of the tensordict."
+        )
+
+
+def require_finite(value: Tensor, message: str) -> None:
+    """Stop with the message where a value is not finite, without reading it back to the host."""
+    torch._assert_async(value.isfinite().all(), message)
+
+
+def _entries(tensordict: TensorDictBase) -> list[NestedKey]:
+    return list(tensordict.keys(include_nested=True, leaves_only=True))

@@ -1,0 +1,98 @@
+"""Networks that are functions of a step: one with a memory in time is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+__all__ = ["is_pointwise_in_time"]
+
+
+def is_pointwise_in_time(
+    evaluate: Callable[[TensorDictBase], Tensor],
+    network: nn.Module,
+    inputs: TensorDictBase,
+    *,
+    time_dim: int,
+    name: str,
+) -> bool:
+    """Whether a network's output at a step is known to depend on that step alone.
+
+    It is asked about two trajectories as they are and with time reversed, in evaluation mode and with the
+    random numbers of training left alone.
+
+    Args:
+        evaluate: the network's output ``[*B, T, *]`` for inputs ``[*B, T]``.
+        network: whose modules are meant.
+        inputs: what it reads, ``[*B, T]``.
+        time_dim: which dimension is time.
+        name: what the network is called.
+
+    Returns:
+        True; or False where nothing can be told yet: of a single step, or of an output that is the same everywhere.
+
+    Raises:
+        ValueError: where the output depends on the order of the steps, or on the other steps of the batch.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl_ob._checks.pointwise import is_pointwise_in_time
+        >>> td = TensorDict({"x": torch.arange(6.0).reshape(2, 3, 1)}, [2, 3])
+        >>> layer = torch.nn.Linear(1, 1)
+        >>> is_pointwise_in_time(lambda td: layer(td["x"]), layer, td, time_dim=1, name="the critic")
+        True
+        >>> is_pointwise_in_time(lambda td: td["x"].cumsum(1), layer, td, time_dim=1, name="the critic")
+        Traceback (most recent call last):
+        ...
+        ValueError: the critic has a memory in time: its output at a step changes with the order of the others...
+    """
+    for key, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise ValueError(
+                f"{name} has a {type(module).__name__} in training mode ({key!r}): its output at a step depends "
+                "on the rest of the batch, and each alternative action asked about would change it. Take "
+                "LayerNorm, or call eval() on it."
+            )
+    if inputs.shape[time_dim] < 2:
+        return False
+    few = inputs[tuple(slice(None if dim == time_dim else 2) for dim in range(inputs.ndim))]
+    backwards = torch.arange(few.shape[time_dim] - 1, -1, -1, device=few.device)
+    at: tuple[Any, ...] = (slice(None),) * time_dim
+    with torch.no_grad(), _quietly(network, inputs.device):
+        output, again = evaluate(few), evaluate(few)
+        turned = evaluate(few[(*at, backwards)])[(*at, backwards.to(output.device))]
+    scale = output.abs().max()
+    tolerance = scale * min(0.05, 1000 * torch.finfo(output.dtype).eps)
+    moved = (turned - output).abs().max() > tolerance
+    random, flat = (again - output).abs().max() > tolerance, output.amax() == output.amin()
+    moved, random, flat = torch.stack([moved, random, flat]).tolist()  # once, before training
+    if moved and not random:
+        memories = [type(x).__name__ for x in network.modules() if isinstance(x, nn.RNNBase)]
+        found = f" ({', '.join(dict.fromkeys(memories))})" if memories else ""
+        raise ValueError(
+            f"{name} has a memory in time{found}: its output at a step changes with the order of the others, "
+            "and alternative actions are asked about one step at a time. Let it read single steps: a summary "
+            "of the past that the policy or a transform wrote into the batch, such as a recurrent policy's hidden "
+            "state, is an input like any other. Call the advantage outside of set_recurrent_mode."
+        )
+    return random or not flat
+
+
+@contextmanager
+def _quietly(network: nn.Module, device: torch.device | None) -> Iterator[None]:
+    """A block in evaluation mode that leaves the generators and the modes of all modules as they were."""
+    training = [module for module in network.modules() if module.training]
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        network.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True

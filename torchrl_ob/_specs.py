@@ -1,0 +1,285 @@
+"""What an environment's specs say of a group of agents: its action, its mask and its observation.
+
+Every spec is read into what the networks are built from, or refused by its class, with the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from tensordict import unravel_key
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.data import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    MultiOneHot,
+    OneHot,
+    TensorSpec,
+    Unbounded,
+)
+from torchrl.data.tensor_specs import Stacked
+from torchrl.envs import EnvBase
+
+from torchrl_ob._checks.batch import name_of
+from torchrl_ob._encodings import ActionEncoding
+
+__all__ = [
+    "OWN_ACTOR",
+    "ActionSpace",
+    "Group",
+    "check_entry",
+    "check_vector",
+    "group_key",
+    "is_image",
+    "mask_key_of",
+    "observation_leaves",
+    "read_action",
+    "read_observation",
+]
+
+Group = str | tuple[str, ...]
+
+FLAT_ENV = "Pass the environment through torchrl_ob.envs.flat.flat_env, or append transforms."
+OWN_GROUPS = (
+    "agents of one group share a space: give those of each kind a group of their own (group_map)."
+)
+OWN_ACTOR = "build a ProbabilisticActor yourself, since the advantages take any distribution."
+
+
+class ActionSpace(NamedTuple):
+    """The action of a group of agents.
+
+    Attributes:
+        key: where it is.
+        num_agents: number of agents n.
+        encoding: how an action is written, as :class:`~torchrl_ob.JointQCritic` has it.
+        action_dim: size of a continuous action, or number of choices of all factors together.
+        dtype: of the action.
+        nvec: number of choices of each factor, where there are several.
+        bounds: lowest and highest value of a continuous action, ``[n, d]`` each; ``None`` where it has none.
+    """
+
+    key: NestedKey
+    num_agents: int
+    encoding: ActionEncoding
+    action_dim: int
+    dtype: torch.dtype
+    nvec: tuple[int, ...] | None = None
+    bounds: tuple[Tensor, Tensor] | None = None
+
+    def sizes(self) -> dict[str, Any]:
+        """The arguments of a critic that follow."""
+        sizes = {"num_agents": self.num_agents, "action_dim": self.action_dim}
+        return {**sizes, "action_encoding": self.encoding, "nvec": self.nvec}
+
+
+def group_key(group: Group, *names: str) -> NestedKey:
+    """The key of an entry of a group.
+
+    Example:
+        >>> from torchrl_ob._specs import group_key
+        >>> group_key("agents", "action"), group_key(("red", "tanks"), "action")
+        (('agents', 'action'), ('red', 'tanks', 'action'))
+    """
+    return unravel_key((*(group if isinstance(group, tuple) else (group,)), *names))
+
+
+def mask_key_of(env: EnvBase, group: Group) -> NestedKey | None:
+    """Where an environment says which actions are available: beside the observation, or in it."""
+    specs, key = env.observation_spec_unbatched, group_key(group, "action_mask")
+    if specs.get(key, None) is not None:
+        return key
+    observation = specs.get(group_key(group, "observation"), None)
+    nested = isinstance(observation, Composite) and observation.get("action_mask", None) is not None
+    return group_key(group, "observation", "action_mask") if nested else None
+
+
+def read_action(env: EnvBase, group: Group) -> ActionSpace:
+    """The action of a group, from its spec.
+
+    Args:
+        env: the environment.
+        group: name of the group.
+
+    Raises:
+        KeyError: where the environment has no such group.
+        TypeError: for a spec of another kind.
+        ValueError: for a spec of another shape, and for agents whose choices differ.
+    """
+    key = group_key(group, "action")
+    spec = env.full_action_spec_unbatched.get(key, None)
+    if spec is None:
+        raise KeyError(
+            f"the environment has no {key}; its action keys are {list(env.action_keys)}. Pass group=..., "
+            "the name of the group of agents."
+        )
+    if isinstance(spec, Stacked):
+        # of the batch: without it TorchRL leaves the batch in the specs of a stack
+        batched, batch = env.full_action_spec[key], env.batch_size
+        agents = [
+            agent[(0,) * len(batch)] if batch else agent for agent in batched.unbind(len(batch))
+        ]
+        return _stacked_space(agents, key)
+    return _action_space(spec, key)
+
+
+def _action_space(spec: TensorSpec, key: NestedKey) -> ActionSpace:
+    name = f"the action {key!r}, a {type(spec).__name__} of shape {list(spec.shape)},"
+    if isinstance(spec, Composite):
+        _refuse(name, f"has several entries, {list(spec.keys())}", OWN_ACTOR)
+    if 0 in spec.shape:
+        raise ValueError(f"{name} is empty: no agent has an action there.")
+    num_agents, dtype, event = spec.shape[:1].numel(), spec.dtype, spec.shape[1:]
+    is_single = isinstance(spec, Categorical) and not isinstance(spec, Binary | MultiCategorical)
+    if spec.ndim == 0 or len(event) > 1 or (len(event) == 0 and not is_single):
+        choices = "[n] for one choice, " if is_single else ""
+        raise ValueError(
+            f"{name} must have a dimension of agents, and one of what each does: {choices}[n, d]. Append "
+            "torchrl.envs.FlattenAction, or UnsqueezeTransform with in_keys_inv."
+        )
+    if isinstance(spec, MultiOneHot):
+        nvec = tuple(box.n for box in spec.space.boxes)
+        return ActionSpace(key, num_agents, "multi_one_hot", sum(nvec), dtype, nvec)
+    if isinstance(spec, OneHot):
+        return ActionSpace(key, num_agents, "one_hot", event[0], dtype)
+    if isinstance(spec, MultiCategorical):
+        rows = spec.nvec.reshape(-1, event[0])
+        if (rows != rows[0]).any():
+            raise ValueError(
+                f"{name} has {rows.tolist()} choices, other ones for each agent, and {OWN_GROUPS}"
+            )
+        nvec = tuple(rows[0].tolist())
+        return ActionSpace(key, num_agents, "multi_categorical", sum(nvec), dtype, nvec)
+    if isinstance(spec, Categorical):
+        choices = spec.space.n
+        if choices < 1:
+            raise ValueError(f"{name} has {choices} choices: give the spec how many there are.")
+        if not event:
+            return ActionSpace(key, num_agents, "categorical", choices, dtype)
+        nvec = (choices,) * event[0]
+        return ActionSpace(key, num_agents, "multi_categorical", sum(nvec), dtype, nvec)
+    if isinstance(spec, Bounded | Unbounded) and dtype.is_floating_point:
+        bounds = (spec.space.low, spec.space.high) if isinstance(spec, Bounded) else None
+        if bounds and bounds[0].isneginf().all() and bounds[1].isposinf().all():
+            bounds = None
+        return ActionSpace(key, num_agents, "continuous", event[0], dtype, bounds=bounds)
+    if isinstance(spec, Bounded | Unbounded):
+        _refuse(
+            name,
+            f"has integers ({dtype}) of which it is not said whether they are choices",
+            "Give the environment a Categorical or MultiCategorical spec.",
+        )
+    _refuse(
+        name,
+        "is of a kind that is not known: actions are bounded or unbounded floats, categorical, one-hot, "
+        "several of these side by side, or binary",
+        OWN_ACTOR,
+    )
+
+
+def _stacked_space(agents: Sequence[TensorSpec], key: NestedKey) -> ActionSpace:
+    """Agents whose specs differ: in their bounds alone, or refused."""
+    name = (
+        f"the action {key!r}, Stacked from {', '.join(type(agent).__name__ for agent in agents)},"
+    )
+    spaces = [_action_space(agent.unsqueeze(0), key) for agent in agents]
+    alike = {space._replace(num_agents=0, bounds=None) for space in spaces}
+    if len(alike) != 1 or len({space.bounds is None for space in spaces}) != 1:
+        raise ValueError(f"{name} has agents whose specs differ, and {OWN_GROUPS}")
+    bounds = [space.bounds for space in spaces if space.bounds is not None]
+    joint: Any = tuple(torch.cat(ends) for ends in zip(*bounds, strict=True)) or None
+    return spaces[0]._replace(num_agents=len(spaces), bounds=joint)
+
+
+def observation_leaves(spec: TensorSpec | None, key: NestedKey) -> dict[NestedKey, TensorSpec]:
+    """The entries of an observation by their keys, without the mask of available actions."""
+    if spec is None:
+        return {}
+    if not isinstance(spec, Composite):
+        return {key: spec}
+    return {
+        unravel_key((key, name)): leaf
+        for name, leaf in spec.items(True, True)
+        if name_of(name) != "action_mask"
+    }
+
+
+def is_image(spec: TensorSpec) -> bool:
+    """Whether an agent's observation has rows and columns of pixels, or planes."""
+    return spec.ndim > 3 or (spec.ndim == 3 and spec.dtype == torch.uint8)
+
+
+def read_observation(
+    env: EnvBase, group: Group, key: NestedKey | None = None
+) -> tuple[NestedKey, TensorSpec] | None:
+    """Where the observation of a group is, and its spec, ``[n, o]``; ``None`` where it has none.
+
+    A nested observation of one entry, beside which there may be a mask of the available actions, is that
+    entry.
+
+    Args:
+        env: the environment.
+        group: name of the group.
+        key: where the observation is; ``(group, "observation")`` by default.
+
+    Raises:
+        TypeError: for one of several entries, an image, and another dtype than the networks'.
+        ValueError: for another shape.
+    """
+    key = group_key(group, "observation") if key is None else unravel_key(key)
+    leaves = observation_leaves(env.observation_spec_unbatched.get(key, None), key)
+    if not leaves:
+        return None
+    if len(leaves) > 1:
+        raise TypeError(
+            f"the observation {key!r} has {len(leaves)} entries, {list(leaves)}, and one is read. {FLAT_ENV[:-1]} "
+            "(torchrl.envs.CatTensors)."
+        )
+    ((key, spec),) = leaves.items()
+    check_vector(spec, key, ("n", "o"))
+    return key, spec
+
+
+def check_vector(spec: TensorSpec, key: NestedKey, shape: Sequence[str]) -> None:
+    """Refuse a spec of other than floats of a shape such as ``("n", "o")``."""
+    check_entry(spec, key)
+    name = _observation_name(spec, key)
+    if spec.dtype != torch.get_default_dtype():
+        cast = "DoubleToFloat" if spec.dtype == torch.float64 else "DTypeCastTransform"
+        remedy = f"{FLAT_ENV[:-1]} (torchrl.envs.{cast})."
+        _refuse(name, f"is {spec.dtype}, and networks are {torch.get_default_dtype()}", remedy)
+    if spec.ndim != len(shape):
+        raise ValueError(
+            f"{name} must have the shape [{', '.join(shape)}]. {FLAT_ENV[:-1]} "
+            "(torchrl.envs.FlattenObservation, UnsqueezeTransform)."
+        )
+
+
+def check_entry(spec: TensorSpec, key: NestedKey) -> None:
+    """Refuse an entry of an observation that is no vector, even when it is flattened and cast."""
+    name = _observation_name(spec, key)
+    if isinstance(spec, Stacked):
+        raise ValueError(f"{name} has agents whose specs differ, and {OWN_GROUPS}")
+    if 0 in spec.shape:
+        raise ValueError(f"{name} is empty: nothing is observed there.")
+    if is_image(spec):
+        _refuse(
+            name,
+            "is an image",
+            "Encode it first: torchrl.envs.ToTensorImage and torchrl.modules.MultiAgentConvNet in an actor and a "
+            "critic of your own, which the advantages take; or flatten it (torchrl.envs.FlattenObservation).",
+        )
+
+
+def _observation_name(spec: TensorSpec, key: NestedKey) -> str:
+    return f"the observation {key!r}, a {type(spec).__name__} of shape {list(spec.shape)},"
+
+
+def _refuse(name: str, what: str, remedy: str) -> NoReturn:
+    raise TypeError(f"{name} {what}: {remedy[0].lower()}{remedy[1:]}")

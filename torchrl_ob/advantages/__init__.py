@@ -1,0 +1,1 @@
+"""The advantages: the optimal baseline, COMA's baseline, and none."""

@@ -1,0 +1,223 @@
+"""Fitting both parts of a dueling critic to a batch, apart from the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from torchrl_ob._checks.batch import require_finite
+from torchrl_ob._compile import CompiledOnMinibatches
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.critics.dueling import DuelingCritic
+from torchrl_ob.critics.target_scale import Units
+
+if TYPE_CHECKING:
+    from torchrl.trainers import Trainer
+
+__all__ = ["DuelingFit"]
+
+
+class Part(NamedTuple):
+    """A part of the critic, and how it is fitted."""
+
+    output: Callable[[TensorDictBase], Tensor]
+    loss: Callable[[TensorDictBase, Tensor], Tensor]
+    units: Units
+    last: nn.Module
+    optimizer: torch.optim.Optimizer
+    lr: float
+    num_epochs: int
+
+
+class DuelingFit:
+    r"""Fits V of a :class:`~torchrl_ob.DuelingCritic` to returns, and A to what V leaves of short ones.
+
+    .. math::
+        \min_V E\big[(V_i(s) - (G_i - A_i(s, a)))^2\big], \qquad
+        \min_A E\big[(A_i(s, a) - (G'_i - V_i(s)))^2\big]
+
+    with G the return of the advantage, and G' the same with control variates and a small λ: near one step, where
+    the effect of an action is not yet buried under that of later ones. V is fitted slowly: at five times the learning rate
+    it errs less, but what it errs by is the same for all samples of the next batches, which turns their mean gradient
+    away from the true one. (A phase of its own for the value: Cobbe et al., "Phasic Policy Gradient", ICML 2021.)
+
+    Call it with each batch after the updates of the actor, so that the critic is used on data that it was not fitted on;
+    ``DuelingFit(advantage).register(trainer)`` has TorchRL's trainer do so.
+
+    Args:
+        advantage: an advantage of the joint action whose critic is a :class:`~torchrl_ob.DuelingCritic`.
+
+    Keyword Args:
+        lmbda: trace decay λ of the short return G'.
+        value_lr: learning rate of V at the start of a batch, of Adam.
+        effect_lr: that of A.
+        value_epochs: passes of V over a batch.
+        effect_epochs: passes of A over a batch; with none A stays zero, and Q is a state value.
+        minibatch_size: in steps.
+        compile: whether losses and gradients are compiled, once for each size of minibatch.
+
+    Raises:
+        TypeError: for another critic.
+
+    Example:
+        >>> from torchrl.envs import VmasEnv  # needs vmas
+        >>> from torchrl_ob import DuelingCritic, DuelingFit, ObAdvantage
+        >>> from torchrl_ob.policies import policy_from_env
+        >>> env = VmasEnv("balance", num_envs=4)
+        >>> policy, critic = policy_from_env(env), DuelingCritic.from_env(env)
+        >>> advantage = ObAdvantage(
+        ...     actor_network=policy, value_network=critic, gamma=0.99, lmbda=0.9
+        ... )
+        >>> advantage.set_keys(reward=env.reward_key)
+        >>> fit = DuelingFit(advantage, value_epochs=1, effect_epochs=1)
+        >>> sorted(fit(env.rollout(5, policy)))
+        ['critic/effect_explained', 'critic/effect_scale', 'critic/value_explained', 'critic/value_scale']
+    """
+
+    def __init__(
+        self,
+        advantage: JointAdvantage,
+        *,
+        lmbda: float = 0.5,
+        value_lr: float = 6e-4,
+        effect_lr: float = 3e-3,
+        value_epochs: int = 15,
+        effect_epochs: int = 15,
+        minibatch_size: int = 400,
+        compile: bool = False,
+    ) -> None:
+        critic = getattr(advantage, "value_network", None)
+        if not isinstance(critic, DuelingCritic):
+            raise TypeError(
+                "DuelingFit takes an advantage whose value_network is a DuelingCritic; "
+                f"{type(advantage).__name__} has {type(critic).__name__}."
+            )
+        self.advantage, self.critic = advantage, critic
+        self.lmbda, self.minibatch_size = lmbda, minibatch_size
+        self.value = _part(
+            critic.value_output,
+            critic.value_units,
+            critic.value_backbone,
+            lr=value_lr,
+            num_epochs=value_epochs,
+            compile=compile,
+        )
+        self.effect = _part(
+            critic.effect_output,
+            critic.effect_units,
+            critic.backbone,
+            lr=effect_lr,
+            num_epochs=effect_epochs,
+            compile=compile,
+        )
+
+    def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
+        """Fit V, then A, to a batch.
+
+        Args:
+            batch: trajectories, ``[*B, T]``, as for the advantage; it is not changed.
+
+        Returns:
+            ``critic/value_explained`` and ``critic/effect_explained``, the share of the variance of its targets that
+            each part explained before it was fitted to them, and ``critic/value_scale`` and
+            ``critic/effect_scale``, the units of both.
+        """
+        steps = self._flat(batch, batch.select(*self.critic.in_keys).detach())
+        return {
+            "critic/value_explained": self._fit(self.value, steps, self.value_target(batch)),
+            "critic/effect_explained": self._fit(self.effect, steps, self.effect_target(batch)),
+            "critic/value_scale": self.value.units.scale.clone(),
+            "critic/effect_scale": self.effect.units.scale.clone(),
+        }
+
+    @torch.no_grad()
+    def value_target(self, batch: TensorDictBase) -> Tensor:
+        """The returns that V is fitted to, less what A says of the action, ``[N, n, 1]``."""
+        returns = self.advantage.value_estimate(batch)
+        return self._target(batch, returns - self.critic.action_effect(batch))
+
+    @torch.no_grad()
+    def effect_target(self, batch: TensorDictBase) -> Tensor:
+        """What V leaves of short returns, ``[N, n, 1]``."""
+        short = self.advantage.value_estimate(batch, lmbda=self.lmbda, bootstrap="control_variate")
+        return self._target(batch, short - self.critic.state_value(batch))
+
+    def _target(self, batch: TensorDictBase, target: Tensor) -> Tensor:
+        target = self._flat(batch, target)
+        if target.numel() < 2:
+            raise ValueError(
+                f"a critic is fitted to two returns or more: the batch of size {list(batch.batch_size)} has "
+                f"{target.numel()}. Collect longer, or from several environments."
+            )
+        require_finite(
+            target, "what the critic is fitted to is not finite: see the critic's inputs."
+        )
+        return target
+
+    def _flat(self, batch: TensorDictBase, entries: Any) -> Any:
+        """The steps of a batch one after another, without padding."""
+        valid = self.advantage.valid(batch)
+        return entries.flatten(0, batch.ndim - 1) if valid is None else entries[valid]
+
+    def _fit(self, part: Part, steps: TensorDictBase, target: Tensor) -> Tensor:
+        """Least squares, with a learning rate that falls to zero; the share explained before."""
+        with torch.no_grad():
+            explained = 1 - (target - part.units(part.output(steps))).var() / target.var()
+        if part.num_epochs:  # else it stays as it is
+            target = part.units.follow(target, part.last)
+        orders = [torch.randperm(len(target), device=target.device) for _ in range(part.num_epochs)]
+        minibatches = [index for order in orders for index in order.split(self.minibatch_size)]
+        for done, index in enumerate(minibatches):
+            for group in part.optimizer.param_groups:
+                group["lr"] = part.lr * (1 - done / len(minibatches))
+            part.loss(steps[index], target[index]).backward()
+            part.optimizer.step()
+            part.optimizer.zero_grad()  # the optimiser of the loss has these parameters too
+        return explained
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimisers'."""
+        return {
+            "value": self.value.optimizer.state_dict(),
+            "effect": self.effect.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The optimisers'."""
+        self.value.optimizer.load_state_dict(state_dict["value"])
+        self.effect.optimizer.load_state_dict(state_dict["effect"])
+
+    def register(self, trainer: Trainer, name: str = "dueling_fit") -> None:
+        """Add the hook to a trainer, after the updates of each batch."""
+        trainer.register_op("post_steps_log", self)
+        trainer.register_module(name, self)
+
+
+def _part(
+    output: Callable[[TensorDictBase], Tensor],
+    units: Units,
+    backbone: Any,
+    *,
+    lr: float,
+    num_epochs: int,
+    compile: bool,
+) -> Part:
+    """A part with its loss, compiled or not, and an optimiser of its own."""
+
+    def loss(steps: TensorDictBase, target: Tensor) -> Tensor:
+        return nn.functional.mse_loss(output(steps), target)
+
+    parameters = list(backbone.parameters())
+    return Part(
+        output,
+        CompiledOnMinibatches(loss, parameters) if compile else loss,
+        units,
+        backbone.tail[-1],
+        torch.optim.Adam(parameters, lr=lr, fused=True),
+        lr,
+        num_epochs,
+    )

@@ -1,0 +1,150 @@
+"""The advantages: the optimal baseline, COMA's baseline, and none.
+
+All three estimate each agent's gradient signal ``X^i = (return or Q) - b^i``, with a baseline
+``b^i`` that does not depend on agent i's own action and so leaves the expected gradient unchanged.
+"""
+
+from __future__ import annotations
+
+from torchrl_ob.advantages.base import JointAdvantage
+
+__all__ = ["ComaAdvantage", "MapgAdvantage", "ObAdvantage"]
+
+
+class ObAdvantage(JointAdvantage):
+    r"""Advantage with the optimal baseline, the one of least gradient variance.
+
+    .. math::
+        X^i = G^i - b^{*,i}, \qquad
+        b^{*,i}(s, a^{-i}) = \frac{E_{a^i \sim \pi^i}[Q^i(s, a)\,w(a^i)]}{E_{a^i \sim \pi^i}[w(a^i)]},
+        \qquad w(a^i) = \|\nabla_{\psi^i} \log \pi^i(a^i | \psi^i)\|^2
+
+    with :math:`G` the λ-return of Q,
+
+    .. math::
+        G_t = r_t + \gamma (1 - d_t) \big[(1 - \lambda) Q(s_{t+1}, a') + \lambda G_{t+1}\big],
+
+    :math:`a'` from the current policy, :math:`d_t = 1` where the episode terminated and
+    :math:`\lambda = 0` at the last step of a trajectory that was cut by a time limit, and
+    where :math:`\psi^i` are the parameters of agent i's distribution: the variance minimised is that
+    of the gradient in :math:`\psi^i`. They are the logits of a categorical policy, whatever it was built from, ``probs``
+    or the scores of an ``Ordinal``; loc and scale of a Gaussian one, before squashing or truncation and after
+    ``tanh_loc``, as the option ``psi`` says; and of every other distribution what the network hands to it. (arXiv:2108.08612, section 4: the surrogate.) In the baseline they are those
+    that the agents acted with, which the actor left in the batch beside the action; of a batch without them,
+    those of the current actor.
+
+    Args:
+        actor_network: the agents' policies, such as a :class:`~torchrl.modules.ProbabilisticActor`;
+            its distribution has batch shape ``[*B, T, n]``.
+        value_network: the critic: a :class:`~torchrl_ob.JointQCritic`, or any module that reads the joint
+            action and writes ``[*B, T, n, 1]``.
+        gamma: discount.
+        lmbda: trace decay λ of the return.
+
+    Keyword Args:
+        signal: ``"lambda_return"`` for :math:`X = G - b` (the paper's code) or ``"critic"`` for
+            :math:`X = Q - b` (the paper's equations).
+        bootstrap: the next action in the return is ``"sampled"`` from the policy, or the own next
+            action is averaged over its candidates while the others' are sampled: ``"expected"``. With
+            ``"control_variate"`` what Q knows of later actions is taken off the return, see
+            :func:`~torchrl_ob.functional.control_variate`: for a critic that sees the action.
+        rule: how the expectation over a continuous own action is taken: ``"gauss"``, ``"grid"``,
+            ``"sobol"`` or ``"monte_carlo"``. Discrete actions are enumerated whatever it is.
+        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default
+            3 in one or two dimensions, 2 beyond; ``"grid"``: 5), or points in all
+            (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
+        psi: for Gaussians, the parameters in which the variance is minimised: ``"loc_scale"``,
+            ``"loc_log_scale"`` or ``"loc"``.
+        chunk_size: how many steps, times agents, are processed at a time, by default 9,000 on a CPU and 36,000
+            on a GPU; whole trajectories are kept together.
+        time_dim: the dimension of the input that is time; by default the one named ``"time"``, or
+            else the last.
+        other_actors: the policies of other groups of agents, whose actions the critic reads too; their
+            next actions are sampled. See :func:`~torchrl_ob.group_critics`.
+        device: accepted for TorchRL's losses, which pass it; everything runs on the input's device.
+
+    Keys, settable with ``set_keys``: ``advantage``, ``value_target``, ``value`` (by default the first
+    output of the critic), ``reward``, ``done``, ``terminated``, ``action`` (by default the actor's
+    output), ``baseline`` and ``mask`` (by default ``"baseline"`` and ``"mask"`` in the action's group), and
+    ``valid`` (by default ``("collector", "mask")``). A loss hands its own keys to the advantage when
+    ``loss.set_keys`` is called *after* ``loss.make_value_estimator``; ``baseline``, ``mask``, ``valid`` and
+    ``action`` are set on the advantage itself. A ``"reward"`` at the root that nobody named is refused where
+    the batch has another beside the action. Flags may be booleans or the numbers 0 and 1.
+
+    Where the batch has a ``mask``, ``[*B, T, n]``, it says which agents take part: those that are
+    dead or have no choice get an advantage of zero. So do agents whose mask of actions leaves none. What is in
+    the state after a termination enters nothing.
+
+    Where the batch has ``valid``, ``[*B, T]``, as ``split_trajectories`` and ``split_trajs=True`` write it, a
+    trajectory ends with its last valid step. Padded steps get zeros for the advantage, the value target and the
+    baseline. TorchRL's losses leave them out where ``("collector", "mask")`` is in the minibatch; else drop them:
+    ``td = td[td["collector", "mask"]]``, after the advantage.
+
+    Actors and critic are functions of a step. One that has a memory in time is refused at the first call; a
+    hidden state that the batch holds is an input like any other. Trajectories laid end to end in time, as by
+    ``MultiSyncCollector(cat_results=-1)``, are refused where ``("collector", "traj_ids")`` shows it; where
+    the collector does not number them nothing shows it: take ``cat_results=0`` or ``"stack"``.
+
+    In TorchRL's ``PPOTrainer(gae=advantage)`` give ``reward_key`` and ``episode_reward_key``, which is read at each
+    batch for its log, ``action_key``, and a ``replay_buffer`` of one batch with ``SamplerWithoutReplacement``,
+    without which an epoch has no end.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from tensordict.nn import TensorDictModule
+        >>> from torchrl.modules import ProbabilisticActor
+        >>> from torchrl_ob import JointQCritic, ObAdvantage
+        >>> num_agents, num_actions = 3, 5
+        >>> logits = TensorDictModule(
+        ...     torch.nn.Linear(4, num_actions), [("agents", "observation")], [("agents", "logits")]
+        ... )
+        >>> policy = ProbabilisticActor(
+        ...     logits,
+        ...     in_keys=[("agents", "logits")],
+        ...     out_keys=[("agents", "action")],
+        ...     distribution_class=torch.distributions.Categorical,
+        ... )
+        >>> critic = JointQCritic(
+        ...     num_agents, num_actions, observation_dim=4, action_encoding="categorical"
+        ... )
+        >>> advantage = ObAdvantage(
+        ...     actor_network=policy, value_network=critic, gamma=0.99, lmbda=0.9
+        ... )
+        >>> batch = [2, 10]  # trajectories, time
+        >>> def observe():
+        ...     return TensorDict({"observation": torch.randn(*batch, num_agents, 4)}, batch)
+        >>> td = TensorDict({"agents": observe(), "next": {"agents": observe()}}, batch)
+        >>> td["agents", "action"] = torch.randint(num_actions, (*batch, num_agents))
+        >>> td["next", "reward"] = torch.randn(*batch, 1)  # of the team
+        >>> td["next", "done"] = td["next", "terminated"] = torch.zeros(*batch, 1, dtype=torch.bool)
+        >>> advantage(td)["advantage"].shape
+        torch.Size([2, 10, 3, 1])
+    """
+
+    _weights = "optimal_weights"
+
+
+class ComaAdvantage(JointAdvantage):
+    r"""Advantage with COMA's counterfactual baseline, the expectation of Q over the own action.
+
+    .. math::
+        X^i = G^i - E_{a^i \sim \pi^i}[Q^i(s, a^{-i}, a^i)]
+
+    (Foerster et al., "Counterfactual Multi-Agent Policy Gradients", AAAI 2018, equation 4.)
+
+    Arguments, options and keys are those of :class:`~torchrl_ob.ObAdvantage`, which has an example.
+    """
+
+    _weights = "probabilities"
+
+
+class MapgAdvantage(JointAdvantage):
+    r"""No baseline: :math:`X^i = G^i`, the plain multi-agent policy gradient, to compare with.
+
+    (arXiv:2108.08612, section 2.) Arguments, options and keys are those of
+    :class:`~torchrl_ob.ObAdvantage`, which has an example; the
+    baseline is written as zeros.
+    """
+
+    _weights = None

@@ -1,0 +1,1 @@
+"""Critics of the joint action."""

@@ -1,0 +1,94 @@
+"""A joint critic whose action part is not drowned by the variance of the state's value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from torchrl_ob.critics.backbones import Others
+from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.critics.target_scale import Units
+
+__all__ = ["DuelingCritic"]
+
+
+class DuelingCritic(JointQCritic):
+    r"""Joint critic in two parts, each with targets, units and optimiser of its own: :math:`Q_i(s, a) = V_i(s) + A_i(s, a)`.
+
+    Returns differ by far more between states than between actions, so that a single network fitted to them
+    learns the state's value and little of the action. Here V is fitted to the returns, less A, and A to what V
+    leaves of short returns, both by :class:`~torchrl_ob.DuelingFit`. No gradient of a loss reaches either:
+    build the loss with ``critic_coeff=0``. Until the first fit Q is zero. (The form: Wang et al.,
+    "Dueling Network Architectures", ICML 2016, equation 7; fitting the advantage directly: Pan et al., "Direct Advantage
+    Estimation", NeurIPS 2022. A is not centred: its mean over actions corrects V.)
+
+    Arguments, keys and methods are those of :class:`~torchrl_ob.JointQCritic`; ``backbone`` is that of both
+    parts. There is no ``value_norm``: each part has units of its own in its place.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl_ob import DuelingCritic
+        >>> critic = DuelingCritic(num_agents=3, observation_dim=4, action_dim=2)
+        >>> agents = {"observation": torch.randn(5, 3, 4), "action": torch.randn(5, 3, 2)}
+        >>> td = critic(TensorDict({"agents": agents}, batch_size=[5]))
+        >>> total = critic.state_value(td) + critic.action_effect(td)
+        >>> torch.equal(td["agents", "state_action_value"], total)
+        True
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        if options.get("value_norm") is not None:
+            raise ValueError("a DuelingCritic keeps the units of its values: leave value_norm out.")
+        super().__init__(*arguments, **options)
+        # self.backbone is the action part
+        self.value_backbone = self.make_backbone(self.sizes._replace(action_dim=0, out_dim=1))
+        self.value_units, self.effect_units = Units(), Units()
+
+    def state_value(self, tensordict: TensorDictBase) -> Tensor:
+        """V of the states, ``[*B, n, 1]``.
+
+        Args:
+            tensordict: with the critic's inputs, of batch size ``[*B]``.
+        """
+        return self.value_units(self.value_output(tensordict))
+
+    def action_effect(self, tensordict: TensorDictBase) -> Tensor:
+        """A of the joint action, ``[*B, n, 1]``.
+
+        Args:
+            tensordict: with the critic's inputs, of batch size ``[*B]``.
+        """
+        return self.effect_units(self.effect_output(tensordict))
+
+    def value_output(self, tensordict: TensorDictBase) -> Tensor:
+        """V in its units: what its network says, ``[*B, n, 1]``."""
+        observation, state, _ = self._inputs(tensordict)
+        values = self._in_chunks(self._value_network, 1, observation, state)
+        return values.reshape(*tensordict.batch_size, *values.shape[1:])
+
+    def effect_output(self, tensordict: TensorDictBase) -> Tensor:
+        """A of the joint action in its units: what its network says, ``[*B, n, 1]``."""
+        effects = self._in_chunks(self._network, 1, *self._inputs(tensordict))
+        return effects.reshape(*tensordict.batch_size, *effects.shape[1:])
+
+    @torch.no_grad()
+    def _evaluate(
+        self,
+        observation: Tensor,
+        state: Tensor,
+        action: Tensor,
+        own: Tensor | None,
+        others: Others | None,
+    ) -> Tensor:
+        """V and A added up."""
+        value = self.value_units(self._value_network(observation, state))
+        return value + self.effect_units(self._network(observation, state, action, own, others))
+
+    def _value_network(self, observation: Tensor, state: Tensor) -> Tensor:
+        """What the network of V says, ``[N, n, 1]``."""
+        blank = observation.new_zeros(*observation.shape[:2], 0)
+        return self.value_backbone(observation, state, blank).squeeze(-1)

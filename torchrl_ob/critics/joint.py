@@ -1,0 +1,364 @@
+"""The joint critic: Q(s, a) of the joint action, and of alternative own actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from tensordict import TensorDictBase, unravel_key
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import Tensor, nn
+from torchrl.envs import EnvBase
+from torchrl.modules import ValueNorm
+
+from torchrl_ob._checks.arguments import check_arguments, check_whole_number
+from torchrl_ob._checks.batch import check_shape, sibling
+from torchrl_ob._encodings import ActionEncoding, one_hot, one_hot_factors, require_choices
+from torchrl_ob._specs import Group, check_vector, group_key, read_action, read_observation
+from torchrl_ob.critics.backbones import ConcatBackbone, Others, PooledBackbone, Sizes
+
+__all__ = ["JointQCritic"]
+
+
+class JointQCritic(TensorDictModuleBase):
+    r"""Action value of the joint action, for every agent: :math:`Q_i(s, a^1, \dots, a^n)`.
+
+    Each agent's value is computed from a part that does not depend on its own action and a part
+    that does, so that :meth:`candidate_values` gives :math:`Q_i(s, a^{-i}, a^i_k)` for K
+    alternative own actions without evaluating the first part again. With a single discrete action
+    for each agent, the network reads the others' actions only and returns the value of every own
+    action in one forward pass, as COMA's critic does (Foerster et al., AAAI 2018, section 4).
+
+    Args:
+        num_agents: number of agents n.
+        action_dim: size of a continuous (or one-hot) action, or number of discrete actions.
+        observation_dim: size of an agent's observation; ``None`` where only the state is read.
+        state_dim: size of the global state; ``None`` where only observations are read.
+
+    Keyword Args:
+        action_encoding: ``"continuous"`` ``[*B, n, d]``, ``"categorical"`` (integers ``[*B, n]``),
+            ``"one_hot"`` ``[*B, n, A]``, ``"multi_categorical"`` (integers ``[*B, n, D]``, with ``nvec``
+            choices each) or ``"multi_one_hot"`` (one-hot vectors side by side).
+        nvec: number of choices of each factor of a multi-categorical action; ``action_dim`` is
+            then their sum.
+        backbone: ``"pooled"`` (the default: an embedding of each agent's observation and action,
+            averaged over the other agents; linear in the number of agents) or ``"concat"``
+            (everything concatenated, as in COMA).
+        hidden_dim: width of the hidden layers.
+        share_params: whether the agents' values come from one network, told which agent it speaks
+            for, or from a network for each agent.
+        activation: activation function.
+        value_norm: a TorchRL :class:`~torchrl.modules.ValueNorm`. The network then works in
+            normalised values and the output is denormalised. Of shape 1; pass the same instance to
+            :class:`~torchrl.objectives.multiagent.MAPPOLoss`, which alone updates its statistics.
+            Needed where returns are far from unit scale.
+        observation_key: where the observations are, ``[*B, n, observation_dim]``.
+        state_key: where the global state is, ``[*B, state_dim]``.
+        action_key: where the joint action is.
+        out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_action_value"``
+            in the group of the action.
+        chunk_bytes: memory that the activations of one layer may take; without gradients the batch is
+            processed in chunks of that size. By default 4 MiB, which the caches of a CPU hold, and on a GPU 16 MiB, where
+            few large kernels are faster.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl_ob import JointQCritic
+        >>> critic = JointQCritic(num_agents=3, observation_dim=4, action_dim=2)
+        >>> agents = {"observation": torch.randn(5, 3, 4), "action": torch.randn(5, 3, 2)}
+        >>> td = critic(TensorDict({"agents": agents}, batch_size=[5]))
+        >>> td["agents", "state_action_value"].shape
+        torch.Size([5, 3, 1])
+        >>> critic.candidate_values(td, torch.randn(5, 3, 9, 2)).shape
+        torch.Size([5, 3, 9])
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse wrong arguments by the name of the class; a copy is made without any."""
+        if args or kwargs:
+            check_arguments(cls, args, kwargs)
+        return super().__new__(cls)
+
+    def __init__(
+        self,
+        num_agents: int,
+        action_dim: int,
+        observation_dim: int | None = None,
+        state_dim: int | None = None,
+        *,
+        action_encoding: ActionEncoding = "continuous",
+        nvec: tuple[int, ...] | None = None,
+        backbone: Literal["pooled", "concat"] = "pooled",
+        hidden_dim: int = 128,
+        share_params: bool = True,
+        activation: type[nn.Module] = nn.Tanh,
+        value_norm: ValueNorm | None = None,
+        observation_key: NestedKey = ("agents", "observation"),
+        state_key: NestedKey = "state",
+        action_key: NestedKey = ("agents", "action"),
+        out_key: NestedKey | None = None,
+        chunk_bytes: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_whole_number("num_agents", num_agents)
+        check_whole_number("action_dim", action_dim)
+        if chunk_bytes is not None:
+            check_whole_number("chunk_bytes", chunk_bytes)
+        if not observation_dim and not state_dim:
+            raise ValueError("the critic reads nothing: give observation_dim, state_dim or both.")
+        if action_encoding not in get_args(ActionEncoding):
+            raise ValueError(
+                f"action_encoding must be one of {get_args(ActionEncoding)}, got {action_encoding!r}."
+            )
+        if value_norm is not None and getattr(value_norm, "shape", None) != (1,):
+            raise ValueError(
+                "value_norm must be a TorchRL ValueNorm of shape 1, such as "
+                f"PopArtValueNorm(shape=1), got {value_norm!r}."
+            )
+        if action_encoding == "multi_categorical" and sum(nvec or ()) != action_dim:
+            raise ValueError(
+                "a multi_categorical critic needs nvec, the number of choices of each factor, "
+                f"summing to action_dim; got nvec={nvec} and action_dim={action_dim}."
+            )
+        backbones: dict[str, Any] = {"pooled": PooledBackbone, "concat": ConcatBackbone}
+        if backbone not in backbones:
+            raise ValueError(f"backbone must be one of {sorted(backbones)}, got {backbone!r}.")
+        action_key = unravel_key(action_key)
+        event_shapes = {"categorical": (), "multi_categorical": (len(nvec or ()),)}
+        self.action_encoding, self.action_dim, self.nvec = action_encoding, action_dim, nvec
+        self.action_key = action_key
+        self.action_shape = (num_agents, *event_shapes.get(action_encoding, (action_dim,)))
+        self.observation_key = unravel_key(observation_key) if observation_dim else None
+        self.observation_shape = (num_agents, observation_dim or 0)
+        self.state_key = unravel_key(state_key) if state_dim else None
+        self.state_shape = (state_dim or 0,)
+        self.in_keys = [
+            key for key in (self.observation_key, self.state_key, action_key) if key is not None
+        ]
+        if out_key is None:
+            out_key = sibling(action_key, "state_action_value")
+        self.out_keys = [unravel_key(out_key)]
+        # a network with one output for every own action must not read the own action
+        self.all_actions_at_once = action_encoding in ("categorical", "one_hot")
+        self.sizes = Sizes(
+            num_agents=num_agents,
+            observation_dim=observation_dim or 0,
+            state_dim=state_dim or 0,
+            action_dim=action_dim,
+            hidden_dim=hidden_dim,
+            out_dim=action_dim if self.all_actions_at_once else 1,
+        )
+        self.make_backbone = partial(
+            backbones[backbone], share_params=share_params, activation=activation
+        )
+        self.backbone: Any = self.make_backbone(self.sizes)
+        self.hidden_dim, self.chunk_bytes = hidden_dim, chunk_bytes
+        self.value_norm = value_norm
+
+    @classmethod
+    def from_env(cls, env: EnvBase, *, group: Group = "agents", **kwargs: Any) -> JointQCritic:
+        """Build the critic of a group of agents from an environment's specs.
+
+        Args:
+            env: the environment, with ``(group, "observation")`` ``[n, o]`` or a root ``"state"``,
+                and ``(group, "action")``.
+            group: name of the group of agents.
+            **kwargs: the other arguments of the class. ``observation_dim=None`` leaves the
+                observations out; the state is read where the environment has one.
+
+        Returns:
+            The critic.
+
+        Raises:
+            KeyError: where the environment has no such group, or neither observation nor state.
+            TypeError: for actions, observations or a state of another kind.
+            ValueError: for those of another shape.
+
+        Example:
+            >>> from torchrl_ob import JointQCritic  # needs vmas
+            >>> from torchrl.envs import VmasEnv
+            >>> env = VmasEnv("balance", num_envs=2, n_agents=4)
+            >>> JointQCritic.from_env(env).action_shape
+            (4, 2)
+        """
+        action = read_action(env, group)
+        key, state_key = kwargs.pop("observation_key", None), kwargs.pop("state_key", "state")
+        sizes: dict[str, Any] = {"observation_dim": None, "state_dim": None, **action.sizes()}
+        if kwargs.get("observation_dim", ...) is not None:  # else it is left out
+            observation = read_observation(env, group, key)
+            if observation is not None:
+                key, spec = observation
+                sizes["observation_dim"] = spec.shape[-1]
+        state = env.observation_spec_unbatched.get(state_key, None)
+        if state is not None and kwargs.get("state_dim", ...) is not None:
+            check_vector(state, state_key, ("s",))
+            sizes["state_dim"] = state.shape[-1]
+        key = unravel_key(key or group_key(group, "observation"))
+        if sizes["observation_dim"] is None and sizes["state_dim"] is None:
+            raise KeyError(
+                f"the environment has neither {key} nor {state_key}; it has "
+                f"{list(env.observation_spec_unbatched.keys(True, True))}. Pass observation_key=... or state_key=...."
+            )
+        return cls(
+            observation_key=key,
+            state_key=state_key,
+            action_key=action.key,
+            **{**sizes, **kwargs},
+        )
+
+    def forward(self, tensordict: TensorDictBase, others: Others | None = None) -> TensorDictBase:
+        """Write Q of the joint action, ``[*B, n, 1]``, under ``out_keys[0]``.
+
+        Args:
+            tensordict: with the critic's inputs, of batch size ``[*B]``.
+            others: agents of other groups, for :func:`~torchrl_ob.group_critics`.
+        """
+        values = self._values(1, self._inputs(tensordict), None, others)
+        tensordict.set(self.out_keys[0], values.reshape(*tensordict.batch_size, *values.shape[1:]))
+        return tensordict
+
+    def candidate_values(
+        self, tensordict: TensorDictBase, actions: Tensor, others: Others | None = None
+    ) -> Tensor:
+        """Q of alternative own actions, with the other agents' actions held at what they took.
+
+        Args:
+            tensordict: as for :meth:`forward`, of batch size ``[*B]``.
+            actions: K own actions of every agent, ``[*B, n, K, *event]``.
+            others: as for :meth:`forward`.
+
+        Returns:
+            ``[*B, n, K]``.
+        """
+        batch, (n, *event) = tensordict.batch_size, self.action_shape
+        num_candidates = actions.shape[len(batch) + 1] if actions.ndim > len(batch) + 1 else 0
+        check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
+        own = actions.reshape(batch.numel(), n, num_candidates, *event)
+        values = self._values(num_candidates, self._inputs(tensordict), own, others)
+        return values.reshape(*batch, n, num_candidates)
+
+    def messages(self, tensordict: TensorDictBase) -> Tensor:
+        """What the agents, with the actions that they took, show to those of other groups.
+
+        Args:
+            tensordict: as for :meth:`forward`, of batch size ``[*B]``.
+
+        Returns:
+            The sum over the agents, ``[N, hidden_dim]``, N being the number of states in the batch.
+        """
+        observation, _, action = self._inputs(tensordict)
+        return self._in_chunks(self.backbone.messages, 1, observation, action)
+
+    def encode_action(self, action: Tensor) -> Tensor:
+        """Actions ``[..., *event]`` as features of the network, ``[..., action_dim]``."""
+        require_choices(
+            self.action_key, action, self.action_encoding, self.nvec or (self.action_dim,)
+        )
+        dtype: torch.dtype = self.backbone.own.weight.dtype
+        if self.action_encoding == "categorical":
+            return one_hot(action, self.action_dim).to(dtype)
+        if self.action_encoding == "multi_categorical":
+            return one_hot_factors(action, self.nvec or ()).to(dtype)
+        return action.to(dtype)
+
+    def _values(
+        self,
+        num_candidates: int,
+        inputs: tuple[Tensor, Tensor, Tensor],
+        own: Tensor | None,
+        others: Others | None,
+    ) -> Tensor:
+        """Values ``[N, n, K]`` of own actions ``[N, n, K, *event]``, in chunks; those taken by default."""
+        tensors = [*inputs, *(() if own is None else (own,))]
+        if others is not None:
+            tensors.append(others.messages)
+
+        def evaluate(observation: Tensor, state: Tensor, action: Tensor, *more: Tensor) -> Tensor:
+            rest = list(more)
+            shown = None if others is None else others._replace(messages=rest.pop())
+            chosen = self.encode_action(rest.pop()) if rest else None
+            return self._evaluate(observation, state, action, chosen, shown)
+
+        return self._in_chunks(evaluate, num_candidates, *tensors)
+
+    def _evaluate(
+        self,
+        observation: Tensor,
+        state: Tensor,
+        action: Tensor,
+        own: Tensor | None,
+        others: Others | None,
+    ) -> Tensor:
+        """Values ``[N, n, K]`` of encoded own actions ``[N, n, K, a]``; those taken by default."""
+        return self._denormalized(self._network(observation, state, action, own, others))
+
+    def _denormalized(self, values: Tensor) -> Tensor:
+        """Values of a network that works in normalised ones, where there is a norm."""
+        if self.value_norm is None:
+            return values
+        return self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
+
+    def _network(
+        self,
+        observation: Tensor,
+        state: Tensor,
+        action: Tensor,
+        own: Tensor | None = None,
+        others: Others | None = None,
+    ) -> Tensor:
+        """What the network itself says, ``[N, n, K]``, in normalised values where there is a norm."""
+        backbone = self.backbone
+        if others is not None:  # the concatenating one takes none
+            backbone = partial(backbone, others=others)
+        if self.all_actions_at_once:
+            blank = torch.zeros_like(action).unsqueeze(-2)
+            every = backbone(observation, state, action, blank)
+            return (every * (action.unsqueeze(-2) if own is None else own)).sum(-1)
+        return backbone(observation, state, action, own).squeeze(-1)
+
+    def _in_chunks(
+        self, function: Callable[..., Tensor], num_candidates: int, *tensors: Tensor
+    ) -> Tensor:
+        """A function of states, in chunks whose activations take ``chunk_bytes`` in each layer.
+
+        Whole where a gradient is recorded, which keeps all activations.
+        """
+        if torch.is_grad_enabled():
+            return function(*tensors)
+        widest = num_candidates * self.hidden_dim  # of an agent's activations
+        if self.all_actions_at_once:
+            widest = max(self.hidden_dim, num_candidates * self.action_dim)
+        bytes_per_state = self.action_shape[0] * widest * tensors[0].element_size()
+        on_cpu = tensors[0].device.type == "cpu"
+        chunk_bytes = self.chunk_bytes or (2**22 if on_cpu else 2**24)
+        size = max(1, chunk_bytes // max(bytes_per_state, 1))
+        chunks = zip(*(tensor.split(size) for tensor in tensors), strict=True)
+        return torch.cat([function(*chunk) for chunk in chunks])
+
+    def _inputs(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
+        """Observation ``[N, n, o]``, state ``[N, s]`` and encoded joint action ``[N, n, a]``."""
+        batch = tensordict.batch_size
+
+        def read(key: NestedKey, shape: tuple[int, ...]) -> Tensor:
+            value = tensordict.get(key, None)
+            if value is None:
+                raise KeyError(
+                    f"JointQCritic reads {key!r}, which the tensordict lacks. It has "
+                    f"{sorted(map(str, tensordict.keys(True, True)))}."
+                )
+            check_shape(repr(key), value, (*batch, *shape))
+            return value.reshape(batch.numel(), *shape)
+
+        action = self.encode_action(read(self.action_key, self.action_shape))
+        observation, state = (
+            action.new_zeros(batch.numel(), *shape) if key is None else read(key, shape)
+            for key, shape in (
+                (self.observation_key, self.observation_shape),
+                (self.state_key, self.state_shape),
+            )
+        )
+        return observation, state, action

@@ -1,0 +1,1 @@
+"""The truth, by branching states of the simulator."""

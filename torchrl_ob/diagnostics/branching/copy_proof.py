@@ -1,0 +1,180 @@
+"""Copies of an environment's states: stepping them aside from training, and proving them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CellType, FunctionType
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.envs import EnvBase
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from torchrl_ob.diagnostics.branching.clone import isolated, name_of
+
+__all__ = ["Act", "Clone", "Policy", "acting", "aside", "copies", "deep_copy", "prove", "steps"]
+
+Clone = Callable[[EnvBase, Tensor], EnvBase]
+"""``clone(env, index)``: a new environment whose k-th copy is in the state of env's ``index[k]``-th."""
+Policy = Callable[[TensorDictBase], TensorDictBase]
+"""Reads a tensordict ``[B]`` and writes the joint action into it."""
+Act = Callable[[TensorDictBase, int], TensorDictBase]
+"""A policy that knows the time."""
+
+COMPARED_STEPS = 5, 2
+"""Steps compared with the environment itself: of a copy of its whole batch, whose rounding is the
+same, and of the branches, whose rounding is not, and may grow fast in a stiff simulation."""
+
+ALLOWED = 1 / 20
+"""Share of the states whose branches may step otherwise: VMAS passes over a pair of agents where it collides in
+none of the environments of a batch, so that what happens in one can depend on its company."""
+
+
+@contextmanager
+def aside(env: EnvBase, seed: int) -> Iterator[None]:
+    """Aside from training: no gradients, own random numbers; the policy's actions are sampled."""
+    with isolated(env, seed), torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+        yield
+
+
+def copies(clone: Clone, env: EnvBase, index: Tensor) -> EnvBase:
+    """``clone(env, index)``, its batch size checked."""
+    made = clone(env, index)
+    if made.batch_size != index.shape:
+        raise ValueError(
+            f"clone(env, index) gave an environment of batch size {list(made.batch_size)} for an "
+            f"index of shape {list(index.shape)}; expected the same."
+        )
+    return made
+
+
+def acting(policy: Policy, key: NestedKey, given: dict[int, Tensor]) -> Act:
+    """The policy, other than at the times at which the joint action is given."""
+
+    def act(tensordict: TensorDictBase, t: int) -> TensorDictBase:
+        tensordict = policy(tensordict)
+        return tensordict.set(key, given[t]) if t in given else tensordict
+
+    return act
+
+
+def steps(
+    env: EnvBase, states: TensorDictBase, act: Act, num_steps: int
+) -> Iterator[TensorDictBase]:
+    """What follows each step from ``states``, which are left as they are."""
+    tensordict = states.exclude("next").clone()
+    for t in range(num_steps):
+        tensordict = env.step(act(tensordict, t))
+        yield tensordict.get("next")
+        tensordict = env.step_mdp(tensordict)
+
+
+def deep_copy(env: EnvBase) -> EnvBase:
+    """A deep copy whose functions, too, hold on to its own objects.
+
+    ``copy.deepcopy`` takes functions as they are, and a script that acts for an agent may be one that
+    reads the scenario from its closure: it would read that of the original.
+    """
+    memo: dict[int, Any] = {}
+    made = copy.deepcopy(env, memo)
+    cells: dict[int, CellType] = {}
+
+    def own(cell: CellType) -> CellType:
+        if id(cell) not in cells:
+            cells[id(cell)] = CellType(copy.deepcopy(cell.cell_contents, memo))
+        return cells[id(cell)]
+
+    copied = [
+        thing for key, thing in memo.items() if key != id(memo)
+    ]  # there deepcopy keeps others
+    for thing in copied:
+        slots = thing if isinstance(thing, dict | list) else getattr(thing, "__dict__", {})
+        for slot, value in enumerate(slots) if isinstance(slots, list) else list(slots.items()):
+            if isinstance(value, FunctionType) and value.__closure__:
+                closure = tuple(map(own, value.__closure__))
+                bound = FunctionType(
+                    value.__code__, value.__globals__, value.__name__, value.__defaults__, closure
+                )
+                bound.__kwdefaults__ = value.__kwdefaults__
+                slots[slot] = bound
+    return made
+
+
+def prove(
+    clone: Clone,
+    env: EnvBase,
+    states: TensorDictBase,
+    policy: Policy,
+    key: NestedKey,
+    actions: Tensor,
+    chunks: list[Tensor],
+) -> None:
+    """Refuse an environment whose copies, stepped with the same actions, differ from itself.
+
+    A deep copy of the environment says what is right: of one batch size with it, it steps exactly as
+    it would. A second deep copy that differs shows random dynamics; a clone that differs, that
+    something of the state is missing in it. The clones of the branches are of other batches, and one state in
+    twenty may differ there.
+
+    Args:
+        clone: copies states.
+        env: the environment, of batch size ``[S]``; it is not stepped.
+        states: the tensordict that it is in.
+        policy: acts for the groups of agents whose actions are not given.
+        key: where the joint action goes.
+        actions: joint actions, ``[S, M1, n, *event]``; the first ones are taken one after the other.
+        chunks: the indices of the copies that will be made.
+
+    Raises:
+        ValueError: by the scenario's name.
+    """
+    own_steps, branch_steps = COMPARED_STEPS
+    given = {t: actions[:, t % actions.shape[1]] for t in range(own_steps)}
+    follow, taken = acting(policy, key, given), []
+
+    def record(tensordict: TensorDictBase, t: int) -> TensorDictBase:
+        tensordict = follow(tensordict, t)
+        taken.append(tensordict.select(*env.action_keys).clone())
+        return tensordict
+
+    truth = [td.clone() for td in steps(deep_copy(env), states, record, own_steps)]
+
+    def compare(
+        env: EnvBase, index: Tensor, num_steps: int, reason: str, allowed: float = 0
+    ) -> None:
+        def repeat(tensordict: TensorDictBase, t: int) -> TensorDictBase:
+            return tensordict.update(taken[t][index])
+
+        most = allowed * len(index.unique())
+        for t, found in enumerate(steps(env, states[index], repeat, num_steps)):
+            for name in found.keys(include_nested=True, leaves_only=True):
+                other = _differing(found.get(name), truth[t].get(name)[index])
+                if len(index[other.to(index.device)].unique()) > most:
+                    raise ValueError(
+                        f"the scenario {name_of(env)!r} cannot be branched: with the same actions, "
+                        f"step {t + 1} from the same state gave another {name!r}. {reason}"
+                    )
+
+    everywhere = torch.arange(len(states))
+    random = "Its dynamics are random: switch that off by the scenario's arguments, such as n_red_agents=0."
+    compare(deep_copy(env), everywhere, own_steps, random)
+    missed = "A copy lacks part of its state: hand over a clone(env, index) that copies all of it."
+    compare(copies(clone, env, everywhere), everywhere, own_steps, missed)
+    for chunk in chunks:
+        compare(copies(clone, env, chunk), chunk, branch_steps, missed, ALLOWED)
+
+
+def _differing(found: Tensor, expected: Tensor) -> Tensor:
+    """Which of the first dimension differ, but for rounding."""
+    if found.shape != expected.shape:
+        return torch.ones(len(expected), dtype=torch.bool, device=expected.device)
+    if expected.is_floating_point():
+        same = found.isclose(expected, rtol=1e-3, atol=1e-4, equal_nan=True)
+    else:
+        same = found == expected
+    return ~same.reshape(len(same), -1).all(1)

@@ -1,0 +1,1 @@
+"""What a batch of rollouts tells about the variance of the gradient."""

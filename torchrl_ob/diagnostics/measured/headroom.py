@@ -1,0 +1,146 @@
+"""What a baseline can remove at most."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.diagnostics.intervals import Estimate
+from torchrl_ob.diagnostics.measured.signals import (
+    candidate_variance,
+    isolated_rng,
+    policy_value,
+    read_signals,
+    trajectory_blocks,
+)
+from torchrl_ob.functional import lambda_return
+
+__all__ = ["Headroom", "headroom"]
+
+
+class Headroom(NamedTuple):
+    """Shares of the variance of each agent's signal within a state, ``[n]`` each, summing to one.
+
+    Attributes:
+        others: from the other agents' current actions.
+        own: from the own current action.
+        later: from the team's later actions.
+        rest: from the environment and from the critic's error.
+    """
+
+    others: Estimate
+    own: Estimate
+    later: Estimate
+    rest: Estimate
+
+    def __str__(self) -> str:
+        """The number that decides, in words; and where the critic's account cannot be believed."""
+        lines = []
+        for agent, shares in enumerate(zip(*(x.value.tolist() for x in self), strict=True)):
+            others, own, later, rest = (f"{100 * share:.1f}%" for share in shares)
+            now = 100 * min(1.0, max(0.0, shares[0] + shares[1]))
+            lines.append(
+                f"agent {agent}: by the critic's account, baselines can remove at most {now:.1f}% "
+                f"of the variance here: {others} comes from the others' current actions and {own} from the own one, "
+                f"{later} from later actions, {rest} from the environment and the critic's error."
+            )
+            if self.rest.high[agent] < 0:
+                lines[-1] += (
+                    " These cannot be shares: Q varies over actions by more than the return does. "
+                    "Train the critic on this policy first, then measure again."
+                )
+        return "\n".join(lines)
+
+
+def headroom(
+    advantage: JointAdvantage,
+    batch: TensorDictBase,
+    *,
+    num_draws: int = 8,
+    confidence: float = 0.95,
+) -> Headroom:
+    r"""How much of the signal's variance a baseline can remove, as far as the critic sees it.
+
+    Within a state, the return deviates from the state value by
+    :math:`G - V = (Q - V) + (G - Q)`. The first part is the current joint action's,
+    :math:`\mathrm{Var}_a[Q] = \mathrm{Var}_{a^{-i}}[E_{a^i} Q] + E_{a^{-i}}[\mathrm{Var}_{a^i} Q]`, the
+    others' and the own; it is all that OB, or any baseline of the others' actions, can touch. In the
+    second, later actions enter through Q of the states that follow, with variance
+
+    .. math::
+        L_t = \gamma^2 \big[((1 - \lambda)^2 + \lambda^2)\,\mathrm{Var}_a[Q(s_{t+1}, a)]
+              + \lambda^2 L_{t+1}\big],
+
+    and what is left is the environment's noise and the critic's error. Where the signal is the
+    critic's Q itself, everything is the current action's. All shares are unbiased up to the ratio.
+
+    A critic that is not trained yet may expect more variance than the return has; the rest is then
+    below zero, and ``str()`` says so. One that does not see actions hides headroom that is there: see
+    :func:`~torchrl_ob.diagnostics.true_headroom` for the truth.
+
+    Args:
+        advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
+        batch: trajectories that the current policy collected, ``[*B, T]``.
+        num_draws: joint actions of the policy that the variance of Q is estimated from.
+        confidence: of the intervals, from a bootstrap over trajectories.
+
+    Returns:
+        The shares of each agent; ``str()`` of it says them in words.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
+    """
+    with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
+        signals = read_signals(advantage, batch, num_draws)
+        value, own = signals.state_value, signals.own_variance()
+        later, rest = torch.zeros_like(own), torch.zeros_like(own)
+        if advantage.signal == "lambda_return":
+            later = _later_variance(advantage, batch, num_draws)
+            spread = (signals.signal - value.mean).square() - value.variance / num_draws
+            rest = spread - value.variance - later
+        columns = torch.stack([value.variance - own, own, later, rest], -1)
+        blocks = trajectory_blocks(advantage, batch, own)
+        means = blocks.means(columns)
+
+    def shares(counts: Tensor) -> Tensor:
+        parts = means(counts)
+        return parts / parts.sum(-1, keepdim=True)
+
+    return Headroom(*blocks.bootstrap(shares, confidence=confidence).unbind())
+
+
+def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws: int) -> Tensor:
+    """Variance of the return that the team's later actions bring, ``[*B, T, n]``."""
+    following = advantage.following(batch)
+    total = policy_value(advantage, following, num_draws).variance
+    bootstrapped = total  # variance of the value that the return goes on with
+    if advantage.bootstrap == "expected":
+        candidates = advantage.candidates(following)
+        action = advantage.policy(following).sample()
+        drawn = advantage.with_other_actions(following)
+        values = advantage.candidate_values(drawn, candidates.actions, action)
+        bootstrapped = total - candidate_variance(candidates.probabilities, values)
+    done, terminated = (flags.squeeze(-1) for flags in advantage.ends(batch))
+    time_dim = advantage._get_time_dim(None, batch)
+    last = torch.zeros_like(done)
+    last.select(time_dim, -1).fill_(True)
+    trace = advantage.lmbda * (~(done | last)).to(total.dtype)
+    arriving = (1 - trace).square() * bootstrapped + trace.square() * total
+    if (
+        advantage.bootstrap == "control_variate"
+    ):  # what Q knows of later actions is taken off the return
+        pairs = [advantage.state_value(following).squeeze(-1) for _ in range(2)]
+        arriving = torch.stack(pairs).var(0)
+    return lambda_return(
+        advantage.gamma**2 * (~terminated).to(total.dtype) * arriving,
+        torch.zeros_like(total),
+        done,
+        terminated,
+        gamma=advantage.gamma**2,
+        lmbda=advantage.lmbda**2,
+        time_dim=time_dim,
+    )

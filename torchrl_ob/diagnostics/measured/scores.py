@@ -1,0 +1,141 @@
+"""Scores of the agents' policies: the gradients whose variance is at stake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase, unravel_key
+from tensordict.nn import ProbabilisticTensorDictSequential
+from torch import Tensor
+from torch import distributions as D
+
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.expectations.availability import lend_a_choice
+from torchrl_ob.expectations.categorical import ONE_HOT, categorical_log_probs
+from torchrl_ob.expectations.gaussian import gaussian_components
+from torchrl_ob.expectations.truncated import truncated_components
+from torchrl_ob.functional import GaussianPsi, gaussian_score_factors
+from torchrl_ob.team import build_policy, inputs_of, policy_parameters
+
+__all__ = ["output_jacobians", "scores", "taken_scores"]
+
+
+def scores(
+    actor: ProbabilisticTensorDictSequential,
+    tensordict: TensorDictBase,
+    actions: Tensor,
+    *,
+    psi: GaussianPsi | None,
+) -> Tensor:
+    r"""Score :math:`\nabla_\psi \log\pi^i(a_k | \psi^i)` of every agent's actions.
+
+    In closed form, ``1[a] - π``, for categorical policies in their logits, and for Gaussians, squashed or truncated;
+    by automatic differentiation of ``log_prob`` otherwise. (arXiv:2108.08612, section 4.)
+
+    Args:
+        actor: the agents' policies.
+        tensordict: its inputs, of batch size ``[*B]``.
+        actions: K own actions of every agent, ``[*B, n, K, *event]``.
+        psi: what ψ is for a Gaussian, as in :func:`~torchrl_ob.expectations.candidates.action_candidates`; ``None`` for the
+            parameters that the network gives, whatever they are.
+
+    Returns:
+        ``[*B, n, K, P]``, with P the size of ψ.
+    """
+    batch = tensordict.ndim
+    params = policy_parameters(actor, tensordict)
+    params = lend_a_choice(params.select(*actor.dist_params_keys).detach(), actor.dist_params_keys)
+    names = [unravel_key(key)[-1] for key in params.keys(True, True)]
+    dist = build_policy(actor, params)
+    if psi is not None or "logits" in names:
+        closed_form = _categorical_scores(dist, actions)
+        if closed_form is not None:
+            return closed_form
+    if psi is not None:
+        closed_form = _gaussian_scores(dist, actions.movedim(batch + 1, 0), psi)
+        if closed_form is not None:
+            return closed_form
+    actions = actions.movedim(batch + 1, 0)
+    copies = params.unsqueeze(0).expand(actions.shape[0], *params.batch_size).clone()
+    leaves = [
+        leaf.requires_grad_() for leaf in copies.values(True, True) if leaf.is_floating_point()
+    ]
+    with torch.enable_grad():
+        log_prob = build_policy(actor, copies).log_prob(actions)
+        gradients = torch.autograd.grad(log_prob.sum(), leaves)
+    parts = [gradient.reshape(*log_prob.shape, -1) for gradient in gradients]
+    return torch.cat(parts, -1).movedim(0, -2)
+
+
+def taken_scores(advantage: JointAdvantage, batch: TensorDictBase) -> Tensor:
+    """Score in ψ of the actions that were taken, ``[*B, n, P]``."""
+    taken = batch.get(advantage.tensor_keys.action).unsqueeze(batch.ndim + 1)
+    return scores(advantage.actor_network, batch, taken, psi=advantage.psi).squeeze(-2)
+
+
+def output_jacobians(
+    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase, chunk_bytes: int = 2**28
+) -> Iterator[Tensor]:
+    r"""Jacobian of each agent's distribution parameters in the parameters θ of the network.
+
+    One sample at a time by :func:`torch.func.vmap`, so that
+    :math:`\nabla_\theta \log\pi^i = J_i^\top \nabla_{\psi^i} \log\pi^i`.
+
+    Args:
+        actor: the agents' policies.
+        tensordict: its inputs, of batch size ``[N]``.
+        chunk_bytes: memory that the Jacobians of one chunk may take.
+
+    Yields:
+        For consecutive chunks of the samples, ``[c, n, P, Θ]``.
+    """
+    params = TensorDict.from_module(actor)
+    trained = {key: p.detach() for key, p in params.items(True, True) if p.requires_grad}
+
+    def outputs(theta: dict[Any, Tensor], inputs: TensorDictBase) -> Tensor:
+        live = params.clone(recurse=False)
+        for key, value in theta.items():
+            live.set(key, value)
+        with live.to_module(actor):
+            out = actor.get_dist_params(inputs)
+        leaves = (out.get(key) for key in actor.dist_params_keys)
+        return torch.cat([x.flatten(1) for x in leaves if x.is_floating_point()], -1)
+
+    inputs = tensordict.select(*inputs_of(actor))
+    one = outputs(trained, inputs[0])
+    size = one.numel() * sum(p.numel() for p in trained.values()) * one.element_size()
+    jacobian = torch.vmap(torch.func.jacrev(outputs), (None, 0))
+    for chunk in inputs.split(max(1, chunk_bytes // max(size, 1))):
+        parts = jacobian(trained, chunk).values()
+        yield torch.cat([part.flatten(3) for part in parts], -1)
+
+
+def _categorical_scores(dist: Any, actions: Tensor) -> Tensor | None:
+    """``1[a] - π`` of a categorical of any kind, ``[*B, n, K, P]``; None for other distributions."""
+    several = isinstance(dist, D.Independent)
+    base = dist.base_dist if several else dist
+    if isinstance(base, ONE_HOT) and not several:
+        probs, one_hot = categorical_log_probs(base).exp(), actions
+    elif isinstance(base, D.Categorical):
+        probs = categorical_log_probs(base).exp()
+        one_hot = actions.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)
+    else:
+        return None
+    score = one_hot.to(probs.dtype) - probs.unsqueeze(-3 if several else -2)
+    return score.flatten(-2) if several else score
+
+
+def _gaussian_scores(dist: D.Distribution, actions: Tensor, psi: GaussianPsi) -> Tensor | None:
+    """Of a Gaussian, squashed or truncated, and actions ``[K, *B, n, d]``; None for other distributions."""
+    components = truncated_components(dist) or gaussian_components(dist)
+    if components is None:
+        return None
+    pairs = zip(
+        gaussian_score_factors(components.scale, psi),
+        components.scores(components.inverse(actions)),
+        strict=True,
+    )
+    parts = [factor * score for factor, score in pairs]
+    return torch.cat(parts[:1] if psi == "loc" else parts, -1).movedim(0, -2)

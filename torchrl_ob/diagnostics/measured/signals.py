@@ -1,0 +1,130 @@
+"""What every measurement starts from: the signal of a batch, and its four baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.diagnostics.intervals import Blocks
+from torchrl_ob.expectations.candidates import Candidates
+from torchrl_ob.functional import weighted_baseline
+
+__all__ = [
+    "PolicyValue",
+    "Signals",
+    "candidate_variance",
+    "isolated_rng",
+    "policy_value",
+    "read_signals",
+    "trajectory_blocks",
+]
+
+
+class PolicyValue(NamedTuple):
+    """Mean and variance of Q over joint actions of the policy, ``[*B, n]`` each, from M draws."""
+
+    mean: Tensor
+    variance: Tensor
+    num_draws: int
+
+
+class Signals(NamedTuple):
+    """A batch as the estimators see it; every tensor is ``[*B, T, n]``.
+
+    Attributes:
+        value_target: the λ-return of Q.
+        action_value: Q of the joint action taken.
+        signal: what the score is multiplied with before a baseline is subtracted: one of the two.
+        state_value: the state value V of the same critic, with the noise of its estimate.
+        baselines: of ``"none"``, ``"v"``, ``"coma"`` and ``"ob"``.
+        candidates: the candidate own actions.
+        candidate_values: their Q, the others' actions held, ``[*B, T, n, K]``.
+    """
+
+    value_target: Tensor
+    action_value: Tensor
+    signal: Tensor
+    state_value: PolicyValue
+    baselines: dict[str, Tensor]
+    candidates: Candidates
+    candidate_values: Tensor
+
+    def second_moment(self, name: str, signal: Tensor, weight: Tensor) -> Tensor:
+        """``E[(X - b)² w]`` of each sample, ``[*B, T, n]``, for the baseline of that name.
+
+        That of V is free of the noise in the estimate of V, by subtraction of its variance.
+        """
+        squared = (signal - self.baselines[name]).square()
+        if name == "v":
+            squared = squared - self.state_value.variance / self.state_value.num_draws
+        return squared * weight
+
+    def own_variance(self) -> Tensor:
+        """Variance of Q over the own action, the others' held, ``[*B, T, n]``."""
+        return candidate_variance(self.candidates.probabilities, self.candidate_values)
+
+
+@contextmanager
+def isolated_rng(device: torch.device | None) -> Iterator[None]:
+    """A block whose random draws leave torch's generators as they were, and do not depend on them."""
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        yield
+
+
+def candidate_variance(probabilities: Tensor, values: Tensor) -> Tensor:
+    """Variance ``[*B, n]`` of Q over candidate own actions, ``[*B, n, K]`` each."""
+    deviation = values - weighted_baseline(values, probabilities).unsqueeze(-1)
+    return weighted_baseline(deviation.square(), probabilities)
+
+
+def policy_value(
+    advantage: JointAdvantage, tensordict: TensorDictBase, num_draws: int
+) -> PolicyValue:
+    """Mean and unbiased variance of the critic's Q over joint actions of the policy."""
+    if num_draws < 2:
+        raise ValueError(f"num_draws must be 2 or more, got {num_draws}.")
+    draws = advantage.policy(tensordict).sample(torch.Size([num_draws]))
+    values = torch.stack(
+        [advantage.action_value(advantage.with_other_actions(tensordict), draw) for draw in draws]
+    ).squeeze(-1)
+    return PolicyValue(values.mean(0), values.var(0), num_draws)
+
+
+def read_signals(advantage: JointAdvantage, batch: TensorDictBase, num_draws: int) -> Signals:
+    """Signal and baselines of a batch of trajectories, ``[*B, T]``.
+
+    Args:
+        advantage: an advantage of the joint action; its actor, critic, keys and options are used.
+        batch: as ``advantage.read`` gives it; it is not changed.
+        num_draws: joint actions of the policy that the state value averages over.
+    """
+    target = advantage.value_estimate(batch).squeeze(-1)
+    value = advantage.action_value(batch).squeeze(-1)
+    signal = target if advantage.signal == "lambda_return" else value
+    candidates = advantage.candidates(batch)
+    values = advantage.candidate_values(batch, candidates.actions)
+    state_value = policy_value(advantage, batch, num_draws)
+    baselines = {
+        "none": torch.zeros_like(value),
+        "v": state_value.mean,
+        "coma": weighted_baseline(values, candidates.probabilities),
+        "ob": weighted_baseline(values, candidates.optimal_weights),
+    }
+    return Signals(target, value, signal, state_value, baselines, candidates, values)
+
+
+def trajectory_blocks(advantage: JointAdvantage, batch: TensorDictBase, like: Tensor) -> Blocks:
+    """The batch in blocks of trajectories, for intervals of values with the dtype of ``like``.
+
+    Of agents that take no part, and of padding, nothing enters.
+    """
+    time_dim, active = advantage._get_time_dim(None, batch), advantage.active(batch)
+    return Blocks(batch.batch_size, time_dim, like, active)

@@ -1,0 +1,178 @@
+"""Where the variance of each agent's gradient comes from, measured on a batch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.diagnostics.intervals import Estimate
+from torchrl_ob.diagnostics.measured.scores import scores, taken_scores
+from torchrl_ob.diagnostics.measured.signals import isolated_rng, read_signals, trajectory_blocks
+
+__all__ = ["ExcessVariance", "VarianceTerms", "excess_variance", "variance_terms"]
+
+
+class VarianceTerms(NamedTuple):
+    """The terms of the variance of each agent's gradient, ``[n]`` each.
+
+    Attributes:
+        state: from the state.
+        others: from the other agents' actions.
+        own: from the own action, for each baseline: the only term that a baseline changes.
+        later: from what follows the joint action, later actions, the environment and the critic's
+            error, for each baseline; zero where the signal is the critic's Q.
+    """
+
+    state: Estimate
+    others: Estimate
+    own: dict[str, Estimate]
+    later: dict[str, Estimate]
+
+
+class ExcessVariance(NamedTuple):
+    """How much the joint critic costs each agent in variance, and its bound, ``[n]`` each."""
+
+    excess: Estimate
+    bound: Estimate
+
+
+def variance_terms(
+    advantage: JointAdvantage,
+    batch: TensorDictBase,
+    *,
+    num_draws: int = 8,
+    confidence: float = 0.95,
+) -> VarianceTerms:
+    r"""The variance of the gradient in ψ, split as in the paper.
+
+    With :math:`g = (Q - b)\,\nabla_{\psi^i} \log\pi^i` and
+    :math:`m(s, a^{-i}) = E_{a^i}[g] = E_{a^i}[Q\,\nabla_{\psi^i} \log\pi^i]`,
+
+    .. math::
+        \mathrm{Var}[g] = \mathrm{Var}_s\big[E_{a^{-i}}[m]\big]
+            + E_s\big[\mathrm{Var}_{a^{-i}}[m]\big]
+            + E_{s, a^{-i}}\big[\mathrm{Var}_{a^i}[g]\big],
+
+    the terms of the state, of the others' actions and of the own action. A baseline of the others'
+    actions changes the last one alone. Where the signal is a return G there is a fourth,
+    :math:`E[(G - b)^2 w] - E[(Q - b)^2 w]`, of everything that comes later. They add up to the
+    variance that :func:`~torchrl_ob.diagnostics.gradient_variance` reports. Each is unbiased, so
+    that a small one may come out below zero. (arXiv:2108.08612, section 3.)
+
+    Args:
+        advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
+        batch: trajectories that the current policy collected, ``[*B, T]``.
+        num_draws: joint actions of the policy that V averages over.
+        confidence: of the intervals, from a bootstrap over trajectories.
+
+    Returns:
+        The terms of each agent.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
+    """
+    with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
+        signals = read_signals(advantage, batch, num_draws)
+        weight = taken_scores(advantage, batch).square().sum(-1)
+        own_actions, probabilities, _ = signals.candidates
+        own_scores = scores(advantage.actor_network, batch, own_actions, psi=advantage.psi)
+        draw, drawn = advantage.policy(batch).sample(), advantage.with_other_actions(batch)
+        resampled = advantage.candidate_values(drawn, own_actions, draw)
+        mean, other_mean = (
+            torch.einsum("...k,...k,...kp->...p", probabilities, values, own_scores)
+            for values in (signals.candidate_values, resampled)
+        )  # m at the others' actions taken, and at others of the same policy
+        others = (mean - other_mean).square().sum(-1) / 2
+        within_state = (mean * other_mean).sum(-1)
+        columns = [within_state, others]
+        for name in signals.baselines:
+            second = signals.second_moment(name, signals.action_value, weight)
+            total = signals.second_moment(name, signals.signal, weight)
+            columns += [second - within_state - others, total - second]
+        blocks = trajectory_blocks(advantage, batch, weight)
+        means = blocks.means(torch.stack(columns, -1))
+        squared_mean = blocks.squared_mean(blocks.sums((mean + other_mean) / 2))
+
+    def terms(counts: Tensor) -> Tensor:
+        within, *rest = means(counts).unbind(-1)
+        return torch.stack([within - squared_mean(counts), *rest], -1)
+
+    state, others_term, *pairs = blocks.bootstrap(terms, confidence=confidence).unbind()
+    own = dict(zip(signals.baselines, pairs[::2], strict=True))
+    later = dict(zip(signals.baselines, pairs[1::2], strict=True))
+    return VarianceTerms(state, others_term, own, later)
+
+
+def excess_variance(
+    advantage: JointAdvantage,
+    batch: TensorDictBase,
+    *,
+    num_draws: int = 8,
+    confidence: float = 0.95,
+) -> ExcessVariance:
+    r"""Variance that the joint critic adds to each agent's gradient, beside its bound.
+
+    The centralised estimator :math:`g_C = Q(s, a)\,\nabla\log\pi^i` has more variance than the
+    decentralised :math:`g_D = Q^i(s, a^i)\,\nabla\log\pi^i`, by
+
+    .. math::
+        \mathrm{Var}[g_C] - \mathrm{Var}[g_D] = E\big[w\,\mathrm{Var}_{a^{-i}}[Q(s, a)\,|\,a^i]\big]
+            \le E\Big[w \sum_{j \ne i} A^j(s, a^{-j}, a^j)^2\Big],
+        \qquad A^j = Q - E_{a^j}[Q],
+
+    the sum of the other agents' squared local advantages. The inequality is Efron and Stein's, with
+    constant one; it needs the agents to act independently given the state, and becomes an equality
+    where Q is a sum of terms of one agent each. The paper's theorem 1 bounds both sides by suprema:
+    :math:`w \le B_i^2` and :math:`|A^j| \le \epsilon_j` give
+    :math:`B_i^2 \sum_{j \ne i} \epsilon_j^2` for one step, and the factor
+    :math:`1 / (1 - \gamma^2)` for its discounted sum over steps. (arXiv:2108.08612, section 3;
+    Efron and Stein, "The jackknife estimate of variance", 1981.)
+
+    Args:
+        advantage: an advantage of the joint action, any: its actor and critic are used.
+        batch: steps that the current policy collected, ``[*B, T]``.
+        num_draws: resampled actions that each expectation averages over.
+        confidence: of the intervals.
+
+    Returns:
+        The excess and the bound, in ψ, for the critic as it is.
+
+    Example: see :mod:`torchrl_ob.diagnostics`.
+    """
+    with torch.no_grad(), isolated_rng(batch.device):
+        batch = advantage.read(batch)
+        action = batch.get(advantage.tensor_keys.action)
+        taken = action.unsqueeze(batch.ndim + 1)
+        weight = taken_scores(advantage, batch).square().sum(-1)
+        value = advantage.action_value(batch).squeeze(-1)
+        excess, bound = torch.zeros_like(weight), torch.zeros_like(weight)
+        policy = advantage.policy(batch)
+        for _ in range(num_draws):
+            draw, drawn = policy.sample(), advantage.with_other_actions(batch)
+            resampled = advantage.candidate_values(drawn, taken, draw).squeeze(-1)
+            excess += (value - resampled).square() / 2
+            for agent in range(action.shape[batch.ndim]):
+                at = (slice(None),) * batch.ndim + (agent,)
+                swapped = _swap(action, draw, at)
+                change = (value - advantage.action_value(batch, swapped).squeeze(-1)).square() / 2
+                change[at] = 0  # the own action is not one of the others'
+                bound += change
+            for key in advantage.other_action_keys:
+                for agent in range(batch.get(key).shape[batch.ndim]):
+                    at = (slice(None),) * batch.ndim + (agent,)
+                    other = batch.copy().set(key, _swap(batch.get(key), drawn.get(key), at))
+                    bound += (value - advantage.action_value(other).squeeze(-1)).square() / 2
+        columns = torch.stack([excess * weight, bound * weight], -1) / num_draws
+        blocks = trajectory_blocks(advantage, batch, weight)
+        return ExcessVariance(*blocks.mean(columns, confidence=confidence).unbind())
+
+
+def _swap(action: Tensor, draw: Tensor, at: tuple[Any, ...]) -> Tensor:
+    """The joint action with that of one agent drawn anew."""
+    swapped = action.clone()
+    swapped[at] = draw[at]
+    return swapped

@@ -1,0 +1,78 @@
+"""Candidates of any other distribution, by automatic differentiation of its log-probability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from tensordict import TensorDictBase
+from torch import distributions as D
+
+from torchrl_ob.expectations.lines import rule_size
+from torchrl_ob.expectations.quadrature import Candidates
+from torchrl_ob.functional import optimal_weights
+
+__all__ = ["score_candidates"]
+
+
+def score_candidates(
+    dist: D.Distribution,
+    params: TensorDictBase,
+    build: Callable[[TensorDictBase], D.Distribution],
+    param_keys: Iterable[object],
+    *,
+    num_points: int | None = None,
+) -> Candidates:
+    r"""Candidate own actions of any other distribution, by automatic differentiation.
+
+    ψ is what the network hands to the distribution: the weights :math:`\|\nabla_\psi \log\pi(a_k)\|^2` are the squared
+    gradient with respect to all its floating-point parameters. The support is enumerated where the distribution
+    can do so; otherwise the candidates are samples of it. Slow, but it takes a new distribution as
+    it comes.
+
+    Args:
+        dist: the agents' policies, of batch shape ``[*B, n]``.
+        params: the parameters of ``dist``, what the network hands to it.
+        build: builds the distribution from a tensordict of parameters.
+        param_keys: keys of the parameters in ``params``.
+        num_points: number of samples, 1,000 by default.
+
+    Returns:
+        The candidates.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl_ob.expectations.autodiff import score_candidates
+        >>> params = TensorDict({"probs": torch.tensor([[.8], [.5]])}, batch_size=[2])
+        >>> def build(params):
+        ...     bernoulli = torch.distributions.Bernoulli(params["probs"])
+        ...     return torch.distributions.Independent(bernoulli, 1)
+        >>> score_candidates(build(params), params, build, ["probs"]).actions.shape
+        torch.Size([2, 1000, 1])
+    """
+    if dist.has_enumerate_support:
+        actions = dist.enumerate_support()
+    else:
+        actions = dist.sample(torch.Size([rule_size("monte_carlo", num_points)]))
+    with torch.enable_grad():
+        psi = params.select(*param_keys).detach().unsqueeze(0)
+        psi = psi.expand(actions.shape[0], *params.batch_size).clone()
+        leaves = [
+            leaf.requires_grad_()
+            for leaf in psi.values(include_nested=True, leaves_only=True)
+            if leaf.is_floating_point()
+        ]
+        log_prob = build(psi).log_prob(actions)
+        scores = torch.autograd.grad(log_prob.sum(), leaves, allow_unused=True)
+    if dist.has_enumerate_support:
+        probabilities = log_prob.detach().exp()
+    else:
+        probabilities = torch.full_like(log_prob, 1 / len(actions), requires_grad=False)
+    weights = torch.zeros_like(probabilities)
+    for score in scores:
+        if score is not None:
+            weights = weights + score.square().reshape(*weights.shape, -1).sum(-1)
+    probabilities, weights = probabilities.movedim(0, -1), weights.movedim(0, -1)
+    actions = actions.movedim(0, weights.ndim - 1)
+    return Candidates(actions, probabilities, optimal_weights(probabilities, weights))

@@ -1,0 +1,135 @@
+"""Candidates of the categorical family: every action, with exact probabilities and weights.
+
+ψ is the logits, whatever the distribution was built from: logits, probabilities, the scores of an ordinal one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributions as D
+from torchrl.modules import MaskedCategorical, MaskedOneHotCategorical, OneHotCategorical
+
+from torchrl_ob.distributions import FactoredCategorical
+from torchrl_ob.expectations.quadrature import Candidates, mixture_of_products
+from torchrl_ob.functional import (
+    available_log_probs,
+    categorical_log_score_weights,
+    categorical_optimal_weights,
+)
+
+__all__ = ["MAX_JOINT_CHOICES", "ONE_HOT", "categorical_candidates", "categorical_log_probs"]
+
+ONE_HOT = (OneHotCategorical, MaskedOneHotCategorical, D.OneHotCategorical)
+"""Distributions over one-hot vectors."""
+
+INDEX = (D.Categorical, MaskedCategorical)
+"""Distributions over the index of an action."""
+
+MAX_JOINT_CHOICES = 4096
+"""Multi-categorical actions with more joint choices than this are refused, not enumerated."""
+
+
+def categorical_candidates(dist: D.Distribution) -> Candidates | None:
+    """Candidates of a categorical, a one-hot one, their masked versions, or several of one agent.
+
+    A subclass is taken for its base where it inherits ``log_prob``, else it is none of the family.
+
+    Returns:
+        The candidates, or ``None`` for another distribution.
+
+    Raises:
+        ValueError: for a multi-categorical with too many joint choices, or a mask of indices.
+    """
+    if isinstance(dist, FactoredCategorical):
+        factors = [categorical_log_probs(factor) for factor in dist.factors]
+        joint = dist.encode(_joint_choices(factors))
+        return _expanded(joint, *_joint_weights(factors), dist.logits.dtype)
+    several = type(dist).log_prob is D.Independent.log_prob
+    base: Any = getattr(dist, "base_dist", None) if several else dist
+    one_hot = type(base).log_prob in [x.log_prob for x in ONE_HOT]
+    if not one_hot and type(base).log_prob not in [x.log_prob for x in INDEX]:
+        return None
+    if several and len(base.batch_shape) != len(dist.batch_shape) + 1:
+        return None
+    if getattr(base, "_sparse_mask", False):
+        raise ValueError(
+            f"{type(base).__name__} was given `indices` of the available actions, which "
+            "differ from agent to agent. Give it a boolean `mask` over all actions instead."
+        )
+    log_probs = categorical_log_probs(base)
+    if several:
+        factors = list(log_probs.unbind(-2))
+        actions, (probabilities, weights) = _joint_choices(factors), _joint_weights(factors)
+    else:
+        actions = torch.arange(log_probs.shape[-1], device=log_probs.device)
+        probabilities, weights = log_probs.exp(), categorical_optimal_weights(log_probs)
+    if one_hot:
+        actions = torch.eye(log_probs.shape[-1], dtype=torch.long, device=actions.device)[actions]
+    return _expanded(actions, probabilities, weights, _given(base).dtype)
+
+
+def categorical_log_probs(dist: Any) -> Tensor:
+    """Log-probabilities of a categorical, ``[*B, A]``, ``-inf`` where an action is ruled out.
+
+    Those of ``probs`` are not clamped, as torch does; what a mask excludes is ruled out, whatever number stands
+    for it in the logits.
+    """
+    logits = _given(dist)
+    if "logits" not in _indexed(dist).__dict__:
+        logits = logits.log()
+    if isinstance(dist, MaskedCategorical):
+        logits = logits.masked_fill(~dist.mask, -math.inf)
+    return available_log_probs(logits)
+
+
+def _indexed(dist: Any) -> Any:
+    """The categorical over indices within torch's one-hot categorical."""
+    return dist._categorical if isinstance(dist, D.OneHotCategorical) else dist
+
+
+def _given(dist: Any) -> Tensor:
+    """Logits, or else the probabilities that a categorical was built from."""
+    kept = _indexed(dist).__dict__
+    return kept["logits"] if "logits" in kept else kept["probs"]
+
+
+def _expanded(actions: Tensor, probabilities: Tensor, weights: Tensor, dtype: Any) -> Candidates:
+    """The same actions ``[K, *event]`` for every agent, and the weights in the precision of its policy."""
+    batch = probabilities.shape[:-1]
+    expanded = actions.expand(*batch, *actions.shape)
+    return Candidates(expanded, probabilities.to(dtype), weights.to(dtype))
+
+
+def _joint_choices(log_probs: Sequence[Tensor]) -> Tensor:
+    """All joint choices of D factors, ``[K, D]``."""
+    choices = [factor.shape[-1] for factor in log_probs]
+    if math.prod(choices) > MAX_JOINT_CHOICES:
+        raise ValueError(
+            f"a multi-categorical action of {len(choices)} factors with {choices} choices has "
+            f"{math.prod(choices)} joint choices, more than the {MAX_JOINT_CHOICES} that are "
+            "enumerated. Split the action over more agents, or use fewer choices."
+        )
+    lines = [torch.arange(count, device=log_probs[0].device) for count in choices]
+    return torch.cartesian_prod(*lines).reshape(-1, len(choices))
+
+
+def _joint_weights(log_probs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Probabilities and weights of all joint choices of D independent factors ``[*B, n, A_d]``.
+
+    ψ is all their logits.
+    """
+    # w = Σ_d w_d, so E[w f] / E[w] = Σ_d c_d Σ_a x_d(a_d) Π_{j != d} pi_j(a_j) f(a)
+    # with c_d = E[w_d] / E[w] and x_d the optimal weights of factor d
+    log_expected = torch.stack(
+        [(x + categorical_log_score_weights(x)).logsumexp(-1) for x in log_probs], -1
+    )
+    deterministic = (log_expected == -math.inf).all(-1, keepdim=True)
+    share = log_expected.masked_fill(deterministic, 0).softmax(-1)  # c_d, [*B, n, D]
+    own = [factor.exp() for factor in log_probs]
+    tilted = [categorical_optimal_weights(factor) for factor in log_probs]
+    return mixture_of_products(own, tilted, share)
