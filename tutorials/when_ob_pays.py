@@ -410,22 +410,9 @@ def show(scores: Tensor) -> str:
     return f"{value:6.3f} [{low:6.3f}, {high:6.3f}]"
 
 
-def rank(curve: Tensor) -> tuple[float, float]:
-    """How good a learning rate is: where its teams end, to a hundredth; of equals, the faster one."""
-    return round(curve[-1].item(), 2), curve.mean().item()
-
-
 # Each estimator has, on each task, the learning rate of three that is best for it: the one whose teams
-# are best after training, and of those that end alike the one that learns faster, on four seeds that the
-# results do not use. (The mean over training alone would choose larger steps for all, from which V and no
-# baseline end lower.) The eight seeds of the results
+# contribute most over training, on four seeds that the results do not use. The eight seeds of the results
 # are paired: a seed gives every estimator the same initial weights and the same random numbers.
-#
-# V falls behind as the team grows, in speed first (it does best with smaller steps), and no baseline
-# falls further: that is the others' noise. OB and COMA both remove it and learn alike, within
-# thousandths; at n = 8 COMA is a hair ahead. What OB saves beyond COMA is noise of the own action, and in
-# this game that noise hardly misleads: the action that pays most is pushed up whenever it is sampled.
-# With chance in the reward, all four tie.
 TASKS = {**{f"n = {n}": Task(n) for n in TRAINED}, "n = 2, noise": NOISY}
 curves: dict[str, dict[str, Tensor]] = {}  # of each task and estimator, [seeds, updates + 1]
 print(f"\n3. Expected contribution of an agent: {len(SEEDS)} paired seeds, interquartile mean, 95%")
@@ -434,10 +421,10 @@ for label, task in TASKS.items():
     print(f"\n{label:13} rate    mean over training       after training")
     for name in ESTIMATORS:
         tried = {
-            rate: torch.stack([train(name, task, rate, seed) for seed in TUNING_SEEDS]).mean(0)
+            rate: sum(train(name, task, rate, seed).mean().item() for seed in TUNING_SEEDS)
             for rate in LEARNING_RATES
         }
-        best = max(tried, key=lambda rate: rank(tried[rate]))
+        best = max(tried, key=tried.__getitem__)
         curve = torch.stack([train(name, task, best, seed) for seed in SEEDS])
         curves[label][name] = curve
         print(f"{name:13} {best:4}  {show(curve.mean(1))}  {show(curve[:, -1])}")
