@@ -66,7 +66,7 @@ def gradient_variance() -> plt.Figure:
         panel.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(scenarios)), scenarios)
     panels[0].invert_yaxis()
-    panels[1].legend(loc="upper left")
+    panels[0].legend(loc="center right")
     return figure
 
 

@@ -51,12 +51,13 @@ if os.environ.get("INTERSPHINX") == "1":
     }
 
 sphinx_gallery_conf = {
-    "examples_dirs": "../tutorials",
-    "gallery_dirs": "tutorials",
+    "examples_dirs": ["../tutorials"],
+    "gallery_dirs": ["tutorials"],
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"__init__\.py",
     "within_subsection_order": "gallery_runs.order",
-    "reset_modules": ("matplotlib", "gallery_runs.reset_torch"),
+    "reset_modules": ("matplotlib", "gallery_runs.reset"),
+    "image_scrapers": ("gallery_runs.saved_pictures",),
     "plot_gallery": os.environ.get("GALLERY") == "1",
     "abort_on_example_error": True,
     "min_reported_time": 0,
