@@ -76,6 +76,7 @@ def build_policy(
     actor: ProbabilisticTensorDictSequential, params: TensorDictBase
 ) -> D.Distribution:
     """The agents' policies of given parameters; an agent without any available action gets the first."""
+    _require_same_agents(actor, params)
     dist = actor.build_dist_from_params(lend_a_choice(params, actor.dist_params_keys))
     if isinstance(dist, CompositeDistribution):
         (dist,) = dist.dists.values()  # of one action: see action_key_of
@@ -117,6 +118,22 @@ def flat_parameters(actor: ProbabilisticTensorDictSequential, tensordict: Tensor
     leaves = [x for x in params.values(True, True) if x.is_floating_point()]
     flat = [x.flatten(tensordict.ndim) for x in leaves]
     return torch.cat(flat, -1).nan_to_num(posinf=0, neginf=0)
+
+
+def _require_same_agents(actor: ProbabilisticTensorDictSequential, params: TensorDictBase) -> None:
+    """Refuse parameters and masks of a policy that are of different numbers of agents."""
+    entries = [params.get(key) for key in actor.dist_params_keys]
+    per_agent = [x for x in entries if x.ndim > params.ndim]
+    agents = {x.shape[params.ndim] for x in per_agent if x.dtype != torch.bool}
+    masked = {x.shape[params.ndim] for x in per_agent if x.dtype == torch.bool}
+    if len(agents - {1}) > 1 or masked - {max(agents, default=0)}:  # a parameter may be shared
+        shapes = {
+            key: list(x.shape) for key, x in zip(actor.dist_params_keys, entries, strict=True)
+        }
+        raise ValueError(
+            f"the policy's parameters and masks are of different numbers of agents, {shapes}: expected "
+            f"{[*params.batch_size, 'n']} in front. Check the actor's outputs, and what the batch has of them."
+        )
 
 
 def acting_parameters(
@@ -229,15 +246,15 @@ def own_action_values(
             taken.
 
     Raises:
-        ValueError: where the alternatives are of other agents than the action's.
+        ValueError: where the alternatives are of other agents, or of another shape, than the action.
     """
     inputs = _critic_inputs(critic, tensordict, action_key, action)
-    taken = inputs.get(action_key).shape[: tensordict.ndim + 1]
-    if candidates.shape[: len(taken)] != taken:
+    taken, at = inputs.get(action_key).shape, tensordict.ndim + 1
+    if (*candidates.shape[:at], *candidates.shape[at + 1 :]) != taken:
         raise ValueError(
-            f"the action {action_key!r} is of {list(taken)}, batch size and agents, and the policy of "
-            f"{list(candidates.shape[: len(taken)])}. Check the parameters of the policy that the batch has beside "
-            "the action."
+            f"the action {action_key!r} has shape {list(taken)}, batch size, agents and its own, and the policy's "
+            f"alternatives {list(candidates.shape)}, so many of each. Check the parameters of the policy that the "
+            "batch has beside the action."
         )
     values = candidate_values(
         critic, inputs, candidates, action_key=action_key, value_key=value_key

@@ -53,13 +53,12 @@ def check_batch(case):
         wide = [
             key
             for key in leaves
-            if "observation"
-            not in key  # that and the mask go to modules that are not the library's
-            and "action_mask" not in key
+            if key[-1]
+            not in ("observation", "action")  # read by networks that are not the library's
             and td[key].ndim > td.ndim + 1
             and td[key].shape[-1] != td[key].shape[-2]
         ]
-        key = wide[case.which % len(wide)] if wide else ("agents", "action")
+        key = wide[case.which % len(wide)] if wide else ("agents", "observation")
         td[key] = td[key].transpose(-1, -2).contiguous() if wide else td[key]
     elif case.damage == "flags":
         for name in ("done", "terminated"):
@@ -101,6 +100,12 @@ def check_batch(case):
         return
     assert case.damage not in REFUSED
     require_expected(team, original, td, where)
+    if case.damage == "nan_after":  # nor does a value that is handed over
+        shape = (*team.shape, case.agents, 1)
+        over = td["next", *(() if case.team_flags else ("agents",)), "terminated"]
+        over = over.unsqueeze(-2).expand(shape) if case.team_flags else over
+        values = torch.zeros(shape, dtype=team.dtype).masked_fill(over, torch.nan)
+        assert team.advantage().value_estimate(td, next_value=values).isfinite().all()
 
 
 def pad(td, case):

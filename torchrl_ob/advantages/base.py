@@ -226,7 +226,7 @@ class JointAdvantage(TeamEstimator):
         valid = self.valid(tensordict)
         parts = [
             active_agents(tensordict, keys.mask, keys.action),
-            has_choice(tensordict, self.actor_network.dist_params_keys),
+            has_choice(tensordict, self.actor_network.dist_params_keys, self._agents(tensordict)),
             None if valid is None else valid.unsqueeze(-1).expand(self._agents(tensordict)),
         ]
         known = [part for part in parts if part is not None]
@@ -240,7 +240,7 @@ class JointAdvantage(TeamEstimator):
         """Stop where an agent takes part, as the mask says, and has no available action."""
         keys, masks = self.tensor_keys, self.actor_network.dist_params_keys
         alive = active_agents(tensordict, keys.mask, keys.action)
-        choice = has_choice(tensordict, masks)
+        choice = has_choice(tensordict, masks, self._agents(tensordict))
         if alive is not None and choice is not None:
             torch._assert_async(
                 (choice | ~alive).all(),

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
-from torch import Tensor
+from torch import Size, Tensor
 
 from torchrl_ob._checks.batch import name_of
 
@@ -50,12 +50,18 @@ def lend_a_choice(params: TensorDictBase, keys: Iterable[NestedKey]) -> TensorDi
     return lent
 
 
-def has_choice(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> Tensor | None:
+def has_choice(
+    tensordict: TensorDictBase, keys: Iterable[NestedKey], agents: Size
+) -> Tensor | None:
     """Which agents have an available action, ``[*B, n]``; ``None`` where no mask is in the batch.
 
     Args:
         tensordict: the batch, ``[*B]``.
         keys: of the parameters of the policy; booleans ``[*B, n, A]`` are masks.
+        agents: ``[*B, n]``, of the action.
+
+    Raises:
+        ValueError: for a mask of other agents.
     """
     choice = None
     for key in keys:
@@ -65,7 +71,11 @@ def has_choice(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> Tensor 
             and mask.dtype == torch.bool
             and mask.ndim > tensordict.ndim + 1
         ):
-            agents = mask.shape[: tensordict.ndim + 1]
+            if mask.shape[: len(agents)] != agents:
+                raise ValueError(
+                    f"the mask {key!r} has shape {list(mask.shape)}, and the action is of batch size and agents "
+                    f"{list(agents)}: expected {[*agents, 'choices']}."
+                )
             every = mask.any(-1).reshape(*agents, -1).all(-1)  # of all factors of an action
             choice = every if choice is None else choice & every
     return choice
