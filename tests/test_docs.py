@@ -78,5 +78,5 @@ def test_every_picture_is_shown():
 
 def test_scripts_that_pages_name_exist():
     for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
-        for name in re.findall(r"\b(?:tutorials|benchmarks|tests)/\w+\.py", page.read_text()):
+        for name in re.findall(r"\b(?:tutorials|benchmarks|tests)/[\w/]+\.py", page.read_text()):
             assert (ROOT / name).exists(), (page.name, name)
