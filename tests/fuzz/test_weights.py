@@ -59,7 +59,9 @@ class Scored:
 @st.composite
 def scored_cases(draw):
     size = draw(st.integers(1, 6))
-    positive = st.sampled_from([0.0, 1.0, 1e-30, 1e-12, 1e12]) | st.floats(0, 10)
+    positive = st.sampled_from([0.0, 1.0, 1e-30, 1e-12, 1e12]) | st.floats(0, 10).map(
+        lambda x: round(x, 6)
+    )
     mass = draw(st.lists(st.floats(0.01, 1), min_size=size, max_size=size))
     scores = draw(st.lists(positive, min_size=size, max_size=size))
     return Scored(tuple(mass), tuple(scores), draw(st.sampled_from(DTYPES[:2])))
