@@ -162,7 +162,13 @@ largest = (surfaces["the truth"] - surfaces["the truth"].mean()).abs().max().ite
 for axis, (name, values_of_own) in zip(axes[1:].flat, surfaces.items(), strict=False):
     effect = (values_of_own - values_of_own.mean()).reshape(GRID, GRID).T
     image = axis.imshow(
-        effect, origin="lower", extent=(-1, 1, -1, 1), cmap="RdBu", vmin=-largest, vmax=largest
+        effect,
+        origin="lower",
+        extent=(-1, 1, -1, 1),
+        cmap="RdBu",
+        vmin=-largest,
+        vmax=largest,
+        aspect="auto",
     )
     axis.set(title=f"own action of agent 0: {name}", xlabel="force along x", ylabel="force along y")
     figure.colorbar(image, ax=axis, label="effect on the return")
