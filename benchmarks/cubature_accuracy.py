@@ -23,7 +23,7 @@ from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.modules import MLP, TanhNormal
 
 from torchrl_ob.expectations.candidates import action_candidates
-from torchrl_ob.experiments.building import build
+from torchrl_ob.experiments.build import build
 from torchrl_ob.functional import weighted_baseline
 from torchrl_ob.train import config_folder
 

@@ -31,7 +31,7 @@ from torchrl.envs import RewardSum, TransformedEnv, VmasEnv
 from torchrl.modules import MultiAgentMLP, NormalParamExtractor, ProbabilisticActor, TanhNormal
 from torchrl.objectives import ClipPPOLoss, ValueEstimators
 
-from torchrl_ob.experiments.building import build
+from torchrl_ob.experiments.build import build
 from torchrl_ob.train import config_folder
 
 warnings.simplefilter("ignore")

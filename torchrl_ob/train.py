@@ -1,4 +1,4 @@
-"""The console command ``torchrl-ob``: Hydra's command line over :func:`torchrl_ob.experiments.running.run`."""
+"""The console command ``torchrl-ob``: Hydra's command line over :func:`torchrl_ob.experiments.run.run`."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ def _train(arguments: list[str]) -> None:
         from hydra.types import RunMode
         from omegaconf import DictConfig
 
-        from torchrl_ob.experiments.optimizers import register_optimizers
-        from torchrl_ob.experiments.overrides import explain, read_override
-        from torchrl_ob.experiments.running import run
+        from torchrl_ob.experiments.config.optimizers import register_optimizers
+        from torchrl_ob.experiments.config.overrides import explain, read_override
+        from torchrl_ob.experiments.run import run
 
         register_optimizers()
 
@@ -172,7 +172,7 @@ def _eval(run: Path, episodes: int | None, trust: bool) -> None:
     with nullcontext() if trust else imports_outside(run):
         with _importing():
             from torchrl_ob.experiments.checkpoints import newest_checkpoint
-            from torchrl_ob.experiments.evaluating import describe
+            from torchrl_ob.experiments.evaluation import describe
             from torchrl_ob.experiments.saved import evaluate_run
 
         print(describe(evaluate_run(run, episodes, trust=trust)))
@@ -182,7 +182,7 @@ def _eval(run: Path, episodes: int | None, trust: bool) -> None:
 def _render(run: Path, output: Path | None, exploration: str, trust: bool) -> None:
     with nullcontext() if trust else imports_outside(run):
         with _importing():
-            from torchrl_ob.experiments.rendering import render_run
+            from torchrl_ob.experiments.render import render_run
 
         print(render_run(run, output, exploration=exploration, trust=trust))
 
@@ -196,7 +196,7 @@ def _report(runs: list[Path], output: Path, exploration: str, metric: str) -> No
 
 
 def _list() -> None:
-    from torchrl_ob.experiments.optimizers import OPTIMIZERS
+    from torchrl_ob.experiments.config.optimizers import OPTIMIZERS
 
     for group in sorted(path for path in config_folder().iterdir() if path.is_dir()):
         choices = {path.stem for path in group.glob("*.yaml")}

@@ -5,10 +5,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from short_runs import scalars
 
-from torchrl_ob.experiments.building import build
-from torchrl_ob.experiments.checking import check_config
+from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.run import run
 from torchrl_ob.functional import categorical_optimal_weights
 from torchrl_ob.train import config_folder
 

@@ -13,9 +13,9 @@ from torchrl.objectives import ClipPPOLoss
 from torchrl_ob import DuelingCritic, DuelingFit, JointQCritic, ObAdvantage
 from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.critics.substitution import candidate_values
-from torchrl_ob.experiments.checking import check_config
+from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.run import run
 
 pytestmark = ignored_warnings
 N, OBS, D = 3, 4, 2

@@ -17,8 +17,8 @@ from torchrl_ob.experiments.collectors import ResumableCollector
 from torchrl_ob.experiments.envs.smax import make_smax
 from torchrl_ob.experiments.envs.teams import team_env
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.evaluating import Evaluation
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.evaluation import Evaluation
+from torchrl_ob.experiments.run import run
 from torchrl_ob.policies import policy_from_env
 from torchrl_ob.train import config_folder
 

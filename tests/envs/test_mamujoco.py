@@ -10,10 +10,10 @@ from short_runs import configure, ignored_warnings, scalars
 from torchrl.envs import check_env_specs
 
 from torchrl_ob.envs.mamujoco import SCENARIOS, MaMujocoEnv
-from torchrl_ob.experiments.building import build
+from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.envs.mamujoco import make_mamujoco
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.run import run
 
 pytestmark = ignored_warnings
 ROBOTS = [("Hopper", "3x1"), ("Swimmer", "2x1"), ("HalfCheetah", "6x1"), ("Walker2d", "2x3")]

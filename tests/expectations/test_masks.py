@@ -13,7 +13,7 @@ from torchrl_ob.diagnostics import critic_quality, gradient_variance
 from torchrl_ob.diagnostics.intervals import Blocks
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.hooks import Minibatches
-from torchrl_ob.experiments.stepping import Stepper, mean_over_active, update_keys
+from torchrl_ob.experiments.update import Stepper, mean_over_active, update_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of dynamo about itself
 B, T, N, OBS, A = 12, 6, 3, 4, 5

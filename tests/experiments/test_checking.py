@@ -10,13 +10,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 from short_runs import configure, ignored_warnings
 
-from torchrl_ob.experiments.checking import check_config
+from torchrl_ob.experiments.config.check import check_config
+from torchrl_ob.experiments.config.overrides import read_override
+from torchrl_ob.experiments.config.settings import leaves
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.folder_names import folder_name
-from torchrl_ob.experiments.overrides import read_override
-from torchrl_ob.experiments.running import run
-from torchrl_ob.experiments.settings import leaves
-from torchrl_ob.experiments.stepping import Stepper
+from torchrl_ob.experiments.run import run
+from torchrl_ob.experiments.update import Stepper
 from torchrl_ob.train import config_folder, main
 
 pytestmark = ignored_warnings

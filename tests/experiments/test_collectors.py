@@ -12,9 +12,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from torchrl_ob.experiments.building import build, build_evaluation, training_config
-from torchrl_ob.experiments.checking import check_config
+from torchrl_ob.experiments.build import build, build_evaluation, training_config
 from torchrl_ob.experiments.checkpoints import resume
+from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.train import config_folder
 

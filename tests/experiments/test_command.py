@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 from hydra import compose, initialize_config_dir
 
-from torchrl_ob.experiments.building import build
+from torchrl_ob.experiments.build import build
 from torchrl_ob.train import config_folder
 
 BATCHES = 45

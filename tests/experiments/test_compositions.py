@@ -5,8 +5,8 @@ from hydra import compose, initialize_config_dir
 from short_runs import GROUPS, ignored_warnings
 from smacv2_stand_in import install
 
-from torchrl_ob.experiments.building import build
-from torchrl_ob.experiments.checking import check_config
+from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.train import config_folder
 

@@ -11,11 +11,11 @@ from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from torchrl_ob.critics.groups import GroupQCritic
-from torchrl_ob.experiments.building import build, build_evaluation
+from torchrl_ob.experiments.build import build, build_evaluation
 from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.hooks import EpisodeReward
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.run import run
 
 pytestmark = [*ignored_warnings, pytest.mark.filterwarnings("ignore:.*should not be instantiated")]
 TAG = "env.scenario=simple_tag"

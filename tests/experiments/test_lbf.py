@@ -11,11 +11,11 @@ import pytest
 from short_runs import configure, ignored_warnings, scalars
 from torchrl.envs import check_env_specs
 
-from torchrl_ob.experiments.building import build
+from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.envs.lbf import make_lbf
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.rendering import render_run
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.render import render_run
+from torchrl_ob.experiments.run import run
 
 pytestmark = ignored_warnings
 TASK = "Foraging-8x8-2p-3f-v3"

@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 from short_runs import configure, ignored_warnings
 from vmas.scenarios.balance import Scenario
 
-from torchrl_ob.experiments.building import build
-from torchrl_ob.experiments.checking import check_config
+from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.config.check import check_config
+from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.envs.pettingzoo import make_pettingzoo
 from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.modules import load_object
 
 pytestmark = ignored_warnings
 SIZES = {"num_envs": 2, "max_steps": 5, "seed": 0}

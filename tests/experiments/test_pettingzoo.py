@@ -8,7 +8,7 @@ from hunt_game import Hunt
 from short_runs import configure, ignored_warnings, scalars
 from torchrl.envs import check_env_specs
 
-from torchrl_ob.experiments.building import build
+from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.envs.pettingzoo import make_pettingzoo
 from torchrl_ob.experiments.errors import ExperimentError
 

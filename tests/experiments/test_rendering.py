@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from PIL import Image, ImageSequence
 from vmas.simulator.environment import Environment
 
-from torchrl_ob.experiments import rendering
+from torchrl_ob.experiments import render as rendering
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.rendering import render_run
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.render import render_run
+from torchrl_ob.experiments.run import run
 from torchrl_ob.experiments.saved import trained_evaluation
 from torchrl_ob.train import config_folder, main
 

@@ -8,12 +8,12 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from torchrl_ob.experiments.config.optimizers import OPTIMIZERS, register_optimizers
+from torchrl_ob.experiments.config.overrides import explain
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.optimizers import OPTIMIZERS, register_optimizers
-from torchrl_ob.experiments.overrides import explain
 from torchrl_ob.experiments.report import write_report
 from torchrl_ob.experiments.results import read_results, score_matrices
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.run import run
 from torchrl_ob.train import config_folder
 
 pytestmark = [
@@ -273,7 +273,7 @@ def test_a_mistyped_override_is_told_in_one_line(override, message):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_torchrls_optimizers_build(name, tmp_path):
     register_optimizers()
-    from torchrl_ob.experiments.building import build
+    from torchrl_ob.experiments.build import build
 
     overrides = (f"optimizer={name}", "optimizer.lr=0.5", "experiment=smoke", "device=cpu")
     config, _ = configure(*overrides)

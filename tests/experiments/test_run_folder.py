@@ -15,12 +15,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from torchrl_ob.experiments.checkpoints import WeightsOnlyAdapter, make_rotation, newest_checkpoint
+from torchrl_ob.experiments.config.trust import ACTIVATIONS, TRUSTED, read_config
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.folders import locked
 from torchrl_ob.experiments.loggers import RunLogger
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.run import run
 from torchrl_ob.experiments.saved import evaluate_run
-from torchrl_ob.experiments.trust import ACTIVATIONS, TRUSTED, read_config
 from torchrl_ob.train import config_folder
 
 pytestmark = [
@@ -96,7 +96,7 @@ def touch(path):
         ("env._target_", lambda _: "torch.os.system"),
         ("env._target_", lambda _: "torch.nothing"),
         ("env._target_", lambda _: "builtins.eval"),
-        ("env._target_", lambda _: "torchrl_ob.experiments.running.subprocess.run"),
+        ("env._target_", lambda _: "torchrl_ob.experiments.run.subprocess.run"),
         ("env._target_", lambda _: "torchrl_ob.experiments.envs.vmas.VmasEnv"),
         ("env._target_", lambda _: ["os.system"]),
         ("env._target_", touch),

@@ -10,11 +10,11 @@ from smacv2_stand_in import MOVES, NO_OP, StarCraft2Env, install
 from tensordict import TensorDict
 from torchrl.envs import check_env_specs
 
-from torchrl_ob.experiments.building import build
+from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.envs.active import ActiveAgents
 from torchrl_ob.experiments.envs.smacv2 import Battle, make_smacv2
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.run import run
 
 pytestmark = ignored_warnings
 SMAC = ("env=smacv2", "env.parallel=false", "env.num_envs=5", "evaluation.num_envs=3")

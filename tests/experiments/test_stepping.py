@@ -5,9 +5,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from torchrl.trainers import DefaultOptimizationStepper
 
-from torchrl_ob.experiments.building import build
+from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.config.optimizers import register_optimizers
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.optimizers import register_optimizers
 from torchrl_ob.train import config_folder
 
 pytestmark = [

@@ -18,7 +18,7 @@ from fuzz.guard import guarded
 from fuzz.harness import fuzz
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.results import read_results
-from torchrl_ob.experiments.running import run
+from torchrl_ob.experiments.run import run
 from torchrl_ob.experiments.saved import evaluate_run, newest_checkpoint, read_config
 from torchrl_ob.train import config_folder
 
@@ -55,7 +55,7 @@ PAYLOADS = (
     {"_target_": "builtins.exec", "_args_": ["open('OUTSIDE/x', 'w')"]},
     {"_target_": "builtins.eval", "_args_": ["open('OUTSIDE/x', 'w')"]},
     {"_target_": "pathlib.Path.touch", "_args_": ["OUTSIDE/x"]},
-    {"_target_": "torchrl_ob.experiments.rendering.render_run", "folder": "OUTSIDE"},
+    {"_target_": "torchrl_ob.experiments.render.render_run", "folder": "OUTSIDE"},
     {"_target_": "hydra.utils.call", "config": {"_target_": "os.system", "command": "true"}},
     {"_target_": "hydra.utils.get_method", "path": "os.system"},
     {"_target_": "torchrl_ob.train.os.system", "command": "touch OUTSIDE/x"},

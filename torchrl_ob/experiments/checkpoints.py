@@ -19,9 +19,9 @@ from torchrl.checkpoint import (
 )
 from torchrl.trainers import Trainer
 
+from torchrl_ob.experiments.config.settings import leaves
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.folders import require_regular
-from torchrl_ob.experiments.settings import leaves
 
 __all__ = [
     "WeightsOnlyAdapter",

@@ -9,7 +9,7 @@ from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.objectives import LossModule
 
-from torchrl_ob.experiments.stepping import keep_agents_apart, mean_over_active
+from torchrl_ob.experiments.update import keep_agents_apart, mean_over_active
 
 __all__ = ["GroupLosses"]
 

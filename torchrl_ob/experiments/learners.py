@@ -15,10 +15,10 @@ from torchrl.objectives import LossModule, SoftUpdate
 
 from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.experiments.config.instantiate import make, make_optional
 from torchrl_ob.experiments.envs.teams import active_key_of, reward_key_of
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.group_losses import GroupLosses
-from torchrl_ob.experiments.making import make, make_optional
 
 __all__ = ["Learner", "estimate_all", "joint_loss", "make_learners"]
 

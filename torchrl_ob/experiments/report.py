@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rliable import library, metrics, plot_utils
 
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.evaluating import words_of
+from torchrl_ob.experiments.evaluation import words_of
 from torchrl_ob.experiments.results import (
     Result,
     Scores,

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchrl_ob.diagnostics.scalars import read_scalars
+from torchrl_ob.experiments.config.settings import NOT_TRAINING, leaves
+from torchrl_ob.experiments.config.trust import load_config
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 from torchrl_ob.experiments.folders import read_text, require_regular
-from torchrl_ob.experiments.settings import NOT_TRAINING, leaves
-from torchrl_ob.experiments.trust import load_config
 
 __all__ = [
     "Result",

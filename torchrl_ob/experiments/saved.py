@@ -8,12 +8,12 @@ from pathlib import Path
 from torchrl.checkpoint import GlobalRNGState
 
 from torchrl_ob.diagnostics.intervals import Estimate
-from torchrl_ob.experiments.building import build_evaluation
+from torchrl_ob.experiments.build import build_evaluation
 from torchrl_ob.experiments.checkpoints import newest_checkpoint, read_checkpoint
+from torchrl_ob.experiments.config.trust import read_config
 from torchrl_ob.experiments.errors import ExperimentError, first_line
-from torchrl_ob.experiments.evaluating import Evaluation
+from torchrl_ob.experiments.evaluation import Evaluation
 from torchrl_ob.experiments.imports import imports_outside
-from torchrl_ob.experiments.trust import read_config
 
 __all__ = ["evaluate_run", "trained_evaluation"]
 

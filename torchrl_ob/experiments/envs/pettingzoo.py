@@ -12,10 +12,10 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 from torchrl.envs.libs.pettingzoo import PettingZooWrapper
 
+from torchrl_ob.experiments.config.modules import load_module
 from torchrl_ob.experiments.envs.several import several_envs
 from torchrl_ob.experiments.envs.teams import read_group_map, team_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line
-from torchrl_ob.experiments.modules import load_module
 
 __all__ = ["make_pettingzoo"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torchrl.envs import EnvBase, VmasEnv
 
+from torchrl_ob.experiments.config.modules import load_file, load_object
 from torchrl_ob.experiments.envs.teams import read_group_map, team_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
-from torchrl_ob.experiments.modules import load_file, load_object
 
 if TYPE_CHECKING:
     from vmas.simulator.scenario import BaseScenario

@@ -15,7 +15,7 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of a nested config by their keys.
 
     Example:
-        >>> from torchrl_ob.experiments.settings import leaves
+        >>> from torchrl_ob.experiments.config.settings import leaves
         >>> leaves({"seed": 0, "env": {"scenario": "balance"}})
         {'seed': 0, 'env.scenario': 'balance'}
     """

@@ -10,12 +10,12 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from torchrl_ob.experiments.config.modules import load_object
+from torchrl_ob.experiments.config.rules import check_rules
+from torchrl_ob.experiments.config.schema import Config, Part
+from torchrl_ob.experiments.config.signatures import options_of
+from torchrl_ob.experiments.config.values import check_value
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
-from torchrl_ob.experiments.modules import load_object
-from torchrl_ob.experiments.rules import check_rules
-from torchrl_ob.experiments.schema import Config, Part
-from torchrl_ob.experiments.signatures import options_of
-from torchrl_ob.experiments.values import check_value
 
 __all__ = ["check_config"]
 

@@ -10,7 +10,7 @@ from torchrl.render.video import encode_gif
 
 from torchrl_ob.diagnostics.branching.clone import isolated
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.evaluating import EXPLORATION, Evaluation
+from torchrl_ob.experiments.evaluation import EXPLORATION, Evaluation
 from torchrl_ob.experiments.saved import trained_evaluation
 from torchrl_ob.experiments.simulator_state import is_vmas
 

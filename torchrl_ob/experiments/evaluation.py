@@ -135,7 +135,7 @@ def words_of(metric: str) -> str:
     """What a metric of an evaluation is called.
 
     Example:
-        >>> from torchrl_ob.experiments.evaluating import words_of
+        >>> from torchrl_ob.experiments.evaluation import words_of
         >>> words_of("reward_adversary")
         'mean episode reward of adversary'
     """
@@ -147,7 +147,7 @@ def mean_with_interval(returns: Tensor) -> Estimate:
 
     Example:
         >>> import torch
-        >>> from torchrl_ob.experiments.evaluating import mean_with_interval
+        >>> from torchrl_ob.experiments.evaluation import mean_with_interval
         >>> mean_with_interval(torch.tensor([1.0, 2.0, 3.0, 4.0])).value
         tensor(2.5000)
     """

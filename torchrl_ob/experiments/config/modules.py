@@ -60,7 +60,7 @@ def load_object(name: str, key: str) -> Any:
         ExperimentError: in one line.
 
     Example:
-        >>> from torchrl_ob.experiments.modules import load_object
+        >>> from torchrl_ob.experiments.config.modules import load_object
         >>> load_object("torch.optim.adam", "optimizer._target_").__name__
         'torch.optim.adam'
     """

@@ -24,16 +24,16 @@ from torchrl_ob.advantages.dueling_fit import DuelingFit
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.diagnostics.live import VarianceLogger
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
+from torchrl_ob.experiments.config.instantiate import call, make, make_optional
+from torchrl_ob.experiments.config.settings import NOT_TRAINING
 from torchrl_ob.experiments.envs.contract import check_env
 from torchrl_ob.experiments.envs.teams import groups_of
 from torchrl_ob.experiments.errors import ExperimentError, first_line
-from torchrl_ob.experiments.evaluating import Evaluation
+from torchrl_ob.experiments.evaluation import Evaluation
 from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
 from torchrl_ob.experiments.learners import Learner, estimate_all, joint_loss, make_learners
 from torchrl_ob.experiments.loggers import RunLogger
-from torchrl_ob.experiments.making import call, make, make_optional
-from torchrl_ob.experiments.settings import NOT_TRAINING
-from torchrl_ob.experiments.stepping import Stepper, update_keys
+from torchrl_ob.experiments.update import Stepper, update_keys
 
 __all__ = ["Experiment", "build", "build_evaluation", "training_config"]
 

@@ -61,7 +61,7 @@ def check_value(key: str, value: Any, hint: Any) -> None:
 
     Example:
         >>> from typing import Annotated
-        >>> from torchrl_ob.experiments.values import Range, check_value
+        >>> from torchrl_ob.experiments.config.values import Range, check_value
         >>> check_value("trainer.clip_norm", -1, Annotated[float, Range(0, above=True)] | None)
         Traceback (most recent call last):
         torchrl_ob.experiments.errors.ExperimentError: trainer.clip_norm must be a number above 0, or null for none, got -1.

@@ -32,7 +32,7 @@ def options_of(target: Any) -> Options:
 
     Example:
         >>> from torchrl.objectives import ClipPPOLoss
-        >>> from torchrl_ob.experiments.signatures import options_of
+        >>> from torchrl_ob.experiments.config.signatures import options_of
         >>> options = options_of(ClipPPOLoss)
         >>> "clip_epsilon" in options.types, "entropy_coeff" in options.types, options.open
         (True, True, False)

@@ -43,7 +43,7 @@ def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
     Example:
         >>> import torch
         >>> from tensordict import TensorDict
-        >>> from torchrl_ob.experiments.stepping import mean_over_active
+        >>> from torchrl_ob.experiments.update import mean_over_active
         >>> losses = TensorDict({"loss_objective": torch.tensor([[1., 5.], [3., 5.]])})
         >>> mean_over_active(losses, torch.tensor([[True, False], [True, False]]))["loss_objective"]
         tensor(2.)

@@ -24,7 +24,7 @@ def plot_metrics(metrics: Path) -> Figure:
 
     Example:
         >>> import tempfile, pathlib
-        >>> from torchrl_ob.experiments.curves import plot_metrics
+        >>> from torchrl_ob.experiments.plots import plot_metrics
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> for name in ("critic/q_spread", "entropy", "eval/reward"):
         ...     path = folder / "scalars" / f"{name}.csv"

@@ -29,7 +29,7 @@ def register_optimizers() -> None:
 
     Example:
         >>> from hydra.core.config_store import ConfigStore
-        >>> from torchrl_ob.experiments.optimizers import register_optimizers
+        >>> from torchrl_ob.experiments.config.optimizers import register_optimizers
         >>> register_optimizers()
         >>> ConfigStore.instance().load("optimizer/sgd.yaml").node._target_
         'torch.optim.SGD'

@@ -35,7 +35,7 @@ def read_override(argument: str, configs: Path) -> str:
         ExperimentError: for a group that a run needs, and a choice that is no name.
 
     Example:
-        >>> from torchrl_ob.experiments.overrides import read_override
+        >>> from torchrl_ob.experiments.config.overrides import read_override
         >>> from torchrl_ob.train import config_folder
         >>> read_override("logger=null", config_folder())
         'logger=none'
@@ -68,7 +68,7 @@ def explain(error: HydraException, configs: Path) -> str:
 
     Example:
         >>> from hydra.errors import ConfigCompositionException
-        >>> from torchrl_ob.experiments.overrides import explain
+        >>> from torchrl_ob.experiments.config.overrides import explain
         >>> from torchrl_ob.train import config_folder
         >>> error = ConfigCompositionException("Could not override 'optimizer.rl'.")
         >>> explain(error, config_folder())

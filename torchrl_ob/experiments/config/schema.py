@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from torchrl_ob.experiments.values import Range
+from torchrl_ob.experiments.config.values import Range
 
 __all__ = ["Config", "Part"]
 
