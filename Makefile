@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: test fuzz mutants lint docs gallery tutorial bench bench-gpu clean
+.PHONY: test test-fast fuzz mutants lint docs gallery tutorial bench bench-gpu clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
@@ -13,9 +13,15 @@ WORKERS ?= 2
 tutorial: .venv/.installed
 	$(BIN)/python tutorials/vmas_navigation_ob.py
 
-# a process for each of two cores; a test of one file at a time, since files share what is dear to set up
+# a process for each of two cores, a file at a time, since its tests share what is dear to set up; files without slow tests first
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(PYTEST)
+
+# the tests for daily work, in a minute
+test-fast: .venv/.installed
+	$(PYTEST) -m "not slow"
 
 # new cases for MINUTES, against slow loops and dense references; a failing one is printed as a test to paste
 MINUTES ?= 10

@@ -11,6 +11,16 @@ settings.register_profile("default", deadline=None, derandomize=True, max_exampl
 settings.load_profile("default")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come last, so that what fails fast fails first."""
+    for item in items:
+        if item.path.parent.name in ("experiments", "envs") and "tests" in item.path.parts:
+            item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path in slow)
+
+
 @pytest.fixture(autouse=True)
 def _same_numbers_in_any_order() -> None:
     """A test, or an example of a docstring, draws what it would draw alone."""

@@ -12,6 +12,7 @@ import yaml
 
 import torchrl_ob
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 SOURCES = ("docs", "tutorials", "configs", "CHANGELOG.md", "CONTRIBUTING.md")
 PAGES = sorted(ROOT.glob("docs/**/*.md"))

@@ -7,18 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from scripts import run_script
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted([*ROOT.glob("tutorials/*.py"), *ROOT.glob("benchmarks/*.py")])
-
-
-def run(script, cwd, *prelude):
-    command = [sys.executable, *prelude, str(script)]
-    environment = {**os.environ, "SMOKE": "1", "PYTHONPATH": ""}
-    environment.pop("DISPLAY", None)
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +21,7 @@ def outcome(tmp_path_factory):
     @cache
     def run_once(script):
         folder = tmp_path_factory.mktemp(script.stem)
-        return run(script, folder), folder
+        return run_script(script, folder), folder
 
     return run_once
 
@@ -58,7 +51,11 @@ def test_navigation_ends_well_without_a_gl_library(tmp_path):
         "ctypes.CDLL.__init__ = without_egl\n"
         "runpy.run_path(sys.argv[1], run_name='__main__')\n"
     )
-    result = run(ROOT / "tutorials/vmas_navigation_ob.py", tmp_path, "-c", code)
+    command = [sys.executable, "-c", code, ROOT / "tutorials/vmas_navigation_ob.py"]
+    environment = {**os.environ, "SMOKE": "1"}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     assert "apt-get install libegl1" in result.stdout
     assert (tmp_path / "runs" / "vmas_navigation_ob" / "learning_curve.png").exists()

@@ -8,6 +8,7 @@ from zipfile import ZipFile
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 
