@@ -23,6 +23,9 @@ from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.modules import MLP, TanhNormal
 
 from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.expectations.components import node_candidates
+from torchrl_ob.expectations.gaussian import gaussian_components
+from torchrl_ob.expectations.lines import gauss_hermite
 from torchrl_ob.experiments.build import build
 from torchrl_ob.functional import weighted_baseline
 from torchrl_ob.train import config_folder
@@ -34,9 +37,6 @@ OBSERVATION = 18
 RULES = {
     "Gauss (default)": {},
     "Gauss, 2 nodes": {"num_points": 2},
-    "grid, 3 nodes": {"rule": "grid", "num_points": 3},
-    "grid, 5 nodes": {"rule": "grid", "num_points": 5},
-    "Sobol, 64 points": {"rule": "sobol"},
     "samples, 1,000": {"rule": "monte_carlo"},
 }
 
@@ -44,8 +44,13 @@ RULES = {
 def compare(
     dist: Distribution, dense: int, q: Callable[[Tensor], Tensor], rules: dict[str, dict[str, Any]]
 ) -> dict[str, tuple[int, float]]:
-    """Number of points and error of every rule, against a grid of ``dense`` nodes a dimension."""
-    everywhere = action_candidates(dist, rule="grid", num_points=dense)
+    """Number of points and error of every rule, against a grid of ``dense`` nodes in each dimension."""
+    components = gaussian_components(dist)
+    line = [torch.cartesian_prod(*[x] * components.scale.shape[-1]) for x in gauss_hermite(dense)]
+    nodes, weights = (x.reshape(dense ** components.scale.shape[-1], -1) for x in line)
+    nodes = nodes.reshape(len(nodes), *[1] * (components.scale.ndim - 1), -1)
+    nodes = nodes.expand(-1, *components.scale.shape)
+    everywhere = node_candidates(components, nodes, weights.prod(-1), "loc_scale")
     values = q(everywhere.actions)
     exact = weighted_baseline(values, everywhere.optimal_weights)
     mean = weighted_baseline(values, everywhere.probabilities).unsqueeze(-1)
@@ -79,10 +84,8 @@ def random_network(dim: int, gain: float) -> dict[str, tuple[int, float]]:
             chunks.append(net(torch.cat(inputs, -1)).squeeze(-1))
         return torch.cat(chunks, 1)
 
-    # a grid is as many points as the exact one where there are many dimensions
-    rules = {name: x for name, x in RULES.items() if dim <= 3 or not name.startswith("grid")}
     dense = 10 if SMOKE and dim < 6 else DENSE[dim]
-    return compare(TanhNormal(loc, scale), dense, q, rules)
+    return compare(TanhNormal(loc, scale), dense, q, RULES)
 
 
 def navigation(batches: int) -> dict[str, tuple[int, float]]:

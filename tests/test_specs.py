@@ -259,7 +259,7 @@ def test_bounds_of_an_offset_that_rounding_would_leave():
 
 
 @pytest.mark.parametrize("kind", [TanhNormal, TruncatedNormal])
-@pytest.mark.parametrize("rule", ["gauss", "grid", "sobol", "monte_carlo"])
+@pytest.mark.parametrize("rule", ["gauss", "monte_carlo"])
 def test_candidates_of_any_bounded_policy_are_within_its_bounds(kind, rule):
     torch.manual_seed(0)
     loc, scale = torch.randn(500, 2, 3) * 5, torch.rand(500, 2, 3) * 5 + 0.01
@@ -268,7 +268,7 @@ def test_candidates_of_any_bounded_policy_are_within_its_bounds(kind, rule):
     if kind is TruncatedNormal:
         loc = low + loc
     dist = kind(loc, scale, low=low, high=high)
-    actions = action_candidates(dist, rule=rule, num_points=8 if rule == "sobol" else None).actions
+    actions = action_candidates(dist, rule=rule).actions
     assert (actions >= low.unsqueeze(-2)).all()
     assert (actions <= high.unsqueeze(-2)).all()
     assert actions.std(-2).gt(0).any()

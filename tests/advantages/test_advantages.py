@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from dense_rules import dense_candidates
 from games import CONTINUOUS, DISCRETE, FunctionCritic, make_actor, random_batch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from torchrl.objectives import ClipPPOLoss
 
 from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
 from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.functional import weighted_baseline
 
 
 def slow_lambda_return(advantage, td, next_value):
@@ -139,15 +141,17 @@ def test_baseline_is_that_of_the_policy_that_acted(module, discrete):
     assert ((current - before).abs() > 1e-4).any()
 
 
-@pytest.mark.parametrize("rule", ["gauss", "grid", "sobol", "monte_carlo"])
+@pytest.mark.parametrize("rule", ["gauss", "monte_carlo"])
 def test_rules_agree_where_the_value_is_smooth(rule):
     torch.manual_seed(0)
     actor, critic = make_team(dtype=torch.float64)
     td = make_batch(2, 20, dtype=torch.float64)
-    reference = make(ObAdvantage, actor, critic, rule="grid", num_points=20)(td.clone())
-    points = {"sobol": 4096, "monte_carlo": 20_000}.get(rule)
-    b = make(ObAdvantage, actor, critic, rule=rule, num_points=points)(td)["agents", "baseline"]
-    expected = reference["agents", "baseline"]
+    points = {"monte_carlo": 20_000}.get(rule)
+    advantage = make(ObAdvantage, actor, critic, rule=rule, num_points=points)
+    dense = dense_candidates(advantage.policy(td), num_points=20)
+    values = advantage.candidate_values(td, dense.actions)
+    expected = weighted_baseline(values, dense.optimal_weights).unsqueeze(-1)
+    b = advantage(td.clone())["agents", "baseline"]
     q = critic(td.clone())["agents", "state_action_value"]
     spread = (q - expected).square().mean().sqrt()
     assert (b - expected).square().mean().sqrt() < 0.05 * spread

@@ -2,8 +2,9 @@ import math
 
 import pytest
 import torch
+from dense_rules import grid_rule, sobol_rule
 
-from torchrl_ob.expectations.lines import gauss_hermite, grid_rule, sobol_rule
+from torchrl_ob.expectations.lines import gauss_hermite
 
 
 def normal_moment(degree):
@@ -14,10 +15,10 @@ def normal_moment(degree):
 def test_gauss_hermite_is_exact_up_to_its_degree(num_points):
     nodes, weights = gauss_hermite(num_points)
     for degree in range(2 * num_points):
-        moment = (weights * nodes.squeeze(-1) ** degree).sum().item()
+        moment = (weights * nodes**degree).sum().item()
         scale = normal_moment(degree + degree % 2)
         assert moment == pytest.approx(normal_moment(degree), rel=1e-9, abs=1e-9 * scale)
-    beyond = (weights * nodes.squeeze(-1) ** (2 * num_points)).sum().item()
+    beyond = (weights * nodes ** (2 * num_points)).sum().item()
     assert beyond != pytest.approx(normal_moment(2 * num_points), rel=1e-3)
 
 
@@ -50,7 +51,5 @@ def test_sobol_points_converge_and_leave_the_random_state_alone():
 
 
 def test_impossible_sizes_are_refused():
-    with pytest.raises(ValueError, match="even"):
-        sobol_rule(2, 7)
     with pytest.raises(ValueError, match="at least 1"):
         gauss_hermite(0)

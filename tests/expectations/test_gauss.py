@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from dense_rules import dense_candidates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchrl.modules import IndependentNormal, TanhNormal, TruncatedNormal
@@ -126,7 +127,7 @@ def test_a_gaussian_has_the_moments_of_its_score(psi):
     # E[w a^2] / E[w] and E[a^4] of a plain Gaussian in one dimension, where the rule is exact
     loc, scale = torch.tensor([[0.3]]).double(), torch.tensor([[0.7]]).double()
     c = action_candidates(IndependentNormal(loc, scale), psi=psi)
-    dense = action_candidates(IndependentNormal(loc, scale), psi=psi, rule="grid", num_points=12)
+    dense = dense_candidates(IndependentNormal(loc, scale), psi=psi, num_points=12)
     for power in range(6):
         for name in MEASURES:
             torch.testing.assert_close(

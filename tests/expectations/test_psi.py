@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from dense_rules import dense_candidates
 from fuzz import reference
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,7 +115,7 @@ def test_mixed_components_have_the_baseline_of_a_dense_quadrature():
 
     found = score_candidates(build(params), params, build, ["loc", "scale"], num_points=40_000)
     b = (found.optimal_weights * q(found.actions)).sum(-1)
-    grid = action_candidates(D.Normal(loc, scale), rule="grid", num_points=40)
+    grid = dense_candidates(D.Normal(loc, scale), num_points=40)
     values = q(mix(grid.actions))
     exact = (grid.optimal_weights * values).sum(-1)
     mean = (grid.probabilities * values).sum(-1, keepdim=True)

@@ -28,7 +28,6 @@ BOUNDED = ("tanh_normal", "truncated_normal")
 class Gaussian:
     family: str = "independent_normal"
     advantage: str = "ob"
-    rule: str = "gauss"
     psi: str = "loc_scale"
     agents: int = 2
     dim: int = 1
@@ -46,21 +45,18 @@ class Gaussian:
 @st.composite
 def gaussian_cases(draw, families):
     family = draw(st.sampled_from(families))
-    rule = "gauss" if family in BOUNDED else draw(st.sampled_from(["gauss", "grid"]))
-    dim = draw(st.integers(1, 3 if rule == "grid" else 6))
+    dim = draw(st.integers(1, 6))
     given = draw(st.none() | st.sampled_from([2, 3])) if dim < 5 else None
-    nodes = 5 if rule == "grid" else given or (3 if dim < 3 else 2)
-    products = (rule == "grid" or dim < 5 or given is not None) and draw(flags)
-    # what the rule integrates exactly: "grid" the scores, of degree 4, as well
-    highest = {"gauss": nodes - 1 if products else 2 * nodes - 1, "grid": 2}[rule]
+    nodes = given or (3 if dim < 3 else 2)
+    products = (dim < 5 or given is not None) and draw(flags)
+    highest = nodes - 1 if products else 2 * nodes - 1  # what the rule integrates exactly
     return Gaussian(
         family=family,
         advantage=draw(st.sampled_from(["ob", "coma"])),
-        rule=rule,
         psi=draw(st.sampled_from(["loc_scale", "loc_log_scale", "loc"])),
         agents=draw(st.integers(1, 3)),
         dim=dim,
-        num_points=given if rule == "gauss" else None,
+        num_points=given,
         loc=draw(st.sampled_from([0.0, 0.3, 1.0, 3.0, 10.0])),
         scale=draw(st.sampled_from([0.01, 0.3, 1.0, 3.0, 10.0])),
         low=draw(st.sampled_from([-1.0, 0.0, -0.3, 5.0])),
@@ -189,7 +185,6 @@ def check_gaussian(case):
         gamma=0.0,
         lmbda=0.0,
         signal="critic",
-        rule=case.rule,
         num_points=case.num_points,
         psi=case.psi,
     )

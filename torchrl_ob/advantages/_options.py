@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from torchrl_ob._checks.arguments import check_whole_number
-from torchrl_ob.expectations.lines import ExpectationRule
+from torchrl_ob.expectations.lines import ExpectationRule, check_rule
 from torchrl_ob.functional import GaussianPsi
 
 __all__ = ["Bootstrap", "Signal", "check_options"]
@@ -38,11 +38,11 @@ def check_options(
     for name, value, choices in (
         ("signal", signal, Signal),
         ("bootstrap", bootstrap, Bootstrap),
-        ("rule", rule, ExpectationRule),
         ("psi", psi, GaussianPsi),
     ):
         if value not in get_args(choices):
             raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}.")
+    check_rule(rule)
     for name, decay in (("gamma", gamma), ("lmbda", lmbda)):
         if not isinstance(decay, Real | Tensor) or isinstance(decay, bool):
             raise TypeError(f"{name} must be a number, got {decay!r}.")

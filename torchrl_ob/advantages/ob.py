@@ -48,11 +48,11 @@ class ObAdvantage(JointAdvantage):
             action is averaged over its candidates while the others' are sampled: ``"expected"``. With
             ``"control_variate"`` what Q knows of later actions is taken off the return, see
             :func:`~torchrl_ob.functional.control_variate`: for a critic that sees the action.
-        rule: how the expectation over a continuous own action is taken: ``"gauss"``, ``"grid"``,
-            ``"sobol"`` or ``"monte_carlo"``. Discrete actions are enumerated whatever it is.
+        rule: how the expectation over a continuous own action is taken: ``"gauss"`` or
+            ``"monte_carlo"``. Discrete actions are enumerated whatever it is.
         num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default
-            3 in one or two dimensions, 2 beyond; ``"grid"``: 5), or points in all
-            (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
+            3 in one or two dimensions, 2 beyond), or samples in all (``"monte_carlo"``: 1,000, as in the
+            paper's code).
         psi: for Gaussians, the parameters in which the variance is minimised: ``"loc_scale"``,
             ``"loc_log_scale"`` or ``"loc"``.
         chunk_size: how many steps, times agents, are processed at a time, by default 9,000 on a CPU and 36,000

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import distributions as D
 
-from torchrl_ob.expectations.lines import rule_size
+from torchrl_ob.expectations.lines import sample_size
 from torchrl_ob.expectations.quadrature import Candidates
 from torchrl_ob.functional import optimal_weights
 
@@ -54,7 +54,7 @@ def score_candidates(
     if dist.has_enumerate_support:
         actions = dist.enumerate_support()
     else:
-        actions = dist.sample(torch.Size([rule_size("monte_carlo", num_points)]))
+        actions = dist.sample(torch.Size([sample_size(num_points)]))
     with torch.enable_grad():
         psi = params.select(*param_keys).detach().unsqueeze(0)
         psi = psi.expand(actions.shape[0], *params.batch_size).clone()

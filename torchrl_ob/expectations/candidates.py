@@ -47,8 +47,8 @@ def action_candidates(
         rule: how the expectation over a continuous action is taken. Discrete actions are always
             enumerated, which is exact.
         num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default
-            3 in one or two dimensions, 2 beyond; ``"grid"``: 5), or points in all
-            (``"sobol"``: 64; ``"monte_carlo"``: 1,000, as the paper's code).
+            3 in one or two dimensions, 2 beyond), or samples in all (``"monte_carlo"``: 1,000, as in the
+            paper's code).
         psi: the parameters of a Gaussian in which the variance of the gradient is minimised.
         measure: which weights will be used, ``"probabilities"`` or ``"optimal_weights"``. The nodes of
             the Gauss rule are chosen for one of them, and the others are less accurate; by default

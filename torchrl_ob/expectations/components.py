@@ -8,13 +8,7 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from torchrl_ob.expectations.lines import (
-    Cubature,
-    ExpectationRule,
-    grid_rule,
-    rule_size,
-    sobol_rule,
-)
+from torchrl_ob.expectations.lines import ExpectationRule, check_rule, sample_size
 from torchrl_ob.expectations.quadrature import Candidates, Measure, gauss_rule
 from torchrl_ob.functional import (
     GaussianPsi,
@@ -23,7 +17,7 @@ from torchrl_ob.functional import (
     squared_scores,
 )
 
-__all__ = ["Components", "component_candidates"]
+__all__ = ["Components", "component_candidates", "node_candidates"]
 
 
 class Components(NamedTuple):
@@ -61,6 +55,7 @@ def component_candidates(
     measure: Measure | None,
 ) -> Candidates:
     """Candidates of independent components: see :func:`~torchrl_ob.expectations.candidates.action_candidates`."""
+    check_rule(rule)
     if rule == "gauss":
         z, p = components.line()
         squared_score, line = _squared_score(components, z, psi), components.action(z)
@@ -69,17 +64,15 @@ def component_candidates(
             for m in (get_args(Measure) if measure is None else (measure,))
         ]
         return _within_bounds(rules[0] if measure else _both(*rules), components)
-    scale = components.scale
-    dim = scale.shape[-1]
-    if rule == "monte_carlo":
-        size = rule_size(rule, num_points)
-        nodes = torch.randn((size, *scale.shape), dtype=scale.dtype, device=scale.device)
-        weights = scale.new_full((size,), 1 / size)
-    else:
-        points, weights = (
-            x.to(scale, non_blocking=True) for x in _cubature(rule, dim, num_points)
-        )  # without waiting for the device
-        nodes = points.reshape(-1, *[1] * (scale.ndim - 1), dim).expand(-1, *scale.shape)
+    size, scale = sample_size(num_points), components.scale
+    nodes = torch.randn((size, *scale.shape), dtype=scale.dtype, device=scale.device)
+    return node_candidates(components, nodes, scale.new_full((size,), 1 / size), psi)
+
+
+def node_candidates(
+    components: Components, nodes: Tensor, weights: Tensor, psi: GaussianPsi
+) -> Candidates:
+    """Candidates at standard normal nodes ``[K, *B, n, d]``, whose expectation has the weights ``[K]``."""
     z = components.quantile(nodes)
     squared_score = _squared_score(components, z, psi).sum(-1).movedim(0, -1)  # [*B, n, K]
     probabilities = weights.expand_as(squared_score)
@@ -123,10 +116,3 @@ def _both(own: Candidates, optimal: Candidates) -> Candidates:
         torch.cat([own.probabilities, torch.zeros_like(optimal.probabilities)], -1),
         torch.cat([torch.zeros_like(own.optimal_weights), optimal.optimal_weights], -1),
     )
-
-
-def _cubature(rule: ExpectationRule, dim: int, num_points: int | None) -> Cubature:
-    rules = {"grid": grid_rule, "sobol": sobol_rule}
-    if rule not in rules:
-        raise ValueError(f"rule must be 'gauss', 'grid', 'sobol' or 'monte_carlo', got {rule!r}.")
-    return rules[rule](dim, rule_size(rule, num_points))

@@ -128,7 +128,7 @@ def gauss_nodes(values: Tensor, measure: Tensor, num_points: int) -> tuple[Tenso
         >>> from torchrl_ob.expectations.lines import gauss_hermite
         >>> from torchrl_ob.expectations.quadrature import gauss_nodes
         >>> line = gauss_hermite(8)
-        >>> gauss_nodes(line.nodes.squeeze(-1), line.weights, 3)[2].abs().round(decimals=4)
+        >>> gauss_nodes(line.nodes, line.weights, 3)[2].abs().round(decimals=4)
         tensor([1.7321, 0.0000, 1.7321], dtype=torch.float64)
     """
     mean, std, x = _standardize(values, measure)

@@ -17,6 +17,11 @@ from torchrl_ob.diagnostics.measured.signals import (
     read_signals,
     trajectory_blocks,
 )
+from torchrl_ob.expectations.components import node_candidates
+from torchrl_ob.expectations.gaussian import gaussian_components
+from torchrl_ob.expectations.lines import gauss_hermite
+from torchrl_ob.expectations.quadrature import Candidates
+from torchrl_ob.expectations.truncated import truncated_components
 from torchrl_ob.functional import optimal_weights, weighted_baseline
 from torchrl_ob.team import team_candidates
 
@@ -129,9 +134,7 @@ def parameter_gradient_variance(
         batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         own = batch.get(action_key)
-        event_dim = own.shape[batch.ndim + 1 :].numel()
-        rule, size = ("grid", 5) if event_dim <= 3 else ("sobol", 1024)
-        candidates = team_candidates(actor, batch, rule=rule, num_points=size, psi=advantage.psi)
+        candidates = _dense_candidates(advantage, batch)
         values = advantage.candidate_values(batch, candidates.actions)
         every = torch.cat([own.unsqueeze(batch.ndim + 1), candidates.actions], batch.ndim + 1)
         score = scores(actor, batch, every, psi=None).flatten(0, batch.ndim - 1)  # [N, n, 1 + K, P]
@@ -151,6 +154,25 @@ def parameter_gradient_variance(
         optimal = optimal_weights(candidates.probabilities, weight[..., 1:])
         signals.baselines["ob_exact"] = weighted_baseline(values, optimal)
         return _compare(signals, weight[..., 0], sums, blocks, confidence)
+
+
+def _dense_candidates(advantage: JointAdvantage, batch: TensorDictBase) -> Candidates:
+    """Candidates for a weight that is no sum over components: of Gaussians at many points."""
+    dist = advantage.policy(batch)
+    components = truncated_components(dist) or gaussian_components(dist)
+    if components is None:
+        return team_candidates(advantage.actor_network, batch)
+    scale = components.scale
+    dim = scale.shape[-1]
+    if dim <= 3:
+        nodes, weights = (
+            torch.cartesian_prod(*[x.to(scale)] * dim).reshape(-1, dim) for x in gauss_hermite(5)
+        )
+        nodes, weights = nodes.reshape(-1, *[1] * (scale.ndim - 1), dim), weights.prod(-1)
+    else:
+        half = torch.randn(512, *[1] * (scale.ndim - 1), dim).to(scale)
+        nodes, weights = torch.cat([half, -half]), scale.new_full((1024,), 1 / 1024)
+    return node_candidates(components, nodes.expand(-1, *scale.shape), weights, advantage.psi)
 
 
 def compare_baselines(
