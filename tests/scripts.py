@@ -7,13 +7,7 @@ import sys
 from dataclasses import dataclass
 from multiprocessing import forkserver
 
-LIBRARIES = [
-    "torch",
-    "torchrl.trainers",
-    "vmas",
-    "matplotlib.pyplot",
-    "torchrl_ob.experiments.running",
-]
+LIBRARIES = ["torchrl.trainers", "torchrl.objectives", "vmas", "hydra", "matplotlib.pyplot"]
 
 
 @dataclass

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
 import torchrl_ob
+from torchrl_ob.experiments.run import run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
@@ -54,13 +56,13 @@ def test_every_option_is_in_a_table(site):
         assert name in text, name
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
 def test_every_metric_of_a_run_is_in_the_table(tmp_path):
-    arguments = ["experiment=[dueling,smoke]", "variance_interval=1", "loss=mappo"]
-    command = [sys.executable, "-m", "torchrl_ob.train", "train", *arguments, "progress_bar=false"]
-    run = [*command, f"hydra.run.dir={tmp_path}", "device=cpu"]
-    subprocess.run(
-        run, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
-    )
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        names = ("experiment=[dueling,smoke]", "variance_interval=1", "loss=mappo")
+        config = compose("train", [*names, "progress_bar=false", "device=cpu"])
+    run(config, tmp_path)
     scalars = tmp_path / "metrics" / "scalars"
     written = {str(x.relative_to(scalars).with_suffix("")) for x in scalars.rglob("*.csv")}
     written = {re.sub(r"/\w+/agent_\d", "/{none,v,coma,ob}/agent_{i}", name) for name in written}
