@@ -16,13 +16,14 @@ from torchrl.envs.libs.vmas import VmasEnv
 from vmas.simulator.core import Agent, Sphere, World
 from vmas.simulator.scenario import BaseScenario
 
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.branching.branches import (
     branch,
     branch_returns,
     true_baselines,
     visited_states,
 )
-from torchrl_ob.diagnostics.branching.clone import clone_vmas, isolated
+from torchrl_ob.diagnostics.branching.clone import clone_vmas
 from torchrl_ob.diagnostics.branching.copy_proof import deep_copy
 from torchrl_ob.diagnostics.branching.truth import critic_fit, nested_variance, true_headroom
 from torchrl_ob.diagnostics.exact.games import coma_baseline, optimal_baseline
@@ -237,7 +238,7 @@ def test_environment_and_random_states_are_left_as_they_were():
     env, td = vmas("balance")
     twin = clone_vmas(env, torch.arange(4))
     states, given = random_states(env), td.clone()
-    with isolated(env, seed=3):
+    with isolated_rng(3, env):
         np.random.rand(3)  # noqa: NPY002
         random.random()
     at, visited = visited_states(env, uniform(env), num_states=3, max_steps=4)
@@ -262,7 +263,7 @@ def test_states_are_restored_when_the_block_fails():
     states = random_states(env)
 
     def fail():
-        with isolated(env, seed=0):
+        with isolated_rng(0, env):
             env.rollout(2)
             raise RuntimeError
 

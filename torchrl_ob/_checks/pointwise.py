@@ -10,6 +10,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from torchrl_ob._rng import isolated_rng
+
 __all__ = ["is_pointwise_in_time"]
 
 
@@ -64,7 +66,7 @@ def is_pointwise_in_time(
     few = inputs[tuple(slice(None if dim == time_dim else 2) for dim in range(inputs.ndim))]
     backwards = torch.arange(few.shape[time_dim] - 1, -1, -1, device=few.device)
     at: tuple[Any, ...] = (slice(None),) * time_dim
-    with torch.no_grad(), _quietly(network, inputs.device):
+    with torch.no_grad(), isolated_rng(), _evaluating(network):
         output, again = evaluate(few), evaluate(few)
         turned = evaluate(few[(*at, backwards)])[(*at, backwards.to(output.device))]
     scale = output.abs().max()
@@ -85,14 +87,12 @@ def is_pointwise_in_time(
 
 
 @contextmanager
-def _quietly(network: nn.Module, device: torch.device | None) -> Iterator[None]:
-    """A block in evaluation mode that leaves the generators and the modes of all modules as they were."""
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """A block in evaluation mode that leaves the modes of all modules as they were."""
     training = [module for module in network.modules() if module.training]
-    devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        network.eval()
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

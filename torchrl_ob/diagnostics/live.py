@@ -8,9 +8,10 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.trainers import Trainer, TrainerHookBase
 
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.measured.critic import judge_critic
-from torchrl_ob.diagnostics.measured.signals import isolated_rng, read_signals, trajectory_blocks
+from torchrl_ob.diagnostics.measured.signals import read_signals, trajectory_blocks
 from torchrl_ob.diagnostics.measured.variance import compare_baselines
 
 __all__ = ["VarianceLogger", "variance_metrics"]
@@ -36,7 +37,7 @@ def variance_metrics(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(batch.device):
+    with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         measured = compare_baselines(advantage, batch, signals)

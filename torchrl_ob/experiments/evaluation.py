@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.trainers import Trainer
 
-from torchrl_ob.diagnostics.branching.clone import isolated
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.intervals import Estimate, bootstrap
 from torchrl_ob.experiments.envs.teams import (
     BATTLE_WON,
@@ -66,7 +66,7 @@ class Evaluation:
         """
         with (
             torch.no_grad(),
-            isolated(self.env, self.seed),
+            isolated_rng(self.seed, self.env),
             set_exploration_type(EXPLORATION[exploration]),
         ):
             self.env.set_seed(self.seed)

@@ -8,7 +8,7 @@ from typing import Any
 from torchrl.render import RenderConfig, collect_render_rollouts
 from torchrl.render.video import encode_gif
 
-from torchrl_ob.diagnostics.branching.clone import isolated
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluation import EXPLORATION, Evaluation
 from torchrl_ob.experiments.saved import trained_evaluation
@@ -57,7 +57,7 @@ def render_run(
     evaluation = trained_evaluation(folder, episodes=1, trust=trust)
     if not is_vmas(evaluation.env):
         raise ExperimentError(f"{folder} is not of VMAS, and render draws VMAS scenarios alone.")
-    with isolated(evaluation.env, evaluation.seed):
+    with isolated_rng(evaluation.seed, evaluation.env):
         frames = _episode(evaluation, exploration)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rliable import library, metrics, plot_utils
 
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluation import words_of
 from torchrl_ob.experiments.results import (
@@ -201,19 +201,8 @@ def _improvement(
 
 
 def _intervals(scores: Mapping[str, Any], statistic: Callable[..., Any]) -> Intervals:
-    with _seeded():
+    with isolated_rng(seed=0):  # Rliable draws from numpy's own generator
         return library.get_interval_estimates(scores, statistic, reps=RESAMPLES)
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Rliable draws from numpy's own generator: the same report each time, and no trace left."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 def _iqm_of_each(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from torchrl.checkpoint import GlobalRNGState
-
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.intervals import Estimate
 from torchrl_ob.experiments.build import build_evaluation
 from torchrl_ob.experiments.checkpoints import newest_checkpoint, read_checkpoint
@@ -56,10 +55,8 @@ def trained_evaluation(
         ExperimentError: where the folder has no run or no checkpoint, and where it names foreign code.
     """
     config, latest = read_config(folder, trust=trust), newest_checkpoint(folder)
-    generators = GlobalRNGState()
-    before = generators.state_dict()
     try:
-        with nullcontext() if trust else imports_outside(folder):
+        with isolated_rng(), nullcontext() if trust else imports_outside(folder):
             if episodes is not None:
                 config.evaluation.num_envs = episodes
             evaluation = build_evaluation(config)
@@ -69,8 +66,6 @@ def trained_evaluation(
         raise ExperimentError(
             f"{folder}/config.yaml cannot be built: {type(error).__name__}: {first_line(error)}"
         ) from error
-    finally:
-        generators.load_state_dict(before)
     try:
         read_checkpoint(latest, actor=evaluation.policy)
     except Exception as error:  # whichever way it is broken, or another network's

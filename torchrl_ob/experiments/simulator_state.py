@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from torchrl_ob.diagnostics.branching.clone import simulator_of
+from torchrl_ob._rng import simulator_of
 
 __all__ = ["has_simulator", "is_vmas", "load_simulator_state", "simulator_state"]
 

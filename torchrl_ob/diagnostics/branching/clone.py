@@ -6,9 +6,6 @@ VMAS is never imported: its objects are reached through the environment that is 
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -19,7 +16,9 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
 
-__all__ = ["clone_vmas", "isolated", "name_of"]
+from torchrl_ob._rng import isolated_rng
+
+__all__ = ["clone_vmas", "name_of"]
 
 ATOMS = (int, float, complex, str, bytes, type(None), Enum, torch.device, torch.dtype, np.generic)
 CODE = (FunctionType, MethodType, BuiltinFunctionType, ModuleType, partial, type)
@@ -70,52 +69,12 @@ def clone_vmas(env: EnvBase, index: Tensor) -> EnvBase:
         # sizes would not tell what each environment has its own of: by way of one copy more
         wider = clone_vmas(env, torch.cat([index, index[:1]]))
         return clone_vmas(wider, torch.arange(len(index)))
-    with isolated(env), torch.no_grad():
+    with isolated_rng(env=env), torch.no_grad():
         twin = _build(env, len(index))
         # a step makes the tensors that are made on first use
         twin.step(twin.rand_action(twin.reset()))
         _Copy(name_of(env), index, env.batch_size[0]).simulator(simulator, twin._env)
     return twin
-
-
-@contextmanager
-def isolated(env: EnvBase, seed: int | None = None) -> Iterator[None]:
-    """Leave the random states of torch, numpy, python and VMAS as they were before the block.
-
-    Args:
-        env: the environment. VMAS keeps one random state for all of its environments, found here.
-        seed: of the generators of torch, numpy and python within the block.
-
-    Example:
-        >>> import torch
-        >>> from torchrl.envs.libs.vmas import VmasEnv
-        >>> from torchrl_ob.diagnostics.branching.clone import isolated
-        >>> env, state = VmasEnv("balance", num_envs=1), torch.get_rng_state()
-        >>> with isolated(env, seed=1):
-        ...     _ = env.rollout(2)
-        >>> torch.get_rng_state().equal(state)
-        True
-    """
-    vmas_state = getattr(simulator_of(env), "vmas_random_state", [])
-    saved = list(vmas_state), np.random.get_state(), random.getstate()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    try:
-        with torch.random.fork_rng(devices):
-            if seed is not None:
-                torch.manual_seed(seed)
-                np.random.seed(seed)  # noqa: NPY002
-                random.seed(seed)
-            yield
-    finally:
-        vmas_state[:] = saved[0]
-        np.random.set_state(saved[1])  # noqa: NPY002
-        random.setstate(saved[2])
-
-
-def simulator_of(env: EnvBase) -> Any:
-    """What TorchRL's wrapper, or the one that transforms are around, wraps; ``None`` where it wraps nothing."""
-    # not by getattr: a ParallelEnv claims to have whatever it is asked for
-    return vars(getattr(env, "base_env", env)).get("_env")
 
 
 def name_of(env: EnvBase) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from torchrl_ob.diagnostics.branching.clone import isolated, name_of
+from torchrl_ob._rng import isolated_rng
+from torchrl_ob.diagnostics.branching.clone import name_of
 
 __all__ = ["Act", "Clone", "Policy", "acting", "aside", "copies", "deep_copy", "prove", "steps"]
 
@@ -38,7 +39,7 @@ none of the environments of a batch, so that what happens in one can depend on i
 @contextmanager
 def aside(env: EnvBase, seed: int) -> Iterator[None]:
     """Aside from training: no gradients, own random numbers; the policy's actions are sampled."""
-    with isolated(env, seed), torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+    with isolated_rng(seed, env), torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
         yield
 
 

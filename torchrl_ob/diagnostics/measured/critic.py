@@ -9,11 +9,11 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Blocks, Estimate
 from torchrl_ob.diagnostics.measured.signals import (
     Signals,
-    isolated_rng,
     read_signals,
     trajectory_blocks,
 )
@@ -79,7 +79,7 @@ def critic_quality(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(batch.device):
+    with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         blocks = trajectory_blocks(advantage, batch, signals.signal)

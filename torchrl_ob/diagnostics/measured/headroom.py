@@ -8,11 +8,11 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Estimate
 from torchrl_ob.diagnostics.measured.signals import (
     candidate_variance,
-    isolated_rng,
     policy_value,
     read_signals,
     trajectory_blocks,
@@ -93,7 +93,7 @@ def headroom(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(batch.device):
+    with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         value, own = signals.state_value, signals.own_variance()

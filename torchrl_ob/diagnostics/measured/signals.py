@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -19,7 +17,6 @@ __all__ = [
     "PolicyValue",
     "Signals",
     "candidate_variance",
-    "isolated_rng",
     "policy_value",
     "read_signals",
     "trajectory_blocks",
@@ -68,15 +65,6 @@ class Signals(NamedTuple):
     def own_variance(self) -> Tensor:
         """Variance of Q over the own action, the others' held, ``[*B, T, n]``."""
         return candidate_variance(self.candidates.probabilities, self.candidate_values)
-
-
-@contextmanager
-def isolated_rng(device: torch.device | None) -> Iterator[None]:
-    """A block whose random draws leave torch's generators as they were, and do not depend on them."""
-    devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
-        yield
 
 
 def candidate_variance(probabilities: Tensor, values: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Estimate
 from torchrl_ob.diagnostics.measured.scores import scores, taken_scores
-from torchrl_ob.diagnostics.measured.signals import isolated_rng, read_signals, trajectory_blocks
+from torchrl_ob.diagnostics.measured.signals import read_signals, trajectory_blocks
 
 __all__ = ["ExcessVariance", "VarianceTerms", "excess_variance", "variance_terms"]
 
@@ -74,7 +75,7 @@ def variance_terms(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(batch.device):
+    with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         weight = taken_scores(advantage, batch).square().sum(-1)
@@ -143,7 +144,7 @@ def excess_variance(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(batch.device):
+    with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
         action = batch.get(advantage.tensor_keys.action)
         taken = action.unsqueeze(batch.ndim + 1)

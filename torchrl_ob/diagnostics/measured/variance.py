@@ -8,12 +8,12 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Blocks, Estimate
 from torchrl_ob.diagnostics.measured.scores import output_jacobians, scores, taken_scores
 from torchrl_ob.diagnostics.measured.signals import (
     Signals,
-    isolated_rng,
     read_signals,
     trajectory_blocks,
 )
@@ -91,7 +91,7 @@ def gradient_variance(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(batch.device):
+    with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         return compare_baselines(advantage, batch, signals, confidence)
@@ -130,7 +130,7 @@ def parameter_gradient_variance(
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
     actor, action_key = advantage.actor_network, advantage.tensor_keys.action
-    with torch.no_grad(), isolated_rng(batch.device):
+    with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         own = batch.get(action_key)
