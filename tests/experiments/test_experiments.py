@@ -23,7 +23,7 @@ from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.run import run
 from torchrl_ob.experiments.saved import evaluate_run
 from torchrl_ob.experiments.simulator_state import load_simulator_state, simulator_state
-from torchrl_ob.train import config_folder
+from torchrl_ob.train import config_folder, main
 
 pytestmark = ignored_warnings
 
@@ -62,7 +62,9 @@ def test_every_advantage_trains_from_the_same_actor_and_first_batch(continuous, 
     firsts = set()
     for advantage in GROUPS["advantage"]:
         folder = tmp_path / advantage
-        config = configure(f"advantage={advantage}", f"env.continuous_actions={continuous}")
+        config = configure(
+            f"advantage={advantage}", f"env.continuous_actions={continuous}", "env.max_steps=5"
+        )
         before = build(config, tmp_path / "untrained").actor.state_dict()
         after = run(config, folder).actor.state_dict()
         assert any(not before[key].equal(after[key]) for key in before)
@@ -239,14 +241,23 @@ def test_a_simulator_goes_on_from_what_was_saved(scenario, tmp_path):
         assert reset[group, "observation"].equal(other_reset[group, "observation"])
 
 
-def test_the_command_says_what_it_takes(tmp_path):
-    def call(*arguments):
-        program = [sys.executable, "-m", "torchrl_ob.train", *arguments]
-        return subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
+def test_the_command_says_what_it_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
-    assert "coma" in call("list").stdout
-    assert "advantage=coma" in call("--help").stdout
-    assert "invalid choice: 'trian'" in call("trian").stderr
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["torchrl-ob", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return (1, out, err + code) if isinstance(code, str) else (code, out, err)
+
+    assert "coma" in call("list")[1]
+    assert "advantage=coma" in call("--help")[1]
+    assert "invalid choice: 'trian'" in call("trian")[2]
     for override, message in (
         ("env.scenario=navigaton", "VMAS has no scenario"),
         ("env.scenario_kwargs.n_agent=3", "VMAS refuses scenario 'navigation'"),
@@ -255,10 +266,10 @@ def test_the_command_says_what_it_takes(tmp_path):
         ("hydra.run.dir=/dev/null/x", "[Errno"),
         ("hydra/launcher=jobli", "hydra/launcher has no choice"),
     ):
-        failed = call("train", f"hydra.run.dir={tmp_path / 'x'}", override)
-        assert failed.returncode == 1
-        (line,) = failed.stderr.splitlines()
+        code, _, err = call("train", f"hydra.run.dir={tmp_path / 'x'}", override)
+        assert code == 1
+        (line,) = err.splitlines()
         assert line.startswith(f"torchrl-ob: {message}")
-    sweep = call("train", "-m", f"hydra.sweep.dir={tmp_path / 's'}", "env.scenario=nowhere,nobody")
-    assert "#1 : env.scenario=nobody" in sweep.stdout  # it goes on after a run that failed
-    assert sweep.returncode == 1
+    code, out, _ = call("train", "-m", f"hydra.sweep.dir={tmp_path}/s", "env.scenario=nowhere,none")
+    assert "#1 : env.scenario=none" in out  # it goes on after a run that failed
+    assert code == 1
