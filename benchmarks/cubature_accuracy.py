@@ -106,9 +106,9 @@ def navigation(batches: int) -> dict[str, tuple[int, float]]:
         for network in (parts.actor, parts.critic):
             network.double()
         steps = steps.apply(lambda x: x.double() if x.is_floating_point() else x)
-        dist = parts.advantage.policy(steps)
+        dist = parts.advantage.team.policy(steps)
         dense = 6 if SMOKE else 24
-        return compare(dist, dense, lambda x: parts.advantage.candidate_values(steps, x), RULES)
+        return compare(dist, dense, lambda x: parts.advantage.team.q_candidates(steps, x), RULES)
 
 
 def show(name: str, gain: str, row: dict[str, tuple[int, float]]) -> None:

@@ -106,7 +106,7 @@ def measure(scenario: str, continuous: bool, num_agents: int) -> dict[str, dict[
     rows = {}
     for backbone, advantage in advantages.items():
         with torch.no_grad():
-            q = advantage.action_value(wide, branches.actions).mean(-2)
+            q = advantage.team.q(wide, branches.actions).mean(-2)
         row = {}
         for horizon, returns in zip(HORIZONS, team_returns, strict=True):
             row[f"headroom {horizon}"] = squeeze(true_headroom(returns))

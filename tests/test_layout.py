@@ -27,11 +27,18 @@ def test_library_loads_without_the_tutorials_dependencies():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == [
-        "['ComaAdvantage',",
+        "['Candidates',",
+        "'ComaAdvantage',",
         "'DuelingCritic',",
         "'DuelingFit',",
+        "'FactoredCategorical',",
+        "'JointAdvantage',",
         "'JointQCritic',",
         "'MapgAdvantage',",
+        "'MultiAgentGRU',",
+        "'MultiAgentLSTM',",
         "'ObAdvantage',",
-        "'group_critics']",
+        "'Team',",
+        "'group_critics',",
+        "'policy_from_env']",
     ]

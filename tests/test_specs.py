@@ -93,13 +93,13 @@ def test_actions_are_in_the_spec_and_the_baseline_is_that_of_the_slow_loop(
     assert critic(batch.clone())["agents", "state_action_value"].shape == (2, n, 1)
     advantage = ObAdvantage(actor_network=policy, value_network=critic, gamma=0.9, lmbda=0.8)
     advantage.set_keys(**KEYS)
-    candidates = advantage.candidates(batch)
+    candidates = advantage.team.candidates(batch)
     for k in range(candidates.actions.shape[2]):
         for t in range(2):
             spec.assert_is_in(candidates.actions[t, :, k])
     if action.dtype.is_floating_point:
         return
-    values = advantage.candidate_values(batch, candidates.actions)
+    values = advantage.team.q_candidates(batch, candidates.actions)
     found = (candidates.optimal_weights * values).sum(-1)
     torch.testing.assert_close(found, slow_baseline(policy, critic, batch), rtol=1e-3, atol=1e-5)
 

@@ -6,39 +6,43 @@ Kuba et al., "Settling the Variance of Multi-Agent Policy Gradients", NeurIPS 20
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torchrl_ob.advantages.dueling_fit import DuelingFit
-    from torchrl_ob.advantages.ob import ComaAdvantage, MapgAdvantage, ObAdvantage
-    from torchrl_ob.critics.dueling import DuelingCritic
-    from torchrl_ob.critics.groups import group_critics
-    from torchrl_ob.critics.joint import JointQCritic
-
-__all__ = [
-    "ComaAdvantage",
-    "DuelingCritic",
-    "DuelingFit",
-    "JointQCritic",
-    "MapgAdvantage",
-    "ObAdvantage",
-    "group_critics",
-]
+if TYPE_CHECKING:  # what _HOMES says, for type checkers
+    from torchrl_ob.advantages import ComaAdvantage as ComaAdvantage
+    from torchrl_ob.advantages import DuelingFit as DuelingFit
+    from torchrl_ob.advantages import JointAdvantage as JointAdvantage
+    from torchrl_ob.advantages import MapgAdvantage as MapgAdvantage
+    from torchrl_ob.advantages import ObAdvantage as ObAdvantage
+    from torchrl_ob.critics import DuelingCritic as DuelingCritic
+    from torchrl_ob.critics import JointQCritic as JointQCritic
+    from torchrl_ob.critics import group_critics as group_critics
+    from torchrl_ob.distributions import FactoredCategorical as FactoredCategorical
+    from torchrl_ob.expectations import Candidates as Candidates
+    from torchrl_ob.policies import policy_from_env as policy_from_env
+    from torchrl_ob.recurrent import MultiAgentGRU as MultiAgentGRU
+    from torchrl_ob.recurrent import MultiAgentLSTM as MultiAgentLSTM
+    from torchrl_ob.team import Team as Team
 
 _HOMES = {
-    "ComaAdvantage": "advantages.ob",
-    "DuelingCritic": "critics.dueling",
-    "DuelingFit": "advantages.dueling_fit",
-    "JointQCritic": "critics.joint",
-    "MapgAdvantage": "advantages.ob",
-    "ObAdvantage": "advantages.ob",
-    "group_critics": "critics.groups",
+    "advantages": "ComaAdvantage DuelingFit JointAdvantage MapgAdvantage ObAdvantage",
+    "critics": "DuelingCritic JointQCritic group_critics",
+    "distributions": "FactoredCategorical",
+    "expectations": "Candidates",
+    "policies": "policy_from_env",
+    "recurrent": "MultiAgentGRU MultiAgentLSTM",
+    "team": "Team",
 }
+_MODULE_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_MODULE_OF)
 
 if not TYPE_CHECKING:  # where any name would be taken
 
     def __getattr__(name: str) -> Any:
         """Public names and modules, imported when they are asked for: the command starts without torch."""
-        if name in _HOMES:
-            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        if name == "__version__":
+            return import_module("importlib.metadata").version(__name__)
+        if name in _MODULE_OF:
+            return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
         try:
             return import_module(f"{__name__}.{name}")
         except ModuleNotFoundError as error:
@@ -48,4 +52,4 @@ if not TYPE_CHECKING:  # where any name would be taken
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,286 +1,293 @@
-"""Asking the actor and the critic of a team, with the answers checked.
-
-Both the advantages and the diagnostics read a team's networks through these functions.
-"""
+"""The team of agents of one group: its actor and its joint critic, asked with the answers checked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase, unravel_key
-from tensordict.nn import (
-    CompositeDistribution,
-    ProbabilisticTensorDictSequential,
-    TensorDictModuleBase,
-)
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torch import distributions as D
-from torchrl.modules import OneHotCategorical
 
-from torchrl_ob._checks.batch import name_of, require_finite, require_value_per_agent, select
-from torchrl_ob.critics.substitution import candidate_values
+from torchrl_ob._actors import action_key, build_policy, input_keys, policy_parameters
+from torchrl_ob._checks.batch import (
+    active_agents,
+    require_finite,
+    require_value_per_agent,
+    select,
+    sibling,
+)
+from torchrl_ob._checks.critic import require_joint_critic
+from torchrl_ob._checks.trajectories import valid_steps
+from torchrl_ob.critics.substitution import substitute_candidates
+from torchrl_ob.expectations.antithetic import antithetic_pair
 from torchrl_ob.expectations.autodiff import score_candidates
-from torchrl_ob.expectations.availability import lend_a_choice
+from torchrl_ob.expectations.availability import has_choice, lend_a_choice
 from torchrl_ob.expectations.candidates import Candidates, action_candidates
+from torchrl_ob.expectations.lines import ExpectationRule
+from torchrl_ob.expectations.quadrature import Measure
+from torchrl_ob.functional import GaussianPsi
 
-__all__ = [
-    "acting_parameters",
-    "action_key_of",
-    "build_policy",
-    "flat_parameters",
-    "inputs_of",
-    "joint_value",
-    "own_action_values",
-    "policy_parameters",
-    "require_joint_critic",
-    "team_candidates",
-    "team_policy",
-]
+__all__ = ["Team"]
 
 
-def action_key_of(actor: ProbabilisticTensorDictSequential) -> NestedKey:
-    """Where an actor writes the actions of its agents.
+@dataclass(eq=False)
+class Team:
+    r"""The agents of one group: their actor, the joint critic, keys and the rule of expectation.
+
+    Advantages and diagnostics ask it for Q, its expectations and the policies; an advantage keeps its own as
+    ``advantage.team``. Every answer is checked: a missing key, another shape, or a number that is not finite is
+    refused with what to do.
+
+    Args:
+        actor: the agents' policies, such as a :class:`~torchrl.modules.ProbabilisticActor`.
+        critic: of the joint action, such as a :class:`~torchrl_ob.JointQCritic`.
+        other_actors: the policies of other groups of agents, whose actions the critic reads too.
+        rule: how the expectation over a continuous own action is taken, as for :class:`~torchrl_ob.ObAdvantage`.
+        num_points: size of the rule.
+        psi: for Gaussians, the parameters in which the score is taken.
+        action_key: of the joint action, ``[*B, n, *event]``; by default the actor's output.
+        value_key: of Q, ``[*B, n, 1]``; by default the critic's first output.
+        mask_key: of the agents that take part, ``[*B, n]``; by default ``"mask"`` in the action's group.
+        valid_key: of the steps that are no padding, ``[*B]``.
 
     Raises:
-        TypeError: for a module without a distribution.
-        ValueError: for one that writes several actions.
+        TypeError: for an actor without a distribution, or a critic that is no tensordict module.
+        ValueError: for an actor of several actions, and for a critic that does not read the joint action, or reads an
+            action that no actor given writes.
+
+    Example:
+        >>> import torch
+        >>> from torchrl.envs import VmasEnv  # needs vmas
+        >>> from torchrl_ob import JointQCritic, Team, policy_from_env
+        >>> env = VmasEnv("balance", num_envs=2, n_agents=4)
+        >>> team = Team(policy_from_env(env), JointQCritic.from_env(env))
+        >>> td = env.rollout(5, team.actor)
+        >>> own = team.candidates(td)
+        >>> team.q(td).shape, team.q_candidates(td, own.actions).shape
+        (torch.Size([2, 5, 4, 1]), torch.Size([2, 5, 4, 18]))
     """
-    action_keys = getattr(actor, "dist_sample_keys", None)
-    if action_keys is None:
-        raise TypeError(
-            "actor_network must be a probabilistic tensordict module, such as TorchRL's "
-            f"ProbabilisticActor: {type(actor).__name__} has no distribution."
+
+    actor: ProbabilisticTensorDictSequential
+    critic: TensorDictModuleBase
+    other_actors: Sequence[ProbabilisticTensorDictSequential] = ()
+    rule: ExpectationRule = "gauss"
+    num_points: int | None = None
+    psi: GaussianPsi = "loc_scale"
+    action_key: Any = None
+    value_key: Any = None
+    mask_key: Any = None
+    valid_key: NestedKey = ("collector", "mask")
+    other_action_keys: list[NestedKey] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.other_actors = tuple(self.other_actors)
+        written, *self.other_action_keys = map(action_key, (self.actor, *self.other_actors))
+        if not getattr(self.critic, "in_keys", None):
+            raise TypeError(
+                f"value_network must be a tensordict module; {type(self.critic).__name__} has no "
+                "in_keys. Wrap it in a TensorDictModule."
+            )
+        self.action_key = unravel_key(self.action_key or written)
+        self.value_key = unravel_key(self.value_key or self.critic.out_keys[0])
+        self.mask_key = unravel_key(self.mask_key or sibling(self.action_key, "mask"))
+        require_joint_critic(self.critic, self.action_key, self.other_action_keys)
+
+    @property
+    def action_keys(self) -> list[NestedKey]:
+        """Where the actions of this group are, and those of the others."""
+        return [self.action_key, *self.other_action_keys]
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """What the networks read, actions included."""
+        actors = (self.actor, *self.other_actors)
+        read = [*self.critic.in_keys, *(key for actor in actors for key in input_keys(actor))]
+        return list(dict.fromkeys(map(unravel_key, read)))
+
+    @property
+    def state_keys(self) -> list[NestedKey]:
+        """What the networks read beside the actions."""
+        return [key for key in self.in_keys if key not in self.action_keys]
+
+    def q(self, tensordict: TensorDictBase, action: Tensor | None = None) -> Tensor:
+        """Q of the joint action, ``[*B, n, 1]``.
+
+        Args:
+            tensordict: the critic's inputs, of batch size ``[*B]``.
+            action: another joint action than the one in it, ``[*B, n, *event]``.
+        """
+        inputs = self._critic_inputs(tensordict, action)
+        value = self.critic(inputs).get(self.value_key)
+        require_value_per_agent(value, self.value_key, inputs, self.action_key)
+        return self._require_finite(value)
+
+    def q_candidates(
+        self, tensordict: TensorDictBase, actions: Tensor, action: Tensor | None = None
+    ) -> Tensor:
+        """Q of alternative own actions, the others' held, ``[*B, n, K]``.
+
+        By the critic's own ``candidate_values(tensordict, actions)``, where it has one, such as a
+        :class:`~torchrl_ob.JointQCritic`; of any other each candidate is substituted into a copy of its inputs.
+
+        Args:
+            tensordict: the critic's inputs, of batch size ``[*B]``.
+            actions: K own actions of every agent, ``[*B, n, K, *event]``.
+            action: another joint action than the one in it, whose others' part is held.
+
+        Raises:
+            ValueError: where the alternatives are of other agents, or of another shape, than the action.
+        """
+        inputs = self._critic_inputs(tensordict, action)
+        taken, at = inputs.get(self.action_key).shape, tensordict.ndim + 1
+        if (*actions.shape[:at], *actions.shape[at + 1 :]) != taken:
+            raise ValueError(
+                f"the action {self.action_key!r} has shape {list(taken)}, batch size, agents and its own, and the "
+                f"policy's alternatives {list(actions.shape)}, so many of each. Check the parameters of the policy "
+                "that the batch has beside the action."
+            )
+        if hasattr(self.critic, "candidate_values"):
+            return self._require_finite(self.critic.candidate_values(inputs, actions))
+        keys = {"action_key": self.action_key, "value_key": self.value_key}
+        return self._require_finite(substitute_candidates(self.critic, inputs, actions, **keys))
+
+    def v(self, tensordict: TensorDictBase) -> Tensor:
+        """V, the policies' expectation of Q, ``[*B, n, 1]``: without bias, the mean over an antithetic pair of actions.
+
+        Args:
+            tensordict: inputs of the actors and the critic, of batch size ``[*B]``.
+        """
+        actors = (self.actor, *self.other_actors)
+        pairs = [antithetic_pair(_current_policy(actor, tensordict)) for actor in actors]
+        values = []
+        for actions in zip(*pairs, strict=True):
+            drawn = tensordict.copy()
+            for key, action in zip(self.action_keys, actions, strict=True):
+                drawn.set(key, action)
+            values.append(self.q(drawn))
+        return torch.stack(values).mean(0)
+
+    def policy(self, tensordict: TensorDictBase) -> D.Distribution:
+        """The agents' policies, one distribution of batch shape ``[*B, n]``.
+
+        Args:
+            tensordict: the actor's inputs, of batch size ``[*B]``.
+        """
+        return _current_policy(self.actor, tensordict)
+
+    def candidates(
+        self, tensordict: TensorDictBase, measure: Measure | None = None, *, acting: bool = False
+    ) -> Candidates:
+        """Candidate own actions of every agent, with the weights of both expectations.
+
+        Args:
+            tensordict: the actor's inputs, of batch size ``[*B]``.
+            measure: which of the weights will be used; both by default.
+            acting: whether they are those of the policy that acted, whose parameters the actor left in the batch
+                beside the action, where they are; else of the current one.
+        """
+        keys = self.actor.dist_params_keys
+        if acting and all(tensordict.get(key, None) is not None for key in keys):
+            params = tensordict
+        else:
+            params = policy_parameters(self.actor, tensordict)
+        policy = build_policy(self.actor, params)
+        own = action_candidates(
+            policy, rule=self.rule, num_points=self.num_points, psi=self.psi, measure=measure
         )
-    if len(action_keys) != 1:
-        raise ValueError(
-            f"the actor must write one action, and writes {action_keys}. Several parts of one agent's action, "
-            "as of a CompositeDistribution, belong into one entry: Independent(Categorical, 1) for several "
-            "choices, or one Gaussian over all dimensions. Several groups of agents take an actor and an advantage "
-            "each."
+        if own is None:
+            build = partial(build_policy, self.actor)
+            params = lend_a_choice(params, keys)
+            own = score_candidates(policy, params, build, keys, num_points=self.num_points)
+        if own.probabilities.ndim != tensordict.ndim + 2:
+            raise ValueError(
+                f"the policy is a {type(policy).__name__} of batch shape {list(policy.batch_shape)}; "
+                f"expected {[*tensordict.batch_size, 'n']}, one distribution for each agent. Wrap it in "
+                "torch.distributions.Independent so that an action is a single event."
+            )
+        require_finite(
+            own.optimal_weights,
+            "the policy's probabilities are not finite: a parameter of the actor or an observation "
+            "is NaN.",
         )
-    return unravel_key(action_keys[0])
+        return own
+
+    def next_action(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The same entries with actions of all groups as their current policies draw them.
+
+        Args:
+            tensordict: inputs of the actors, such as next states, of batch size ``[*B]``.
+        """
+        own = self.policy(tensordict).sample()
+        return self.draw_others(tensordict).set(self.action_key, own)
+
+    def draw_others(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The same entries with actions of the other groups as their current policies draw them."""
+        drawn = tensordict.copy()
+        for actor, key in zip(self.other_actors, self.other_action_keys, strict=True):
+            drawn.set(key, _current_policy(actor, tensordict).sample())
+        return drawn
+
+    def active(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Which agents take part, ``[*B, n]``; ``None`` where all do.
+
+        They are alive and have a choice, as the mask says, or else have an available action; and the
+        step is no padding. A mask with more dimensions, such as ``[*B, n, A]``, is one of actions.
+
+        Raises:
+            ValueError: for a mask of another shape.
+        """
+        agents, valid = self.agents(tensordict), self.valid(tensordict)
+        parts = [
+            active_agents(tensordict, self.mask_key, self.action_key),
+            has_choice(tensordict, self.actor.dist_params_keys, agents),
+            None if valid is None else valid.unsqueeze(-1).expand(agents),
+        ]
+        known = [part for part in parts if part is not None]
+        return torch.stack(known).all(0) if known else None
+
+    def valid(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Which steps are no padding, ``[*B]``; ``None`` where the batch does not say so."""
+        return valid_steps(tensordict, self.valid_key)
+
+    def agents(self, tensordict: TensorDictBase) -> torch.Size:
+        """``[*B, n]``, from the joint action."""
+        action = select(tensordict, [self.action_key], "the critic").get(self.action_key)
+        return action.shape[: tensordict.ndim + 1]
+
+    def require_choice(self, tensordict: TensorDictBase) -> None:
+        """Stop where an agent takes part, as the mask says, and has no available action."""
+        masks = self.actor.dist_params_keys
+        alive = active_agents(tensordict, self.mask_key, self.action_key)
+        choice = has_choice(tensordict, masks, self.agents(tensordict))
+        if alive is not None and choice is not None:
+            torch._assert_async(
+                (choice | ~alive).all(),
+                f"an agent that takes part, as {self.mask_key!r} says, has no available action in {masks}.",
+            )
+
+    def _critic_inputs(self, tensordict: TensorDictBase, action: Tensor | None) -> TensorDictBase:
+        keys = [unravel_key(key) for key in self.critic.in_keys]
+        if action is None:
+            return select(tensordict, keys, "the critic")
+        inputs = select(tensordict, [key for key in keys if key != self.action_key], "the critic")
+        return inputs.set(self.action_key, action)
+
+    def _require_finite(self, value: Tensor) -> Tensor:
+        message = (
+            f"the critic's output {self.value_key!r} is not finite. Check its inputs "
+            f"{list(self.critic.in_keys)} for NaN, the learning rate and the gradient norm."
+        )
+        require_finite(value, message)
+        return value
 
 
-def team_policy(
+def _current_policy(
     actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
 ) -> D.Distribution:
-    """The agents' policies, one distribution of batch shape ``[*B, n]``."""
     return build_policy(actor, policy_parameters(actor, tensordict))
-
-
-def build_policy(
-    actor: ProbabilisticTensorDictSequential, params: TensorDictBase
-) -> D.Distribution:
-    """The agents' policies of given parameters; an agent without any available action gets the first."""
-    _require_same_agents(actor, params)
-    dist = actor.build_dist_from_params(lend_a_choice(params, actor.dist_params_keys))
-    if isinstance(dist, CompositeDistribution):
-        (dist,) = dist.dists.values()  # of one action: see action_key_of
-    if isinstance(dist, OneHotCategorical) and len(dist.batch_shape) == params.ndim:
-        raise ValueError(
-            "TorchRL's OneHotCategorical drops the last dimension of logits [*B, n, 1] and takes the n agents for "
-            "choices: where each has a single action, use torch.distributions.OneHotCategorical."
-        )
-    return dist
-
-
-def inputs_of(actor: ProbabilisticTensorDictSequential) -> list[NestedKey]:
-    """What an actor reads; not what its networks write for its distribution, as TorchRL lists of nested entries."""
-    written = [
-        key if isinstance(key, tuple) else (key,) for key in map(unravel_key, actor.out_keys)
-    ]
-    read = []
-    for key in map(unravel_key, actor.in_keys):
-        path = key if isinstance(key, tuple) else (key,)
-        if not any(out[: len(path)] == path and out != path for out in written):
-            read.append(key)
-    return read
-
-
-def policy_parameters(
-    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
-) -> TensorDictBase:
-    """ψ of the agents: what the actor hands to their distributions."""
-    in_keys = inputs_of(actor)
-    inputs = select(tensordict, in_keys, "the actor")
-    for key in in_keys:
-        require_finite(inputs.get(key), f"the actor's input {key!r} is not finite.")
-    return actor.get_dist_params(lend_a_choice(inputs, actor.dist_params_keys))
-
-
-def flat_parameters(actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase) -> Tensor:
-    """The numbers in :func:`policy_parameters`, ``[*B, P]``, what is masked by infinity as zeros."""
-    params = policy_parameters(actor, tensordict).select(*actor.dist_params_keys)
-    leaves = [x for x in params.values(True, True) if x.is_floating_point()]
-    flat = [x.flatten(tensordict.ndim) for x in leaves]
-    return torch.cat(flat, -1).nan_to_num(posinf=0, neginf=0)
-
-
-def _require_same_agents(actor: ProbabilisticTensorDictSequential, params: TensorDictBase) -> None:
-    """Refuse parameters and masks of a policy that are of different numbers of agents."""
-    entries = [params.get(key) for key in actor.dist_params_keys]
-    per_agent = [x for x in entries if x.ndim > params.ndim]
-    agents = {x.shape[params.ndim] for x in per_agent if x.dtype != torch.bool}
-    masked = {x.shape[params.ndim] for x in per_agent if x.dtype == torch.bool}
-    if len(agents - {1}) > 1 or masked - {max(agents, default=0)}:  # a parameter may be shared
-        shapes = {
-            key: list(x.shape) for key, x in zip(actor.dist_params_keys, entries, strict=True)
-        }
-        raise ValueError(
-            f"the policy's parameters and masks are of different numbers of agents, {shapes}: expected "
-            f"{[*params.batch_size, 'n']} in front. Check the actor's outputs, and what the batch has of them."
-        )
-
-
-def acting_parameters(
-    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
-) -> TensorDictBase:
-    """ψ with which the agents acted, which the actor wrote beside the action; else of the current actor."""
-    if all(tensordict.get(key, None) is not None for key in actor.dist_params_keys):
-        return tensordict
-    return policy_parameters(actor, tensordict)
-
-
-def team_candidates(
-    actor: ProbabilisticTensorDictSequential,
-    tensordict: TensorDictBase,
-    *,
-    params: TensorDictBase | None = None,
-    **options: Any,
-) -> Candidates:
-    """Candidate own actions of every agent, ``[*B, n, K, *event]``.
-
-    Args:
-        actor: the agents' policies.
-        tensordict: the actor's inputs, of batch size ``[*B]``.
-        params: parameters of the agents' distributions; by default those of the current actor.
-        **options: of :func:`~torchrl_ob.expectations.candidates.action_candidates`.
-    """
-    if params is None:
-        params = policy_parameters(actor, tensordict)
-    policy = build_policy(actor, params)
-    candidates = action_candidates(policy, **options)
-    if candidates is None:
-        candidates = score_candidates(
-            policy,
-            lend_a_choice(params, actor.dist_params_keys),
-            partial(build_policy, actor),
-            actor.dist_params_keys,
-            num_points=options.get("num_points"),
-        )
-    if candidates.probabilities.ndim != tensordict.ndim + 2:
-        raise ValueError(
-            f"the policy is a {type(policy).__name__} of batch shape {list(policy.batch_shape)}; "
-            f"expected {[*tensordict.batch_size, 'n']}, one distribution for each agent. Wrap it in "
-            "torch.distributions.Independent so that an action is a single event."
-        )
-    require_finite(
-        candidates.optimal_weights,
-        "the policy's probabilities are not finite: a parameter of the actor or an observation "
-        "is NaN.",
-    )
-    return candidates
-
-
-def require_joint_critic(
-    critic: TensorDictModuleBase, action: NestedKey, others: Sequence[NestedKey]
-) -> None:
-    """Refuse a critic that does not read the joint action, or reads an action that no actor writes."""
-    in_keys = [unravel_key(key) for key in critic.in_keys]
-    # of a critic that does not tell, what is named as the own action is
-    read = getattr(critic, "action_keys", None) or [
-        key for key in in_keys if name_of(key) == name_of(action)
-    ]
-    missing = [key for key in read if key not in (action, *others)]
-    if missing and action in in_keys:
-        raise ValueError(
-            f"the critic reads the actions {missing}, which {action!r} does not include: give the actors "
-            "that write them, as other_actors=[...]. An entry that is no action needs another name."
-        )
-    if action not in in_keys:
-        raise ValueError(
-            f"the critic reads {in_keys} and so ignores the joint action {action!r}: it is a "
-            "state value. Use a critic of the joint action, such as JointQCritic, or TorchRL's "
-            "GAE or MultiAgentGAE with this one."
-        )
-
-
-def joint_value(
-    critic: TensorDictModuleBase,
-    tensordict: TensorDictBase,
-    *,
-    action_key: NestedKey,
-    value_key: NestedKey,
-    action: Tensor | None = None,
-) -> Tensor:
-    """Q of the joint action, ``[*B, n, 1]``: of the one taken, or of ``action`` ``[*B, n, *event]``."""
-    inputs = _critic_inputs(critic, tensordict, action_key, action)
-    value = critic(inputs).get(value_key)
-    require_value_per_agent(value, value_key, inputs, action_key)
-    _require_finite_value(critic, value, value_key)
-    return value
-
-
-def own_action_values(
-    critic: TensorDictModuleBase,
-    tensordict: TensorDictBase,
-    candidates: Tensor,
-    *,
-    action_key: NestedKey,
-    value_key: NestedKey,
-    action: Tensor | None = None,
-) -> Tensor:
-    """Q of alternative own actions, ``[*B, n, K]``.
-
-    Args:
-        critic: the critic of the joint action.
-        tensordict: its inputs, of batch size ``[*B]``.
-        candidates: own actions of every agent, ``[*B, n, K, *event]``.
-        action_key: where the critic reads the joint action.
-        value_key: where it writes its values.
-        action: the joint action whose others' part is held, ``[*B, n, *event]``: by default the one
-            taken.
-
-    Raises:
-        ValueError: where the alternatives are of other agents, or of another shape, than the action.
-    """
-    inputs = _critic_inputs(critic, tensordict, action_key, action)
-    taken, at = inputs.get(action_key).shape, tensordict.ndim + 1
-    if (*candidates.shape[:at], *candidates.shape[at + 1 :]) != taken:
-        raise ValueError(
-            f"the action {action_key!r} has shape {list(taken)}, batch size, agents and its own, and the policy's "
-            f"alternatives {list(candidates.shape)}, so many of each. Check the parameters of the policy that the "
-            "batch has beside the action."
-        )
-    values = candidate_values(
-        critic, inputs, candidates, action_key=action_key, value_key=value_key
-    )
-    _require_finite_value(critic, values, value_key)
-    return values
-
-
-def _critic_inputs(
-    critic: TensorDictModuleBase,
-    tensordict: TensorDictBase,
-    action_key: NestedKey,
-    action: Tensor | None,
-) -> TensorDictBase:
-    keys = [unravel_key(key) for key in critic.in_keys]
-    if action is None:
-        return select(tensordict, keys, "the critic")
-    inputs = select(tensordict, [key for key in keys if key != action_key], "the critic")
-    return inputs.set(action_key, action)
-
-
-def _require_finite_value(
-    critic: TensorDictModuleBase, value: Tensor, value_key: NestedKey
-) -> None:
-    require_finite(
-        value,
-        f"the critic's output {value_key!r} is not finite. Check its inputs "
-        f"{list(critic.in_keys)} for NaN, the learning rate and the gradient norm.",
-    )

@@ -121,7 +121,7 @@ wide = states.unsqueeze(1).expand(NUM_STATES, NUM_ACTIONS).contiguous()
 values = {}
 for name, advantage in advantages.items():
     with torch.no_grad():
-        values[name] = advantage.action_value(wide, branches.actions).mean(-2)
+        values[name] = advantage.team.q(wide, branches.actions).mean(-2)
     for share in (0.0, 0.1):
         quality = critic_fit(values[name].double(), returns, leave_out=share)
         print(
@@ -142,7 +142,7 @@ surface = branch_returns(clone_vmas(at, torch.tensor([0])), states[:1], policy, 
 surfaces = {"the truth": surface[0, 0].mean(1)[:, 0]}
 for name, advantage in advantages.items():
     with torch.no_grad():
-        q = advantage.action_value(states[:1].unsqueeze(1).expand(1, len(own)).contiguous(), joint)
+        q = advantage.team.q(states[:1].unsqueeze(1).expand(1, len(own)).contiguous(), joint)
     surfaces[f"the {name} critic"] = q[0, :, 0, 0].double()
 
 # %%

@@ -178,7 +178,7 @@ branches = branch(
 )
 wide = states.unsqueeze(1).expand(len(states), branches.actions.shape[1]).contiguous()
 with torch.no_grad():
-    q = advantage.action_value(wide, branches.actions).squeeze(-1)
+    q = advantage.team.q(wide, branches.actions).squeeze(-1)
 print(f"\n{SHOWN} agents, trained, by branching {len(states)} states")
 for horizon, returns in zip(horizons, branches.returns, strict=True):
     truth, fit = true_headroom(returns), critic_fit(q.double(), returns)

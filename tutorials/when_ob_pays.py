@@ -37,7 +37,7 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.modules import ProbabilisticActor, RunningValueNorm
 from torchrl.objectives import A2CLoss
 
-from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
+from torchrl_ob import ComaAdvantage, JointAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
 from torchrl_ob.diagnostics import (
     coma_baseline,
     gradient_moments,
@@ -180,18 +180,15 @@ def collect(env: SumGame, policy: ProbabilisticActor) -> TensorDictBase:
 # only, where it does not bias it. For the state value we average that critic's Q over joint actions
 # of the policy, V(s) = E_a[Q(s, a)]: a network trained to predict V would do the same with errors of
 # its own. (In practice V is such a network, with TorchRL's GAE or MultiAgentGAE.)
-class StateValueAdvantage(MapgAdvantage):
+class StateValueAdvantage(JointAdvantage):
     """The return less V(s), as a mean over 16 joint actions, which adds a sixteenth of Q's variance."""
 
-    def forward(self, tensordict: TensorDictBase, **kwargs: TensorDictBase) -> TensorDictBase:
-        """Write the advantage, as the others do."""
-        super().forward(tensordict, **kwargs)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # leaves the seeds paired
-            drawn = self.policy(tensordict).sample([STATE_VALUE_DRAWS])
-            copies = tensordict.select(*self.value_network.in_keys).expand(drawn.shape[:3])
-            value = self.action_value(copies, drawn).mean(0)
-        advantage = self.tensor_keys.advantage
-        return tensordict.set(advantage, tensordict.get(advantage) - value)
+    def baseline(self, tensordict: TensorDictBase) -> Tensor:
+        """V(s), ``[*B, n, 1]``."""
+        with torch.random.fork_rng(devices=[]):  # leaves the seeds paired
+            drawn = self.team.policy(tensordict).sample([STATE_VALUE_DRAWS])
+            copies = tensordict.select(*self.team.critic.in_keys).expand(drawn.shape[:3])
+            return self.team.q(copies, drawn).mean(0)
 
 
 ESTIMATORS = {
@@ -202,9 +199,7 @@ ESTIMATORS = {
 }
 
 
-def make_advantage(
-    name: str, policy: ProbabilisticActor, critic: JointQCritic
-) -> MapgAdvantage | ComaAdvantage | ObAdvantage:
+def make_advantage(name: str, policy: ProbabilisticActor, critic: JointQCritic) -> JointAdvantage:
     """One of the four, by name."""
     return ESTIMATORS[name](actor_network=policy, value_network=critic, gamma=1.0, lmbda=1.0)
 

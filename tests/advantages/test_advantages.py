@@ -148,8 +148,8 @@ def test_rules_agree_where_the_value_is_smooth(rule):
     td = make_batch(2, 20, dtype=torch.float64)
     points = {"monte_carlo": 20_000}.get(rule)
     advantage = make(ObAdvantage, actor, critic, rule=rule, num_points=points)
-    dense = dense_candidates(advantage.policy(td), num_points=20)
-    values = advantage.candidate_values(td, dense.actions)
+    dense = dense_candidates(advantage.team.policy(td), num_points=20)
+    values = advantage.team.q_candidates(td, dense.actions)
     expected = weighted_baseline(values, dense.optimal_weights).unsqueeze(-1)
     b = advantage(td.clone())["agents", "baseline"]
     q = critic(td.clone())["agents", "state_action_value"]

@@ -16,7 +16,6 @@ from torchrl_ob import (
     ObAdvantage,
     diagnostics,
 )
-from torchrl_ob.team import team_policy
 
 N, OBS, A = 3, 4, 5
 OPTIONS = {"gamma": 0.9, "lmbda": 0.8}
@@ -133,10 +132,10 @@ def test_logits_of_minus_infinity_alone_are_a_mask_too():
     params = TensorDict({"agents": {"logits": torch.full((2, N, A), -math.inf)}}, [2])
     params["agents", "logits"][:, 1:] = 0
     params["agents", "observation"] = torch.zeros(2, N, OBS)
-    from torchrl_ob.team import build_policy
+    from torchrl_ob._actors import build_policy, policy_parameters
 
     assert (build_policy(actor, params).sample()[:, 0] == 0).all()
-    assert team_policy(actor, params).sample().shape == (2, N)
+    assert build_policy(actor, policy_parameters(actor, params)).sample().shape == (2, N)
 
 
 # ---- flags that are numbers ---------------------------------------------------------------------
@@ -272,7 +271,7 @@ def test_diagnostics_leave_padding_out():
     quality = diagnostics.critic_quality(advantage, split)
     torch.manual_seed(0)
     target = advantage.value_estimate(split).squeeze(-1)[~padding]
-    q = advantage.action_value(advantage.read(split)).squeeze(-1)[~padding]
+    q = advantage.team.q(advantage.read(split)).squeeze(-1)[~padding]
     explained = 1 - (target - q).var(0) / target.var(0)
     torch.testing.assert_close(quality.explained_variance.value, explained)
 

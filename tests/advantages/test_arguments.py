@@ -23,7 +23,7 @@ from torchrl_ob import (
     ObAdvantage,
     diagnostics,
 )
-from torchrl_ob.critics.substitution import candidate_values
+from torchrl_ob.critics.substitution import substitute_candidates
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def test_bytes_of_substituted_copies():
     candidates = torch.zeros(2, 3, N, 2, 2)
     keys = {"action_key": ("agents", "action"), "value_key": critic.out_keys[0]}
     with pytest.raises(TypeError, match="chunk_bytes must be a whole number"):
-        candidate_values(Plain(critic), td, candidates, chunk_bytes=1e5, **keys)
+        substitute_candidates(Plain(critic), td, candidates, chunk_bytes=1e5, **keys)
 
 
 # ---- of batches ---------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_the_state_value_of_a_linear_critic_is_exact():
     critic = TensorDictModule(Linear(), [("agents", "action")], [("agents", "q")])
     advantage = MapgAdvantage(actor_network=actor, value_network=critic, gamma=GAMMA, lmbda=0.5)
     td = random_batch([4, 6], torch.randn(4, 6, N, 2))
-    value = advantage.state_value(td)
+    value = advantage.team.v(td)
     expected = loc.sum() * torch.tensor([[1.0], [2.0]]) + 3
     torch.testing.assert_close(value, expected.expand(4, 6, N, 1))
 
@@ -130,7 +130,7 @@ def test_the_advantage_takes_the_actions_of_the_batch_for_its_control_variates()
     td["next", "terminated"] = torch.zeros(4, 6, 1, dtype=torch.bool)
     td["next", "done"] = torch.rand(4, 6, 1) < 0.3
     found = advantage(td)["value_target"]
-    next_value = advantage.state_value(td["next"])  # of a linear critic, without noise
+    next_value = advantage.team.v(td["next"])  # of a linear critic, without noise
     value = critic(td.select(("agents", "action")))["agents", "q"]
     for env, agent in itertools.product(range(4), range(N)):
         expected = slow_return(

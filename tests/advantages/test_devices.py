@@ -131,7 +131,7 @@ def no_synchronisation(device):
 def moved(advantage, *where):
     """A copy whose networks are elsewhere, or of another precision."""
     advantage = copy.deepcopy(advantage)
-    for network in (advantage.actor_network, advantage.value_network):
+    for network in (advantage.team.actor, advantage.value_network):
         network.to(*where)
     return advantage
 

@@ -151,7 +151,7 @@ def test_the_state_value_averages_over_the_actions_of_all_groups(group):
             for psi in actor.parameters():
                 psi.mul_(1e3)
     following = transitions(4, 5)["next"]
-    found = make(group, MapgAdvantage, actors, critics).state_value(following)
+    found = make(group, MapgAdvantage, actors, critics).team.v(following)
     best = following.clone()
     for name, actor in actors.items():
         best[name, "action"] = actor.get_dist(following).logits.argmax(-1)
@@ -204,7 +204,7 @@ def test_the_state_value_of_the_diagnostics_averages_over_all_groups(group):
     weight = sum(
         actor.get_dist(td).log_prob(td[name, "action"]).sum(-1) for name, actor in actors.items()
     ).exp()
-    q = advantage.action_value(td).squeeze(-1)
+    q = advantage.team.q(td).squeeze(-1)
     mean = (weight.unsqueeze(-1) * q).sum((0, 1)).detach()
     variance = (weight.unsqueeze(-1) * (q - mean).square()).sum((0, 1)).detach()
     start = td[:1].expand(2000, 1).contiguous()
@@ -225,7 +225,7 @@ def test_the_terms_of_the_variance_count_the_other_groups_as_others(group):
     weight = sum(
         actor.get_dist(td).log_prob(td[name, "action"]).sum(-1) for name, actor in actors.items()
     ).exp()[:, 0]
-    q = advantage.action_value(td)[:, 0, :, 0].detach()
+    q = advantage.team.q(td)[:, 0, :, 0].detach()
     probs = actors[group].get_dist(td).probs[0, 0].detach()
     expected = []
     for agent in range(q.shape[1]):

@@ -6,7 +6,7 @@ from torchrl.envs import VmasEnv
 from torchrl.modules import PopArtValueNorm
 
 from torchrl_ob import JointQCritic
-from torchrl_ob.critics.substitution import candidate_values
+from torchrl_ob.critics.substitution import substitute_candidates
 
 N, OBS, S = 3, 4, 5  # agents, observation and state size
 ENCODINGS = {
@@ -76,8 +76,8 @@ def test_fast_path_is_the_generic_one_and_both_are_the_slow_loop(
     actions = random_actions(encoding, 2, 5, N, 7)
     keys = {"action_key": ("agents", "action"), "value_key": ("agents", "state_action_value")}
     with torch.no_grad():
-        fast = candidate_values(critic, td, actions, **keys)
-        generic = candidate_values(Plain(critic), td, actions, **keys)
+        fast = substitute_candidates(critic, td, actions, **keys)
+        generic = substitute_candidates(Plain(critic), td, actions, **keys)
         slow = slow_loop(critic, td, actions)
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(generic, slow, rtol=1e-4, atol=1e-5)
@@ -159,7 +159,7 @@ def test_chunks_do_not_change_the_values():
     with torch.no_grad():
         torch.testing.assert_close(critic.candidate_values(td, actions), whole)
     keys = {"action_key": ("agents", "action"), "value_key": ("agents", "state_action_value")}
-    one_by_one = candidate_values(Plain(critic), td, actions, **keys, chunk_bytes=1)
+    one_by_one = substitute_candidates(Plain(critic), td, actions, **keys, chunk_bytes=1)
     torch.testing.assert_close(one_by_one, whole, rtol=1e-4, atol=1e-5)
 
 
@@ -238,7 +238,7 @@ def test_wrong_inputs_name_key_and_shapes():
     team = FunctionCritic(lambda a: a.sum((-1, -2)).unsqueeze(-1))  # one value for all agents
     keys = {"action_key": ("agents", "action"), "value_key": ("agents", "state_action_value")}
     with pytest.raises(ValueError, match="state_action_value"):
-        candidate_values(team, random_inputs("continuous", 2), torch.randn(2, N, 4, 2), **keys)
+        substitute_candidates(team, random_inputs("continuous", 2), torch.randn(2, N, 4, 2), **keys)
 
 
 def test_critic_follows_its_dtype():

@@ -12,7 +12,7 @@ from torchrl.objectives import ClipPPOLoss
 
 from torchrl_ob import DuelingCritic, DuelingFit, JointQCritic, ObAdvantage
 from torchrl_ob.critics.groups import join_critics
-from torchrl_ob.critics.substitution import candidate_values
+from torchrl_ob.critics.substitution import substitute_candidates
 from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.run import run
@@ -59,7 +59,7 @@ def test_candidates_are_those_of_the_generic_path(encoding, backbone):
     critic, td = make_critic(encoding, backbone=backbone), inputs(encoding, 5)
     own = inputs(encoding, 7, 5)["agents", "action"].movedim(0, 2)
     keys = {"action_key": ("agents", "action"), "value_key": Q}
-    slow = candidate_values(Plain(critic), td, own, **keys)
+    slow = substitute_candidates(Plain(critic), td, own, **keys)
     torch.testing.assert_close(critic.candidate_values(td, own), slow)
     assert slow.std(-1).mean() > 1e-3  # the action is seen
 
@@ -82,7 +82,7 @@ def test_before_the_first_fit_q_is_zero():
 def test_no_gradient_of_a_loss_reaches_the_critic(critic_coeff):
     critic = make_critic().float()
     advantage = make_advantage(critic)
-    loss = ClipPPOLoss(advantage.actor_network, critic, critic_coeff=critic_coeff)
+    loss = ClipPPOLoss(advantage.team.actor, critic, critic_coeff=critic_coeff)
     loss.make_value_estimator(advantage)
     loss.set_keys(value=Q, reward=("agents", "reward"), action=("agents", "action"))
     td = transitions(2, 5)
@@ -92,7 +92,7 @@ def test_no_gradient_of_a_loss_reaches_the_critic(critic_coeff):
     assert ("loss_critic" in set(terms.keys())) == bool(critic_coeff)
     sum(term for name, term in terms.items() if name.startswith("loss")).backward()
     assert all(x.grad is None for x in critic.parameters())
-    assert any(x.grad is not None for x in advantage.actor_network.parameters())
+    assert any(x.grad is not None for x in advantage.team.actor.parameters())
 
 
 @pytest.mark.parametrize("share_params", [True, False])
@@ -184,11 +184,11 @@ def test_the_fit_leaves_the_actor_and_the_batch_alone():
     advantage = make_advantage(critic)
     td = transitions(4, 6)
     batch, before = td.clone(), copy.deepcopy(critic.state_dict())
-    psi = [x.clone() for x in advantage.actor_network.parameters()]
+    psi = [x.clone() for x in advantage.team.actor.parameters()]
     DuelingFit(advantage)(td)
     assert (td == batch).all()
     assert set(td.keys(True, True)) == set(batch.keys(True, True))
-    assert all(map(torch.equal, psi, advantage.actor_network.parameters()))
+    assert all(map(torch.equal, psi, advantage.team.actor.parameters()))
     moved = critic.state_dict()
     for part in ("backbone", "value_backbone"):
         assert not all(torch.equal(moved[k], before[k]) for k in before if k.startswith(part))

@@ -7,7 +7,7 @@ from tensordict import TensorDict
 
 from torchrl_ob import JointQCritic
 from torchrl_ob.critics.groups import GroupQCritic, join_critics
-from torchrl_ob.critics.substitution import candidate_values
+from torchrl_ob.critics.substitution import substitute_candidates
 
 B, S, H = 5, 4, 16
 GROUPS = {  # agents, observation size, choices or width of the action, encoding
@@ -68,7 +68,7 @@ def test_candidates_are_what_substituting_each_gives(group, share_params, batch)
     n, _, width, encoding = GROUPS[group]
     actions = draw(encoding, width, *batch, n, 7)
     keys = {"action_key": (group, "action"), "value_key": (group, "state_action_value")}
-    expected = candidate_values(Plain(critic), td, actions, **keys)
+    expected = substitute_candidates(Plain(critic), td, actions, **keys)
     found = critic.candidate_values(td, actions)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     assert found.std(-1).min() > 1e-6

@@ -142,7 +142,7 @@ def test_what_is_no_memory_is_taken_and_leaves_no_trace(between, dtype):
     assert modes == {name: module.training for name, module in critic.named_modules()}
     torch.manual_seed(3)
     first = advantage(td.clone())["advantage"]
-    fresh = build(critic, actor=advantage.actor_network)
+    fresh = build(critic, actor=advantage.team.actor)
     torch.manual_seed(3)
     assert torch.equal(fresh(td.clone())["advantage"], first)  # no random number was drawn
 

@@ -16,6 +16,7 @@ from torchrl.envs.libs.vmas import VmasEnv
 from vmas.simulator.core import Agent, Sphere, World
 from vmas.simulator.scenario import BaseScenario
 
+from torchrl_ob._actors import build_policy, policy_parameters
 from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.branching.branches import (
     branch,
@@ -27,7 +28,7 @@ from torchrl_ob.diagnostics.branching.clone import clone_vmas
 from torchrl_ob.diagnostics.branching.copy_proof import deep_copy
 from torchrl_ob.diagnostics.branching.truth import critic_fit, nested_variance, true_headroom
 from torchrl_ob.diagnostics.exact.games import coma_baseline, optimal_baseline
-from torchrl_ob.team import team_candidates
+from torchrl_ob.expectations.candidates import action_candidates
 
 pytestmark = pytest.mark.filterwarnings("ignore:Force limits not specified")
 
@@ -396,7 +397,7 @@ def test_true_baselines_and_values_of_a_known_game():
         states,
         ACTOR,
         actions,
-        team_candidates(ACTOR, states),
+        action_candidates(build_policy(ACTOR, policy_parameters(ACTOR, states))),
         horizons=[1, 2],
         num_continuations=2000,
         **TEAM,

@@ -215,8 +215,8 @@ def test_diagnostics_measure_those_who_take_part():
     batch = rollouts(policy)
     advantage = ObAdvantage(actor_network=policy, value_network=critic, **OPTIONS)
     quality = critic_quality(advantage, batch)
-    candidates = advantage.candidates(batch)
-    values = advantage.candidate_values(batch, candidates.actions)
+    candidates = advantage.team.candidates(batch)
+    values = advantage.team.q_candidates(batch, candidates.actions)
     mean = (candidates.probabilities * values).sum(-1, keepdim=True)
     own = (candidates.probabilities * (values - mean).square()).sum(-1)
     alive = batch["agents", "mask"]

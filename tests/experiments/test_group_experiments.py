@@ -94,8 +94,8 @@ def test_the_losses_train_the_very_networks_that_act_and_value(tmp_path):
     critics = [x.critic for x in parts.learners]
     assert all(isinstance(critic, GroupQCritic) for critic in critics)
     first, second = parts.learners
-    assert first.advantage.other_actors == (second.actor,)  # the very actor, not a copy
-    assert second.advantage.other_actors == (first.actor,)
+    assert first.advantage.team.other_actors == (second.actor,)  # the very actor, not a copy
+    assert second.advantage.team.other_actors == (first.actor,)
     expected = {*parts.actor.parameters(), *critics[0].parameters()}
     optimized = parts.trainer.optimization_stepper.parameters
     assert set(optimized) == expected

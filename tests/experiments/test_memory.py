@@ -7,7 +7,7 @@ from tensordict.nn import TensorDictModule
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchrl_ob import JointQCritic
-from torchrl_ob.critics.substitution import candidate_values
+from torchrl_ob.critics.substitution import substitute_candidates
 
 
 class LargestTensor(TorchDispatchMode):
@@ -57,7 +57,7 @@ def test_copies_of_a_users_critic_stay_within_the_budget():
     td = TensorDict({"agents": agents}, [states])
     own = torch.randn(states, n, candidates, 2)
     with LargestTensor() as largest:
-        candidate_values(
+        substitute_candidates(
             critic,
             td,
             own,

@@ -25,12 +25,20 @@ TEAM, CRITICS, BATCHES = "discrete or theorem or groups", "critics", "batches"
 # a mistake: what stands once in the package, what stands there instead, and the tests to find it
 MUTANTS = {
     # advantages
-    "x is pi": ('_weights = "optimal_weights"', '_weights = "probabilities"', TEAM),
-    "pi is x": ('_weights = "probabilities"', '_weights = "optimal_weights"', TEAM),
-    "no baseline has one": ("_weights = None", '_weights = "probabilities"', TEAM),
+    "x is pi": ("(own.optimal_weights * q)", "(own.probabilities * q)", TEAM),
+    "pi is x": (
+        'tensordict, "probabilities", acting=True',
+        'tensordict, "optimal_weights", acting=True',
+        TEAM,
+    ),
+    "no baseline has one": (
+        "return torch.zeros((*self.team.agents",
+        "return torch.ones((*self.team.agents",
+        TEAM,
+    ),
     "baselines of the next agent": (
-        "return weighted_baseline(values, weights).unsqueeze(-1)",
-        "return weighted_baseline(values, weights).roll(1, -1).unsqueeze(-1)",
+        "return (own.optimal_weights * q).sum(-1, keepdim=True)",
+        "return (own.optimal_weights * q).sum(-1, keepdim=True).roll(1, -2)",
         TEAM,
     ),
     "target of another agent": (
@@ -45,33 +53,33 @@ MUTANTS = {
         TEAM,
     ),
     "baselines in another order": (
-        "torch.cat([self._baseline(chunk) for chunk in chunks])",
-        "torch.cat([self._baseline(chunk) for chunk in chunks][::-1])",
+        "torch.cat([self.baseline(chunk) for chunk in chunks])",
+        "torch.cat([self.baseline(chunk) for chunk in chunks][::-1])",
         TEAM,
     ),
     "signal is the return": (
-        "signal = torch.cat([self.action_value(chunk) for chunk in chunks])",
+        "signal = torch.cat([team.q(chunk) for chunk in chunks])",
         "pass",
         TEAM,
     ),
     "psi of the current actor": (
-        "if all(tensordict.get(key, None) is not None for key in actor.dist_params_keys):",
+        "if acting and all(tensordict.get(key, None) is not None for key in keys):",
         "if False:",
         TEAM,
     ),
     "next action of the mode": (
-        "action = self.policy(following).sample()",
-        "action = self.policy(following).mode",
+        "own = self.policy(tensordict).sample()",
+        "own = self.policy(tensordict).mode",
         TEAM,
     ),
     "next states are the present ones": (
-        "self._bootstrap_value(self.following(x), bootstrap) for x in chunks",
-        "self._bootstrap_value(x, bootstrap) for x in chunks",
+        "self._next_value(self.following(chunk), bootstrap) for chunk in chunks",
+        "self._next_value(chunk, bootstrap) for chunk in chunks",
         TEAM,
     ),
     "next actions of other groups not theirs": (
-        "drawn.set(key, team_policy(actor, tensordict).sample())",
-        "drawn.set(key, team_policy(actor, tensordict).sample() * 0)",
+        "drawn.set(key, _current_policy(actor, tensordict).sample())",
+        "drawn.set(key, _current_policy(actor, tensordict).sample() * 0)",
         TEAM,
     ),
     "one draw twice": (

@@ -12,7 +12,7 @@ from fuzz.harness import fuzz, require_refusal
 from fuzz.strategies import flags, seeds
 from torchrl_ob import DuelingCritic, JointQCritic
 from torchrl_ob.critics.groups import join_critics
-from torchrl_ob.critics.substitution import candidate_values
+from torchrl_ob.critics.substitution import substitute_candidates
 
 ENCODINGS = ("continuous", "categorical", "one_hot", "multi_categorical")
 
@@ -112,8 +112,8 @@ def check_critic(case):
             found = critic.candidate_values(td, own)
             assert found.dtype == dtype
             keys = {"action_key": (name, "action"), "value_key": critic.out_keys[0]}
-            generic = candidate_values(Plain(critic), td, own, **keys)
-            small = candidate_values(Plain(critic), td, own, **keys, chunk_bytes=1)
+            generic = substitute_candidates(Plain(critic), td, own, **keys)
+            small = substitute_candidates(Plain(critic), td, own, **keys, chunk_bytes=1)
         torch.testing.assert_close(generic, found, **close)
         torch.testing.assert_close(small, found, **close)
         one_by_one = torch.zeros_like(found)

@@ -1,1 +1,9 @@
-"""The advantages: the optimal baseline, COMA's baseline, and none."""
+"""The advantages: the optimal baseline, COMA's baseline, and none; and their base, for one of one's own."""
+
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.advantages.coma import ComaAdvantage
+from torchrl_ob.advantages.dueling_fit import DuelingFit
+from torchrl_ob.advantages.mapg import MapgAdvantage
+from torchrl_ob.advantages.ob import ObAdvantage
+
+__all__ = ["ComaAdvantage", "DuelingFit", "JointAdvantage", "MapgAdvantage", "ObAdvantage"]

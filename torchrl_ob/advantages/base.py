@@ -1,16 +1,17 @@
-"""What the advantages share: the return of the joint critic, less a baseline over candidates."""
+"""What the advantages share: the return of the joint critic, less a baseline."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import dispatch
 from torch import Tensor
 
+from torchrl_ob._actors import flat_parameters
 from torchrl_ob._checks.batch import (
-    active_agents,
     as_flags,
     per_agent,
     require_finite,
@@ -18,6 +19,7 @@ from torchrl_ob._checks.batch import (
     select,
     sibling,
 )
+from torchrl_ob._checks.critic import is_pointwise_in_time
 from torchrl_ob._checks.trajectories import (
     fill_padding,
     following_states,
@@ -25,26 +27,54 @@ from torchrl_ob._checks.trajectories import (
     require_time_dim,
     require_whole_trajectories,
     shift_back,
-    valid_steps,
 )
-from torchrl_ob.advantages._options import Bootstrap
-from torchrl_ob.advantages.estimator import TeamEstimator
-from torchrl_ob.expectations.availability import has_choice
-from torchrl_ob.functional import control_variate, lambda_return, weighted_baseline
-from torchrl_ob.team import acting_parameters, team_candidates
+from torchrl_ob.advantages._routing import Bootstrap, TeamEstimator
+from torchrl_ob.functional import control_variate, lambda_return
 
 __all__ = ["JointAdvantage"]
 
 
 class JointAdvantage(TeamEstimator):
-    r"""Base of the advantages: a return of the joint critic, less a baseline over candidates.
+    r"""Base of the advantages: a return of the joint critic, less the :meth:`baseline` of a subclass.
 
-    The value target is the :func:`~torchrl_ob.functional.lambda_return` of Q, the next action from
-    the current policy. Arguments, options and keys are described in :class:`~torchrl_ob.ObAdvantage`.
+    .. math::
+        X^i = G^i - b^i
+
+    with :math:`G` the :func:`~torchrl_ob.functional.lambda_return` of Q, the next action from
+    the current policy. Arguments, options and keys are those of :class:`~torchrl_ob.ObAdvantage`. Its ``team``, a
+    :class:`~torchrl_ob.Team`, answers Q, its expectations and the policies.
+
+    Example, a baseline of one's own, the mean of Q over the agent's alternatives:
+        >>> from torchrl.envs import VmasEnv  # needs vmas
+        >>> from torchrl_ob import JointAdvantage, JointQCritic, policy_from_env
+        >>> class MeanAdvantage(JointAdvantage):
+        ...     def baseline(self, tensordict):
+        ...         own = self.team.candidates(tensordict, acting=True)
+        ...         return self.team.q_candidates(tensordict, own.actions).mean(-1, keepdim=True)
+        >>> env = VmasEnv("balance", num_envs=2)
+        >>> policy, critic = policy_from_env(env), JointQCritic.from_env(env)
+        >>> advantage = MeanAdvantage(
+        ...     actor_network=policy, value_network=critic, gamma=0.99, lmbda=0.9
+        ... )
+        >>> advantage.set_keys(reward=env.reward_key)
+        >>> advantage(env.rollout(5, policy))["advantage"].shape
+        torch.Size([2, 5, 3, 1])
     """
 
-    _weights: ClassVar[Literal["optimal_weights", "probabilities"] | None]
-    """Which weights of the candidates make the baseline; None for no baseline."""
+    known_pointwise = False  # whether no network has a memory in time
+
+    def baseline(self, tensordict: TensorDictBase) -> Tensor:
+        """What is subtracted from the return of every agent, ``[*B, n, 1]``: the one method of an advantage of one's own.
+
+        It may depend on the state and the others' actions, and on the agent's own action in no way: else the expected
+        gradient is another one. No gradient is recorded.
+
+        Args:
+            tensordict: steps of the batch, ``[*B]``.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no baseline(tensordict): define it to return [*B, n, 1], one for each agent."
+        )
 
     @dispatch
     def forward(
@@ -72,20 +102,24 @@ class JointAdvantage(TeamEstimator):
             RuntimeError: for observations, rewards, probabilities or values of the critic that
                 are not finite.
         """
-        keys = self.tensor_keys
+        keys, team = self.tensor_keys, self.team
         with torch.no_grad():
             batch = self.read(tensordict)
             value_target = self.value_estimate(
                 batch, target_params=params if target_params is None else target_params
             )
             with self._critic_params(params):
-                signal, baseline = value_target, torch.zeros_like(value_target)
-                chunks = batch.split(self._trajectories_per_chunk(batch))
+                signal, chunks = value_target, self._chunks(batch)
                 if self.signal == "critic":
-                    signal = torch.cat([self.action_value(chunk) for chunk in chunks])
-                if self._weights is not None:
-                    baseline = torch.cat([self._baseline(chunk) for chunk in chunks])
-        advantage, active, valid = signal - baseline, self.active(batch), self.valid(batch)
+                    signal = torch.cat([team.q(chunk) for chunk in chunks])
+                baseline = torch.cat([self.baseline(chunk) for chunk in chunks])
+                baseline = baseline.to(signal.dtype)
+        if baseline.shape != signal.shape:
+            raise ValueError(
+                f"{type(self).__name__}.baseline gave the shape {list(baseline.shape)}: expected {list(signal.shape)}, "
+                "one for each agent."
+            )
+        advantage, active, valid = signal - baseline, team.active(batch), team.valid(batch)
         if active is not None:
             advantage = torch.where(active.unsqueeze(-1), advantage, 0)
         if valid is not None:
@@ -135,12 +169,12 @@ class JointAdvantage(TeamEstimator):
                 "lmbda": self.lmbda if lmbda is None else lmbda,
                 "time_dim": self._get_time_dim(time_dim, batch),
             }
-            chunks = batch.split(self._trajectories_per_chunk(batch))
+            chunks = self._chunks(batch)
             if next_value is None:
                 with self._critic_params(target_params):
                     self.require_pointwise(batch, decay["time_dim"])
                     next_value = torch.cat(
-                        [self._bootstrap_value(self.following(x), bootstrap) for x in chunks]
+                        [self._next_value(self.following(chunk), bootstrap) for chunk in chunks]
                     )
             # of simulators that pay integers, or in double precision, in the critic's
             reward = per_agent(batch, keys.reward, "reward", next_value.shape).to(next_value.dtype)
@@ -151,7 +185,7 @@ class JointAdvantage(TeamEstimator):
             next_value = torch.where(terminated, 0, next_value)  # it may be NaN there
             if bootstrap == "control_variate":
                 with self._critic_params(target_params):
-                    value = torch.cat([self.action_value(chunk) for chunk in chunks])
+                    value = torch.cat([self.team.q(chunk) for chunk in chunks])
                 reward = reward + control_variate(next_value, value, done, terminated, **decay)
             target = lambda_return(reward, next_value, done, terminated, **decay)
             require_finite(
@@ -159,7 +193,7 @@ class JointAdvantage(TeamEstimator):
                 f"the return overflows {target.dtype}, though rewards and values are finite. Scale the reward "
                 f"{keys.reward!r} down.",
             )
-            valid = self.valid(batch)
+            valid = self.team.valid(batch)
             return target if valid is None else torch.where(valid[..., None, None], target, 0)
 
     def read(self, tensordict: TensorDictBase, time_dim: int | None = None) -> TensorDictBase:
@@ -180,8 +214,8 @@ class JointAdvantage(TeamEstimator):
         if time_dim is None and self.time_dim is None:
             require_time(tensordict)
         select(tensordict, [keys.action], "the critic")
-        self.require_named_reward(tensordict)
-        valid = self.valid(tensordict)
+        self._require_named_reward(tensordict)
+        valid = self.team.valid(tensordict)
         require_whole_trajectories(
             tensordict,
             self._flags(tensordict, "done"),
@@ -190,7 +224,7 @@ class JointAdvantage(TeamEstimator):
             time_dim=self._get_time_dim(time_dim, tensordict),
         )
         batch = tensordict if valid is None else fill_padding(tensordict, valid, keys.valid)
-        self._require_choice(batch)
+        self.team.require_choice(batch)
         return batch
 
     def ends(
@@ -201,7 +235,7 @@ class JointAdvantage(TeamEstimator):
         A trajectory also ends with the last step before padding.
         """
         done, terminated = (self._flags(tensordict, name) for name in ("done", "terminated"))
-        valid = self.valid(tensordict)
+        valid = self.team.valid(tensordict)
         if valid is not None:
             goes_on = shift_back(valid, self._get_time_dim(time_dim, tensordict))
             done = done | ~goes_on[..., None, None]
@@ -209,51 +243,28 @@ class JointAdvantage(TeamEstimator):
 
     def following(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The next states; after a termination, where nothing follows, the states before it again."""
-        return following_states(
-            tensordict, self._flags(tensordict, "terminated"), self.network_keys
-        )
+        terminated = self._flags(tensordict, "terminated")
+        return following_states(tensordict, terminated, self.team.state_keys)
 
-    def active(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Which agents take part, ``[*B, n]``; ``None`` where all do.
-
-        They are alive and have a choice, as the ``mask`` says, or else have an available action; and the
-        step is no padding. A mask with more dimensions, such as ``[*B, n, A]``, is one of actions.
-
-        Raises:
-            ValueError: for a mask of another shape.
-        """
-        keys = self.tensor_keys
-        valid = self.valid(tensordict)
-        parts = [
-            active_agents(tensordict, keys.mask, keys.action),
-            has_choice(tensordict, self.actor_network.dist_params_keys, self._agents(tensordict)),
-            None if valid is None else valid.unsqueeze(-1).expand(self._agents(tensordict)),
+    def require_pointwise(self, tensordict: TensorDictBase, time_dim: int) -> None:
+        """Refuse networks with a memory in time, once, where something can be told."""
+        if self.known_pointwise or torch.compiler.is_compiling():
+            return
+        team = self.team
+        inputs = tensordict.select(*team.in_keys, *team.action_keys, strict=False)
+        asked: list[tuple[str, Any, Any]] = [
+            ("the actor", actor, partial(flat_parameters, actor))
+            for actor in (team.actor, *team.other_actors)
         ]
-        known = [part for part in parts if part is not None]
-        return torch.stack(known).all(0) if known else None
-
-    def valid(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Which steps are no padding, ``[*B, T]``; ``None`` where the batch does not say so."""
-        return valid_steps(tensordict, self.tensor_keys.valid)
-
-    def _require_choice(self, tensordict: TensorDictBase) -> None:
-        """Stop where an agent takes part, as the mask says, and has no available action."""
-        keys, masks = self.tensor_keys, self.actor_network.dist_params_keys
-        alive = active_agents(tensordict, keys.mask, keys.action)
-        choice = has_choice(tensordict, masks, self._agents(tensordict))
-        if alive is not None and choice is not None:
-            torch._assert_async(
-                (choice | ~alive).all(),
-                f"an agent that takes part, as {keys.mask!r} says, has no available action in {masks}.",
-            )
+        known = [
+            is_pointwise_in_time(evaluate, network, inputs, time_dim=time_dim, name=name)
+            for name, network, evaluate in [*asked, ("the critic", team.critic, team.q)]
+        ]
+        self.known_pointwise = all(known)
 
     def _flags(self, tensordict: TensorDictBase, name: str) -> Tensor:
-        key, shape = getattr(self.tensor_keys, name), (*self._agents(tensordict), 1)
+        key, shape = getattr(self.tensor_keys, name), (*self.team.agents(tensordict), 1)
         return as_flags(per_agent(tensordict, key, name, shape), f"the {name} {key!r}")
-
-    def _agents(self, tensordict: TensorDictBase) -> torch.Size:
-        """``[*B, T, n]``."""
-        return tensordict.get(self.tensor_keys.action).shape[: tensordict.ndim + 1]
 
     def _get_time_dim(self, time_dim: int | None, data: TensorDictBase) -> int:
         given = self.time_dim if time_dim is None else time_dim
@@ -262,34 +273,22 @@ class JointAdvantage(TeamEstimator):
         found: int = super()._get_time_dim(None, data)
         return found
 
-    def _trajectories_per_chunk(self, tensordict: TensorDictBase) -> int:
-        """How many entries of the first dimension hold ``chunk_size`` steps of one agent."""
-        key = self.tensor_keys.action
-        action = select(tensordict, [key], "the critic").get(key)
+    def _chunks(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, ...]:
+        """The batch in parts of whole trajectories, of about ``chunk_size`` steps of one agent."""
+        agents = self.team.agents(tensordict)
         if tensordict.ndim < 2 or self._get_time_dim(None, tensordict) == 0:
-            return max(1, len(tensordict))  # a single trajectory is not cut
-        steps = action.shape[1 : tensordict.ndim + 1].numel()
-        chunk_size = self.chunk_size or (9_000 if action.device.type == "cpu" else 36_000)
-        return max(1, chunk_size // max(1, steps))
+            return tensordict.split(max(1, len(tensordict)))  # a single trajectory is not cut
+        on_cpu = tensordict.get(self.team.action_key).device.type == "cpu"
+        chunk_size = self.chunk_size or (9_000 if on_cpu else 36_000)
+        return tensordict.split(max(1, chunk_size // max(1, agents[1:].numel())))
 
-    def _baseline(self, tensordict: TensorDictBase) -> Tensor:
-        """The baseline of every agent, ``[*B, T, n, 1]``."""
-        psi, options = acting_parameters(self.actor_network, tensordict), self._rule
-        candidates = team_candidates(
-            self.actor_network, tensordict, params=psi, measure=self._weights, **options
-        )
-        weights = getattr(candidates, str(self._weights))
-        values = self.candidate_values(tensordict, candidates.actions)
-        return weighted_baseline(values, weights).unsqueeze(-1)
-
-    def _bootstrap_value(self, following: TensorDictBase, bootstrap: Bootstrap) -> Tensor:
+    def _next_value(self, following: TensorDictBase, bootstrap: Bootstrap) -> Tensor:
         """Q of the next states, with next actions from the current policies, ``[*B, T, n, 1]``."""
         if bootstrap == "control_variate":
-            return self.state_value(following)
-        action = self.policy(following).sample()
-        following = self.with_other_actions(following)
+            return self.team.v(following)
+        following = self.team.next_action(following)
         if bootstrap == "sampled":
-            return self.action_value(following, action)
-        candidates = self.candidates(following, "probabilities")
-        values = self.candidate_values(following, candidates.actions, action)
-        return weighted_baseline(values, candidates.probabilities).unsqueeze(-1)
+            return self.team.q(following)
+        own = self.team.candidates(following, "probabilities")
+        q = self.team.q_candidates(following, own.actions)
+        return (own.probabilities * q).sum(-1, keepdim=True)

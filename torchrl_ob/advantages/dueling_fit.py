@@ -160,7 +160,7 @@ class DuelingFit:
 
     def _flat(self, batch: TensorDictBase, entries: Any) -> Any:
         """The steps of a batch one after another, without padding."""
-        valid = self.advantage.valid(batch)
+        valid = self.advantage.team.valid(batch)
         return entries.flatten(0, batch.ndim - 1) if valid is None else entries[valid]
 
     def _fit(self, part: Part, steps: TensorDictBase, target: Tensor) -> Tensor:

@@ -1,14 +1,13 @@
-"""The advantages: the optimal baseline, COMA's baseline, and none.
-
-All three estimate each agent's gradient signal ``X^i = (return or Q) - b^i``, with a baseline
-``b^i`` that does not depend on agent i's own action and so leaves the expected gradient unchanged.
-"""
+"""The optimal baseline."""
 
 from __future__ import annotations
 
+from tensordict import TensorDictBase
+from torch import Tensor
+
 from torchrl_ob.advantages.base import JointAdvantage
 
-__all__ = ["ComaAdvantage", "MapgAdvantage", "ObAdvantage"]
+__all__ = ["ObAdvantage"]
 
 
 class ObAdvantage(JointAdvantage):
@@ -122,29 +121,8 @@ class ObAdvantage(JointAdvantage):
         torch.Size([2, 10, 3, 1])
     """
 
-    _weights = "optimal_weights"
-
-
-class ComaAdvantage(JointAdvantage):
-    r"""Advantage with COMA's counterfactual baseline, the expectation of Q over the own action.
-
-    .. math::
-        X^i = G^i - E_{a^i \sim \pi^i}[Q^i(s, a^{-i}, a^i)]
-
-    (Foerster et al., "Counterfactual Multi-Agent Policy Gradients", AAAI 2018, equation 4.)
-
-    Arguments, options and keys are those of :class:`~torchrl_ob.ObAdvantage`, which has an example.
-    """
-
-    _weights = "probabilities"
-
-
-class MapgAdvantage(JointAdvantage):
-    r"""No baseline: :math:`X^i = G^i`, the plain multi-agent policy gradient, to compare with.
-
-    (arXiv:2108.08612, section 2.) Arguments, options and keys are those of
-    :class:`~torchrl_ob.ObAdvantage`, which has an example; the
-    baseline is written as zeros.
-    """
-
-    _weights = None
+    def baseline(self, tensordict: TensorDictBase) -> Tensor:
+        r""":math:`b^* = \sum_k x_k Q_k` over candidate own actions, ``[*B, n, 1]``."""
+        own = self.team.candidates(tensordict, "optimal_weights", acting=True)
+        q = self.team.q_candidates(tensordict, own.actions)
+        return (own.optimal_weights * q).sum(-1, keepdim=True)

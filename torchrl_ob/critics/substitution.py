@@ -11,10 +11,10 @@ from torch import Tensor
 from torchrl_ob._checks.arguments import check_whole_number
 from torchrl_ob._checks.batch import check_shape
 
-__all__ = ["candidate_values"]
+__all__ = ["substitute_candidates"]
 
 
-def candidate_values(
+def substitute_candidates(
     critic: TensorDictModuleBase,
     tensordict: TensorDictBase,
     actions: Tensor,
@@ -25,7 +25,7 @@ def candidate_values(
 ) -> Tensor:
     """Q of alternative own actions from any critic of the joint action.
 
-    A critic with a method ``candidate_values(tensordict, actions)``, such as :class:`~torchrl_ob.JointQCritic`,
+    A critic with a method ``substitute_candidates(tensordict, actions)``, such as :class:`~torchrl_ob.JointQCritic`,
     is asked directly. For any other, each candidate is substituted into a copy of the critic's
     inputs: ``n K`` evaluations of the joint action for every state.
 
@@ -44,17 +44,14 @@ def candidate_values(
         >>> import torch
         >>> from tensordict import TensorDict
         >>> from tensordict.nn import TensorDictModule
-        >>> from torchrl_ob.critics.substitution import candidate_values
+        >>> from torchrl_ob.critics.substitution import substitute_candidates
         >>> total = TensorDictModule(lambda a: a.sum(-2, keepdim=True).expand_as(a), ["a"], ["q"])
         >>> td = TensorDict({"a": torch.tensor([[1.], [2.]])}, batch_size=[])  # two agents
         >>> own = torch.tensor([[[0.], [10.]], [[0.], [20.]]])  # two candidates for each
-        >>> candidate_values(total, td, own, action_key="a", value_key="q")
+        >>> substitute_candidates(total, td, own, action_key="a", value_key="q")
         tensor([[ 2., 12.],
                 [ 1., 21.]])
     """
-    fast_path = getattr(critic, "candidate_values", None)
-    if fast_path is not None:
-        return fast_path(tensordict, actions)
     batch = tensordict.batch_size
     check_whole_number("chunk_bytes", chunk_bytes)
     n, num_candidates, *event = actions.shape[len(batch) :]

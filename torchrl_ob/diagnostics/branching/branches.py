@@ -252,7 +252,7 @@ def true_baselines(
         states: the tensordict that it is in, ``[S]``.
         policy: the agents' policies.
         actions: the joint action that was taken, ``[S, n, *event]``.
-        candidates: of ``states``, as ``advantage.candidates(states)`` gives them.
+        candidates: of ``states``, as ``advantage.team.candidates(states)`` gives them.
         **options: of :func:`branch_returns`.
 
     Returns:

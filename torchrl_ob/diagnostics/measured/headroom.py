@@ -119,10 +119,10 @@ def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws:
     total = policy_value(advantage, following, num_draws).variance
     bootstrapped = total  # variance of the value that the return goes on with
     if advantage.bootstrap == "expected":
-        candidates = advantage.candidates(following)
-        action = advantage.policy(following).sample()
-        drawn = advantage.with_other_actions(following)
-        values = advantage.candidate_values(drawn, candidates.actions, action)
+        candidates = advantage.team.candidates(following)
+        action = advantage.team.policy(following).sample()
+        drawn = advantage.team.draw_others(following)
+        values = advantage.team.q_candidates(drawn, candidates.actions, action)
         bootstrapped = total - candidate_variance(candidates.probabilities, values)
     done, terminated = (flags.squeeze(-1) for flags in advantage.ends(batch))
     time_dim = advantage._get_time_dim(None, batch)
@@ -133,7 +133,7 @@ def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws:
     if (
         advantage.bootstrap == "control_variate"
     ):  # what Q knows of later actions is taken off the return
-        pairs = [advantage.state_value(following).squeeze(-1) for _ in range(2)]
+        pairs = [advantage.team.v(following).squeeze(-1) for _ in range(2)]
         arriving = torch.stack(pairs).var(0)
     return lambda_return(
         advantage.gamma**2 * (~terminated).to(total.dtype) * arriving,

@@ -11,13 +11,13 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
 from torch import distributions as D
 
+from torchrl_ob._actors import build_policy, input_keys, policy_parameters
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.expectations.availability import lend_a_choice
 from torchrl_ob.expectations.categorical import ONE_HOT, categorical_log_probs
 from torchrl_ob.expectations.gaussian import gaussian_components
 from torchrl_ob.expectations.truncated import truncated_components
 from torchrl_ob.functional import GaussianPsi, gaussian_score_factors
-from torchrl_ob.team import build_policy, inputs_of, policy_parameters
 
 __all__ = ["output_jacobians", "scores", "taken_scores"]
 
@@ -72,7 +72,7 @@ def scores(
 def taken_scores(advantage: JointAdvantage, batch: TensorDictBase) -> Tensor:
     """Score in ψ of the actions that were taken, ``[*B, n, P]``."""
     taken = batch.get(advantage.tensor_keys.action).unsqueeze(batch.ndim + 1)
-    return scores(advantage.actor_network, batch, taken, psi=advantage.psi).squeeze(-2)
+    return scores(advantage.team.actor, batch, taken, psi=advantage.team.psi).squeeze(-2)
 
 
 def output_jacobians(
@@ -103,7 +103,7 @@ def output_jacobians(
         leaves = (out.get(key) for key in actor.dist_params_keys)
         return torch.cat([x.flatten(1) for x in leaves if x.is_floating_point()], -1)
 
-    inputs = tensordict.select(*inputs_of(actor))
+    inputs = tensordict.select(*input_keys(actor))
     one = outputs(trained, inputs[0])
     size = one.numel() * sum(p.numel() for p in trained.values()) * one.element_size()
     jacobian = torch.vmap(torch.func.jacrev(outputs), (None, 0))

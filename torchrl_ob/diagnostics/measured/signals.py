@@ -79,9 +79,9 @@ def policy_value(
     """Mean and unbiased variance of the critic's Q over joint actions of the policy."""
     if num_draws < 2:
         raise ValueError(f"num_draws must be 2 or more, got {num_draws}.")
-    draws = advantage.policy(tensordict).sample(torch.Size([num_draws]))
+    draws = advantage.team.policy(tensordict).sample(torch.Size([num_draws]))
     values = torch.stack(
-        [advantage.action_value(advantage.with_other_actions(tensordict), draw) for draw in draws]
+        [advantage.team.q(advantage.team.draw_others(tensordict), draw) for draw in draws]
     ).squeeze(-1)
     return PolicyValue(values.mean(0), values.var(0), num_draws)
 
@@ -95,10 +95,10 @@ def read_signals(advantage: JointAdvantage, batch: TensorDictBase, num_draws: in
         num_draws: joint actions of the policy that the state value averages over.
     """
     target = advantage.value_estimate(batch).squeeze(-1)
-    value = advantage.action_value(batch).squeeze(-1)
+    value = advantage.team.q(batch).squeeze(-1)
     signal = target if advantage.signal == "lambda_return" else value
-    candidates = advantage.candidates(batch)
-    values = advantage.candidate_values(batch, candidates.actions)
+    candidates = advantage.team.candidates(batch)
+    values = advantage.team.q_candidates(batch, candidates.actions)
     state_value = policy_value(advantage, batch, num_draws)
     baselines = {
         "none": torch.zeros_like(value),
@@ -114,5 +114,5 @@ def trajectory_blocks(advantage: JointAdvantage, batch: TensorDictBase, like: Te
 
     Of agents that take no part, and of padding, nothing enters.
     """
-    time_dim, active = advantage._get_time_dim(None, batch), advantage.active(batch)
+    time_dim, active = advantage._get_time_dim(None, batch), advantage.team.active(batch)
     return Blocks(batch.batch_size, time_dim, like, active)

@@ -80,9 +80,9 @@ def variance_terms(
         signals = read_signals(advantage, batch, num_draws)
         weight = taken_scores(advantage, batch).square().sum(-1)
         own_actions, probabilities, _ = signals.candidates
-        own_scores = scores(advantage.actor_network, batch, own_actions, psi=advantage.psi)
-        draw, drawn = advantage.policy(batch).sample(), advantage.with_other_actions(batch)
-        resampled = advantage.candidate_values(drawn, own_actions, draw)
+        own_scores = scores(advantage.team.actor, batch, own_actions, psi=advantage.team.psi)
+        draw, drawn = advantage.team.policy(batch).sample(), advantage.team.draw_others(batch)
+        resampled = advantage.team.q_candidates(drawn, own_actions, draw)
         mean, other_mean = (
             torch.einsum("...k,...k,...kp->...p", probabilities, values, own_scores)
             for values in (signals.candidate_values, resampled)
@@ -149,24 +149,24 @@ def excess_variance(
         action = batch.get(advantage.tensor_keys.action)
         taken = action.unsqueeze(batch.ndim + 1)
         weight = taken_scores(advantage, batch).square().sum(-1)
-        value = advantage.action_value(batch).squeeze(-1)
+        value = advantage.team.q(batch).squeeze(-1)
         excess, bound = torch.zeros_like(weight), torch.zeros_like(weight)
-        policy = advantage.policy(batch)
+        policy = advantage.team.policy(batch)
         for _ in range(num_draws):
-            draw, drawn = policy.sample(), advantage.with_other_actions(batch)
-            resampled = advantage.candidate_values(drawn, taken, draw).squeeze(-1)
+            draw, drawn = policy.sample(), advantage.team.draw_others(batch)
+            resampled = advantage.team.q_candidates(drawn, taken, draw).squeeze(-1)
             excess += (value - resampled).square() / 2
             for agent in range(action.shape[batch.ndim]):
                 at = (slice(None),) * batch.ndim + (agent,)
                 swapped = _swap(action, draw, at)
-                change = (value - advantage.action_value(batch, swapped).squeeze(-1)).square() / 2
+                change = (value - advantage.team.q(batch, swapped).squeeze(-1)).square() / 2
                 change[at] = 0  # the own action is not one of the others'
                 bound += change
-            for key in advantage.other_action_keys:
+            for key in advantage.team.other_action_keys:
                 for agent in range(batch.get(key).shape[batch.ndim]):
                     at = (slice(None),) * batch.ndim + (agent,)
                     other = batch.copy().set(key, _swap(batch.get(key), drawn.get(key), at))
-                    bound += (value - advantage.action_value(other).squeeze(-1)).square() / 2
+                    bound += (value - advantage.team.q(other).squeeze(-1)).square() / 2
         columns = torch.stack([excess * weight, bound * weight], -1) / num_draws
         blocks = trajectory_blocks(advantage, batch, weight)
         return ExcessVariance(*blocks.mean(columns, confidence=confidence).unbind())

@@ -23,7 +23,6 @@ from torchrl_ob.expectations.lines import gauss_hermite
 from torchrl_ob.expectations.quadrature import Candidates
 from torchrl_ob.expectations.truncated import truncated_components
 from torchrl_ob.functional import optimal_weights, weighted_baseline
-from torchrl_ob.team import team_candidates
 
 __all__ = [
     "GradientVariance",
@@ -129,13 +128,13 @@ def parameter_gradient_variance(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    actor, action_key = advantage.actor_network, advantage.tensor_keys.action
+    actor, action_key = advantage.team.actor, advantage.tensor_keys.action
     with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
         own = batch.get(action_key)
         candidates = _dense_candidates(advantage, batch)
-        values = advantage.candidate_values(batch, candidates.actions)
+        values = advantage.team.q_candidates(batch, candidates.actions)
         every = torch.cat([own.unsqueeze(batch.ndim + 1), candidates.actions], batch.ndim + 1)
         score = scores(actor, batch, every, psi=None).flatten(0, batch.ndim - 1)  # [N, n, 1 + K, P]
         least = (signals.signal - signals.baselines["ob"]).flatten(0, -2)  # [N, n]
@@ -158,10 +157,10 @@ def parameter_gradient_variance(
 
 def _dense_candidates(advantage: JointAdvantage, batch: TensorDictBase) -> Candidates:
     """Candidates for a weight that is no sum over components: of Gaussians at many points."""
-    dist = advantage.policy(batch)
+    dist = advantage.team.policy(batch)
     components = truncated_components(dist) or gaussian_components(dist)
     if components is None:
-        return team_candidates(advantage.actor_network, batch)
+        return advantage.team.candidates(batch)
     scale = components.scale
     dim = scale.shape[-1]
     if dim <= 3:
@@ -172,7 +171,7 @@ def _dense_candidates(advantage: JointAdvantage, batch: TensorDictBase) -> Candi
     else:
         half = torch.randn(512, *[1] * (scale.ndim - 1), dim).to(scale)
         nodes, weights = torch.cat([half, -half]), scale.new_full((1024,), 1 / 1024)
-    return node_candidates(components, nodes.expand(-1, *scale.shape), weights, advantage.psi)
+    return node_candidates(components, nodes.expand(-1, *scale.shape), weights, advantage.team.psi)
 
 
 def compare_baselines(

@@ -1,18 +1,44 @@
-"""Networks that are functions of a step: one with a memory in time is told."""
+"""What a critic must be: a function of the joint action, and like every network one of a single step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDictBase, unravel_key
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
+from torchrl_ob._checks.batch import name_of
 from torchrl_ob._rng import isolated_rng
 
-__all__ = ["is_pointwise_in_time"]
+__all__ = ["is_pointwise_in_time", "require_joint_critic"]
+
+
+def require_joint_critic(
+    critic: TensorDictModuleBase, action: NestedKey, others: Sequence[NestedKey]
+) -> None:
+    """Refuse a critic that does not read the joint action, or reads an action that no actor writes."""
+    in_keys = [unravel_key(key) for key in critic.in_keys]
+    # of a critic that does not tell, what is named as the own action is
+    read = getattr(critic, "action_keys", None) or [
+        key for key in in_keys if name_of(key) == name_of(action)
+    ]
+    missing = [key for key in read if key not in (action, *others)]
+    if missing and action in in_keys:
+        raise ValueError(
+            f"the critic reads the actions {missing}, which {action!r} does not include: give the actors "
+            "that write them, as other_actors=[...]. An entry that is no action needs another name."
+        )
+    if action not in in_keys:
+        raise ValueError(
+            f"the critic reads {in_keys} and so ignores the joint action {action!r}: it is a "
+            "state value. Use a critic of the joint action, such as JointQCritic, or TorchRL's "
+            "GAE or MultiAgentGAE with this one."
+        )
 
 
 def is_pointwise_in_time(
@@ -44,7 +70,7 @@ def is_pointwise_in_time(
     Example:
         >>> import torch
         >>> from tensordict import TensorDict
-        >>> from torchrl_ob._checks.pointwise import is_pointwise_in_time
+        >>> from torchrl_ob._checks.critic import is_pointwise_in_time
         >>> td = TensorDict({"x": torch.arange(6.0).reshape(2, 3, 1)}, [2, 3])
         >>> layer = torch.nn.Linear(1, 1)
         >>> is_pointwise_in_time(lambda td: layer(td["x"]), layer, td, time_dim=1, name="the critic")

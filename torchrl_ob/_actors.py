@@ -1,0 +1,103 @@
+"""What is asked of one actor: its keys, the parameters that it hands to its agents' distributions, and these."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase, unravel_key
+from tensordict.nn import CompositeDistribution, ProbabilisticTensorDictSequential
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torch import distributions as D
+from torchrl.modules import OneHotCategorical
+
+from torchrl_ob._checks.batch import require_finite, select
+from torchrl_ob.expectations.availability import lend_a_choice
+
+__all__ = ["action_key", "build_policy", "flat_parameters", "input_keys", "policy_parameters"]
+
+
+def action_key(actor: ProbabilisticTensorDictSequential) -> NestedKey:
+    """Where an actor writes the actions of its agents.
+
+    Raises:
+        TypeError: for a module without a distribution.
+        ValueError: for one that writes several actions.
+    """
+    action_keys = getattr(actor, "dist_sample_keys", None)
+    if action_keys is None:
+        raise TypeError(
+            "actor_network must be a probabilistic tensordict module, such as TorchRL's "
+            f"ProbabilisticActor: {type(actor).__name__} has no distribution."
+        )
+    if len(action_keys) != 1:
+        raise ValueError(
+            f"the actor must write one action, and writes {action_keys}. Several parts of one agent's action, "
+            "as of a CompositeDistribution, belong into one entry: Independent(Categorical, 1) for several "
+            "choices, or one Gaussian over all dimensions. Several groups of agents take an actor and an advantage "
+            "each."
+        )
+    return unravel_key(action_keys[0])
+
+
+def input_keys(actor: ProbabilisticTensorDictSequential) -> list[NestedKey]:
+    """What an actor reads; not what its networks write for its distribution, as TorchRL lists of nested entries."""
+    written = [
+        key if isinstance(key, tuple) else (key,) for key in map(unravel_key, actor.out_keys)
+    ]
+    read = []
+    for key in map(unravel_key, actor.in_keys):
+        path = key if isinstance(key, tuple) else (key,)
+        if not any(out[: len(path)] == path and out != path for out in written):
+            read.append(key)
+    return read
+
+
+def policy_parameters(
+    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
+) -> TensorDictBase:
+    """ψ of the agents: what the actor hands to their distributions."""
+    keys = input_keys(actor)
+    inputs = select(tensordict, keys, "the actor")
+    for key in keys:
+        require_finite(inputs.get(key), f"the actor's input {key!r} is not finite.")
+    return actor.get_dist_params(lend_a_choice(inputs, actor.dist_params_keys))
+
+
+def flat_parameters(actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase) -> Tensor:
+    """The numbers in :func:`policy_parameters`, ``[*B, P]``, what is masked by infinity as zeros."""
+    params = policy_parameters(actor, tensordict).select(*actor.dist_params_keys)
+    leaves = [x for x in params.values(True, True) if x.is_floating_point()]
+    flat = [x.flatten(tensordict.ndim) for x in leaves]
+    return torch.cat(flat, -1).nan_to_num(posinf=0, neginf=0)
+
+
+def build_policy(
+    actor: ProbabilisticTensorDictSequential, params: TensorDictBase
+) -> D.Distribution:
+    """The agents' policies of given parameters; an agent without any available action gets the first."""
+    _require_same_agents(actor, params)
+    dist = actor.build_dist_from_params(lend_a_choice(params, actor.dist_params_keys))
+    if isinstance(dist, CompositeDistribution):
+        (dist,) = dist.dists.values()  # of one action: see action_key
+    if isinstance(dist, OneHotCategorical) and len(dist.batch_shape) == params.ndim:
+        raise ValueError(
+            "TorchRL's OneHotCategorical drops the last dimension of logits [*B, n, 1] and takes the n agents for "
+            "choices: where each has a single action, use torch.distributions.OneHotCategorical."
+        )
+    return dist
+
+
+def _require_same_agents(actor: ProbabilisticTensorDictSequential, params: TensorDictBase) -> None:
+    """Refuse parameters and masks of a policy that are of different numbers of agents."""
+    entries = [params.get(key) for key in actor.dist_params_keys]
+    per_agent = [x for x in entries if x.ndim > params.ndim]
+    agents = {x.shape[params.ndim] for x in per_agent if x.dtype != torch.bool}
+    masked = {x.shape[params.ndim] for x in per_agent if x.dtype == torch.bool}
+    if len(agents - {1}) > 1 or masked - {max(agents, default=0)}:  # a parameter may be shared
+        shapes = {
+            key: list(x.shape) for key, x in zip(actor.dist_params_keys, entries, strict=True)
+        }
+        raise ValueError(
+            f"the policy's parameters and masks are of different numbers of agents, {shapes}: expected "
+            f"{[*params.batch_size, 'n']} in front. Check the actor's outputs, and what the batch has of them."
+        )
