@@ -16,13 +16,13 @@ from omegaconf import OmegaConf
 from short_runs import GROUPS, SMOKE, configure, ignored_warnings, scalars
 from torchrl.envs import VmasEnv
 
+from torchrl_ob.diagnostics.branching.simulator import load_simulator_state, simulator_state
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.envs.teams import groups_of
 from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.run import run
 from torchrl_ob.experiments.saved import evaluate_run
-from torchrl_ob.experiments.simulator_state import load_simulator_state, simulator_state
 from torchrl_ob.train import config_folder, main
 
 pytestmark = ignored_warnings

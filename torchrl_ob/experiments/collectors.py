@@ -17,7 +17,7 @@ from torch import nn
 from torchrl.collectors import Collector, MultiSyncCollector
 from torchrl.envs import EnvBase
 
-from torchrl_ob.experiments.simulator_state import (
+from torchrl_ob.diagnostics.branching.simulator import (
     has_simulator,
     load_simulator_state,
     simulator_state,

@@ -9,10 +9,10 @@ from torchrl.render import RenderConfig, collect_render_rollouts
 from torchrl.render.video import encode_gif
 
 from torchrl_ob._rng import isolated_rng
+from torchrl_ob.diagnostics.branching.simulator import is_vmas
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluation import EXPLORATION, Evaluation
 from torchrl_ob.experiments.saved import trained_evaluation
-from torchrl_ob.experiments.simulator_state import is_vmas
 
 __all__ = ["render_run"]
 
