@@ -14,7 +14,7 @@ tutorial: .venv/.installed
 	$(BIN)/python tutorials/vmas_navigation_ob.py
 
 # a process for each of two cores, a file at a time, since its tests share what is dear to set up; files without slow tests first
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST)
@@ -26,7 +26,7 @@ test-fast: .venv/.installed
 # new cases for MINUTES, against slow loops and dense references; a failing one is printed as a test to paste
 MINUTES ?= 10
 fuzz: .venv/.installed
-	MINUTES=$(MINUTES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz \
+	MINUTES=$(MINUTES) $(BIN)/python -m pytest tests/fuzz \
 		--hypothesis-profile fuzz --numprocesses $(WORKERS) --dist worksteal
 
 # the library with a mistake in it, some forty times: the short profile must fail

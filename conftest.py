@@ -1,6 +1,10 @@
 """Settings of all tests, and of the examples in docstrings."""
 
+import os
 from functools import partial
+
+# a process for each core: threads of torch's own would wait for one another
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
