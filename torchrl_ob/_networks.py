@@ -22,7 +22,7 @@ def team_network(
         observations: shape of the observations, ``[n, o]``.
         num_outputs: of every agent.
         centralized: whether all observations are read, or the own one.
-        share_params: whether one network serves all agents. A centralised one then has one output
+        share_params: whether one network serves all agents. A centralized one then has one output
             for the team.
         **sizes: of TorchRL's :class:`~torchrl.modules.MLP`, such as ``depth`` and ``num_cells``.
 

@@ -45,7 +45,7 @@ def policy_from_env(
     num_cells: int = 256,
     activation_class: type[nn.Module] = nn.Tanh,
 ) -> ProbabilisticActor:
-    """Decentralised policies of a group of agents: each acts on its own observation.
+    """Decentralized policies of a group of agents: each acts on its own observation.
 
     Continuous actions get a :class:`~torchrl.modules.TanhNormal` between the bounds of every agent and
     dimension, or an :class:`~torchrl.modules.IndependentNormal` where there are none. Discrete ones get a

@@ -26,7 +26,7 @@ import torch
 
 from torchrl_ob.diagnostics import (
     coma_baseline,
-    decentralised_value,
+    decentralized_value,
     excess_bound,
     gradient_moments,
     multi_agent_advantage,
@@ -114,7 +114,7 @@ for n in range(1, MAX_AGENTS + 1):
             ("COMA", team - coma_baseline(team, same, agent=0)),
             ("OB", team - optimal_baseline(team, same, agent=0)),
             ("centralized", team),
-            ("decentralized", decentralised_value(team, same, agent=0)),
+            ("decentralized", decentralized_value(team, same, agent=0)),
         )
     }
     largest_score = (torch.eye(3) - pi).square().sum(-1).max()

@@ -25,9 +25,9 @@ from torchrl_ob.diagnostics.branching.branches import (
     visited_states,
 )
 from torchrl_ob.diagnostics.branching.clone import clone_vmas
-from torchrl_ob.diagnostics.branching.copy_proof import deep_copy
+from torchrl_ob.diagnostics.branching.copies import deep_copy
 from torchrl_ob.diagnostics.branching.truth import critic_fit, nested_variance, true_headroom
-from torchrl_ob.diagnostics.exact.games import coma_baseline, optimal_baseline
+from torchrl_ob.diagnostics.exact.estimators import coma_baseline, optimal_baseline
 from torchrl_ob.expectations.candidates import action_candidates
 
 pytestmark = pytest.mark.filterwarnings("ignore:Force limits not specified")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from torchrl_ob.diagnostics import (
     coma_baseline,
-    decentralised_value,
+    decentralized_value,
     gradient_moments,
     multi_agent_advantage,
     optimal_baseline,
@@ -79,19 +79,19 @@ def test_estimators_share_their_mean_and_order_their_variances(game):
     q, probs = random_game(*game)
     for agent in range(q.ndim):
         signals = {
-            "centralised": q,
+            "centralized": q,
             "v": q - state_value(q, probs),
             "coma": q - coma_baseline(q, probs, agent),
             "ob": q - optimal_baseline(q, probs, agent),
-            "decentralised": decentralised_value(q, probs, agent),
+            "decentralized": decentralized_value(q, probs, agent),
         }
         moments = {name: gradient_moments(x, probs, agent) for name, x in signals.items()}
         for name in moments:
             torch.testing.assert_close(moments[name].mean, moments["ob"].mean)
-        for name in ("centralised", "v", "coma"):
+        for name in ("centralized", "v", "coma"):
             assert moments["ob"].variance <= moments[name].variance * (1 + 1e-12)
         # averaging the others out can only help: Var(g_D) <= Var(g_C)
-        assert moments["decentralised"].variance <= moments["centralised"].variance * (1 + 1e-12)
+        assert moments["decentralized"].variance <= moments["centralized"].variance * (1 + 1e-12)
 
 
 @given(games, st.floats(-10, 10))

@@ -23,7 +23,7 @@ from torchrl_ob import ComaAdvantage, MapgAdvantage, ObAdvantage
 from torchrl_ob.diagnostics import (
     coma_baseline,
     critic_quality,
-    decentralised_value,
+    decentralized_value,
     excess_bound,
     excess_variance,
     gradient_moments,
@@ -34,7 +34,7 @@ from torchrl_ob.diagnostics import (
     state_value,
     variance_terms,
 )
-from torchrl_ob.diagnostics.intervals import Blocks, Estimate, bootstrap
+from torchrl_ob.diagnostics.intervals import Blocks, Estimate, resample
 from torchrl_ob.diagnostics.measured.critic import CriticQuality
 from torchrl_ob.diagnostics.measured.headroom import Headroom
 from torchrl_ob.diagnostics.measured.scores import output_jacobians, scores
@@ -306,12 +306,12 @@ def test_excess_is_the_enumerated_one(team):
 
 
 def exact_excess(q, probs, agent):
-    """Excess variance of the centralised estimator and its bound, in one state."""
-    centralised, decentralised = (
+    """Excess variance of the centralized estimator and its bound, in one state."""
+    centralized, decentralized = (
         gradient_moments(signal, probs, agent).variance
-        for signal in (q, decentralised_value(q, probs, agent))
+        for signal in (q, decentralized_value(q, probs, agent))
     )
-    return centralised - decentralised, excess_bound(q, probs, agent)
+    return centralized - decentralized, excess_bound(q, probs, agent)
 
 
 @given(st.lists(st.integers(2, 4), min_size=2, max_size=4), st.integers(0, 1000), st.booleans())
@@ -542,7 +542,7 @@ def test_intervals_cover_as_often_as_they_say():
     samples = torch.randn(400, 60, dtype=torch.float64)
     hits = 0
     for x in samples:
-        estimate = bootstrap(lambda c, x=x: c @ x / c.sum(-1), 60, like=x, num_resamples=300)
+        estimate = resample(lambda c, x=x: c @ x / c.sum(-1), 60, like=x, num_resamples=300)
         hits += int(estimate.low <= 0 <= estimate.high)
     assert 0.92 <= hits / 400 <= 0.975
 

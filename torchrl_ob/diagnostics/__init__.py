@@ -66,13 +66,15 @@ from torchrl_ob.diagnostics.branching.truth import (
     nested_variance,
     true_headroom,
 )
-from torchrl_ob.diagnostics.exact.games import (
+from torchrl_ob.diagnostics.exact.estimators import (
     coma_baseline,
-    decentralised_value,
     excess_bound,
     gradient_moments,
-    multi_agent_advantage,
     optimal_baseline,
+)
+from torchrl_ob.diagnostics.exact.values import (
+    decentralized_value,
+    multi_agent_advantage,
     state_value,
     subset_value,
     variance_decomposition,
@@ -112,7 +114,7 @@ __all__ = [
     "coma_baseline",
     "critic_fit",
     "critic_quality",
-    "decentralised_value",
+    "decentralized_value",
     "excess_bound",
     "excess_variance",
     "gradient_moments",

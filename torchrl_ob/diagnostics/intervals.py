@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Blocks", "Estimate", "bootstrap"]
+__all__ = ["Blocks", "Estimate", "resample"]
 
 MAX_BLOCKS = 32
 
@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
         return [Estimate(*parts) for parts in zip(*(x.unbind(-1) for x in self), strict=True)]
 
 
-def bootstrap(
+def resample(
     statistic: Callable[[Tensor], Tensor],
     num_blocks: int,
     *,
@@ -33,7 +33,7 @@ def bootstrap(
     confidence: float = 0.95,
     num_resamples: int = 1000,
 ) -> Estimate:
-    r"""Percentile bootstrap over independent blocks of data, such as trajectories.
+    r"""Percentile interval by resampling independent blocks of data, such as trajectories.
 
     Blocks are drawn with replacement, and a resample is written as how often each block was drawn.
     The generator is its own: torch's is not touched, and the same data give the same interval.
@@ -54,9 +54,9 @@ def bootstrap(
 
     Example:
         >>> import torch
-        >>> from torchrl_ob.diagnostics.intervals import bootstrap
+        >>> from torchrl_ob.diagnostics.intervals import resample
         >>> x = torch.arange(100.)
-        >>> mean = bootstrap(lambda count: (count @ x) / count.sum(-1), 100, like=x)
+        >>> mean = resample(lambda count: (count @ x) / count.sum(-1), 100, like=x)
         >>> mean.value, bool(mean.low < 49.5 < mean.high)
         (tensor(49.5000), True)
     """
@@ -137,11 +137,11 @@ class Blocks:
             0, self.index[steps], values
         )
 
-    def bootstrap(
+    def resample(
         self, statistic: Callable[[Tensor], Tensor], *, confidence: float = 0.95
     ) -> Estimate:
         """A statistic of the counts of the blocks, ``[R, F]``, with its interval."""
-        return bootstrap(statistic, self.count, like=self.sizes, confidence=confidence)
+        return resample(statistic, self.count, like=self.sizes, confidence=confidence)
 
     def means(self, values: Tensor) -> Callable[[Tensor], Tensor]:
         """The statistic that is the mean over steps of ``values`` ``[*B, T, *]``."""
@@ -156,7 +156,7 @@ class Blocks:
 
     def mean(self, values: Tensor, *, confidence: float = 0.95) -> Estimate:
         """Mean over steps of ``values`` ``[*B, T, *]``, with its interval."""
-        return self.bootstrap(self.means(values), confidence=confidence)
+        return self.resample(self.means(values), confidence=confidence)
 
     def squared_mean(self, sums: Tensor) -> Callable[[Tensor], Tensor]:
         r"""The statistic that is the squared norm of a mean vector, without the bias of its noise.

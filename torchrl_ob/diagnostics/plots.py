@@ -11,7 +11,10 @@ from torchrl_ob.diagnostics.measured.terms import VarianceTerms
 from torchrl_ob.diagnostics.measured.variance import GradientVariance
 from torchrl_ob.diagnostics.scalars import read_scalars
 
-__all__ = ["plot_live", "plot_ratios", "plot_terms", "plot_variance"]
+__all__ = ["plot_live", "plot_metrics", "plot_ratios", "plot_terms", "plot_variance"]
+
+COLUMNS = 4
+"""Panels in a row of :func:`plot_metrics`."""
 
 
 def plot_variance(measured: GradientVariance) -> Any:
@@ -127,14 +130,61 @@ def plot_live(folder: str | Path) -> Any:
     return figure
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+def plot_metrics(metrics: Path) -> Any:
+    r"""Every metric of a run over frames, a panel each, rewards first.
+
+    Args:
+        metrics: folder of TorchRL's csv logger, with one file a metric under ``scalars``.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from torchrl_ob.diagnostics.plots import plot_metrics
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("critic/q_spread", "entropy", "eval/reward"):
+        ...     path = folder / "scalars" / f"{name}.csv"
+        ...     path.parent.mkdir(parents=True, exist_ok=True)
+        ...     _ = path.write_text("100,0.5\n200,0.7\n")
+        >>> panels = plot_metrics(folder).axes
+        >>> panels[0].lines[0].get_ydata().tolist()
+        [0.5, 0.7]
+        >>> [panel.get_title() for panel in panels][:3]
+        ['eval/reward', 'critic/q_spread', 'entropy']
+    """
+    scalars = metrics / "scalars"
+    paths = sorted(scalars.rglob("*.csv"), key=lambda path: _place(path.relative_to(scalars)))
+    rows = -(-len(paths) // COLUMNS)
+    width, height = 4 * COLUMNS, 2.6 * rows
+    # margins in inches: a layout that matplotlib finds takes as long as all the rest
+    figure, panels = _figure(width, height, rows, COLUMNS, layout=None)
+    figure.subplots_adjust(0.7 / width, 0.3 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.25, 0.3)
+    panels = panels.flatten()
+    for path, panel in zip(paths, panels, strict=False):
+        values = read_scalars(path)
+        panel.plot([*values], [*values.values()], marker=".")
+        panel.ticklabel_format(axis="y", scilimits=(-3, 4))  # short ones, beside the next panel
+        panel.set_title(path.relative_to(scalars).with_suffix("").as_posix())
+    for panel in panels[len(paths) :]:
+        panel.axis("off")
+    return figure
+
+
+def _place(path: Path) -> tuple[bool, bool, Path]:
+    return path.parts[0] not in ("eval", "train"), len(path.parts) == 1, path
+
+
+def _figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, layout: Any = "constrained"
+) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
             "pictures need matplotlib: pip install 'torchrl-ob[plots]', or matplotlib itself."
         ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     return figure, figure.subplots(rows, columns)
 
 

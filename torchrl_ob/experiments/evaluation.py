@@ -10,7 +10,7 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from torchrl.trainers import Trainer
 
 from torchrl_ob._rng import isolated_rng
-from torchrl_ob.diagnostics.intervals import Estimate, bootstrap
+from torchrl_ob.diagnostics.intervals import Estimate, resample
 from torchrl_ob.experiments.envs.teams import (
     BATTLE_WON,
     agent_rewards,
@@ -88,7 +88,7 @@ class Evaluation:
         return found
 
     def estimates(self) -> dict[str, Estimate]:
-        """Means over the episodes of either exploration, with their bootstrap intervals."""
+        """Means over the episodes of either exploration, with their intervals."""
         return {
             f"{exploration}_{name}": mean_with_interval(values)
             for exploration in EXPLORATION
@@ -143,7 +143,7 @@ def words_of(metric: str) -> str:
 
 
 def mean_with_interval(returns: Tensor) -> Estimate:
-    """Mean of the episodes with its bootstrap interval.
+    """Mean of the episodes with its interval.
 
     Example:
         >>> import torch
@@ -151,4 +151,4 @@ def mean_with_interval(returns: Tensor) -> Estimate:
         >>> mean_with_interval(torch.tensor([1.0, 2.0, 3.0, 4.0])).value
         tensor(2.5000)
     """
-    return bootstrap(lambda count: count @ returns / count.sum(-1), len(returns), like=returns)
+    return resample(lambda count: count @ returns / count.sum(-1), len(returns), like=returns)

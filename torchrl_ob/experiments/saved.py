@@ -28,7 +28,7 @@ def evaluate_run(
         trust: whether code that the folder names, and that is not torchrl_ob's own, may be called.
 
     Returns:
-        Means with 95% bootstrap intervals.
+        Means with 95% intervals.
 
     Raises:
         ExperimentError: where the folder has no run or no checkpoint, and where it names foreign code.

@@ -22,13 +22,13 @@ from torchrl.envs import EnvBase
 
 from torchrl_ob._checks.batch import sibling
 from torchrl_ob.diagnostics.branching.clone import clone_vmas
-from torchrl_ob.diagnostics.branching.copy_proof import (
+from torchrl_ob.diagnostics.branching.copies import (
     Clone,
     Policy,
     acting,
     aside,
     copies,
-    prove,
+    require_same_steps,
     steps,
 )
 from torchrl_ob.expectations.candidates import Candidates
@@ -163,7 +163,7 @@ def branch_returns(
         R_h = \sum_{t=0}^{h-1} \gamma^t r_t, \quad a_0 \text{ given}, \quad a_{t>0} \sim \pi
 
     No reward counts after ``terminated``; a time limit (``truncated``) stops nothing, and VMAS's own
-    ``max_steps`` is one that it reports as ``terminated``. Before that the copies are proven: stepped
+    ``max_steps`` is one that it reports as ``terminated``. Before that the copies are checked: stepped
     with the same actions, they give what a deep copy of the environment itself gives (in nineteen of
     twenty states, where the copies are in another batch than the states: VMAS passes over collisions of
     two agents that collide nowhere in a batch, and scenarios count by that). Randomness that sets in after
@@ -227,7 +227,7 @@ def branch_returns(
 
     with aside(env, seed):
         indices = [chunk // num_actions for chunk in chunks]
-        prove(clone, env, states, policy, key, actions, indices)
+        require_same_steps(clone, env, states, policy, key, actions, indices)
         returns = torch.cat([run(chunk) for chunk in chunks], dim=1)
     return returns.unflatten(1, (len(states), num_actions, num_continuations))
 

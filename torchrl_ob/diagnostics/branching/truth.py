@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from torchrl_ob.diagnostics.intervals import Estimate, bootstrap
+from torchrl_ob.diagnostics.intervals import Estimate, resample
 
 __all__ = ["CriticFit", "NestedVariance", "critic_fit", "nested_variance", "true_headroom"]
 
@@ -72,7 +72,7 @@ def true_headroom(returns: Tensor, *, confidence: float = 0.95) -> Estimate:
 
     Args:
         returns: ``[S, M1, M2, n]``.
-        confidence: of the interval, a percentile bootstrap over states.
+        confidence: of the interval, by resampling states.
 
     Returns:
         One share an agent, ``[n]``, with its interval; NaN where no return varies within a state.
@@ -87,7 +87,7 @@ def true_headroom(returns: Tensor, *, confidence: float = 0.95) -> Estimate:
         True
     """
     action, noise = nested_variance(returns)
-    return bootstrap(
+    return resample(
         lambda count: (count @ action) / (count @ (action + noise)),
         len(returns),
         confidence=confidence,
@@ -118,7 +118,7 @@ def critic_fit(
         q: the critic's values of the branched joint actions, ``[S, M1, n]``.
         returns: ``[S, M1, M2, n]``.
         leave_out: share of the states to leave out, from 0 to below 1.
-        confidence: of the intervals, percentile bootstraps over states.
+        confidence: of the intervals, by resampling states.
 
     Raises:
         ValueError: where the shapes do not fit, or the share does not.
@@ -155,7 +155,7 @@ def critic_fit(
         return (count @ (2 * joint - own)) / (count @ true)
 
     share, gain = (
-        bootstrap(statistic, len(q), confidence=confidence, like=true)
+        resample(statistic, len(q), confidence=confidence, like=true)
         for statistic in (r2, captured)
     )
     return CriticFit(share, gain)

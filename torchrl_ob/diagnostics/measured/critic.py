@@ -36,7 +36,7 @@ class CriticQuality(NamedTuple):
             not vary.
         bias: mean of ``G - V`` over its root mean square, near [-1, 1]: far from 0 where the critic lags
             behind the policy. Baselines then differ by their means too, unless the advantage is
-            standardised.
+            standardized.
     """
 
     q_spread: Estimate
@@ -68,7 +68,7 @@ def critic_quality(
         advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
         batch: trajectories that the current policy collected, ``[*B, T]``.
         num_draws: joint actions of the policy that each variance is estimated from.
-        confidence: of the intervals, from a bootstrap over trajectories.
+        confidence: of the intervals, by resampling trajectories.
 
     Returns:
         The numbers of each agent.
@@ -99,7 +99,7 @@ def judge_critic(
     signals: Signals, blocks: Blocks, confidence: float = 0.95
 ) -> tuple[CriticQuality, Tensor]:
     """:func:`critic_quality` of signals read before, and Q's share of the return's variance, ``[n]``."""
-    target, q, value = signals.value_target, signals.action_value, signals.state_value
+    target, q, value = signals.value_target, signals.q, signals.v
     own, error = signals.own_variance(), target - q
     centers = blocks.means(torch.stack([target, error], -1))(blocks.every)
     target_mean, error_mean = centers[0].unbind(-1)  # of each agent
@@ -130,5 +130,5 @@ def judge_critic(
             -1,
         )
 
-    *quality, seen = blocks.bootstrap(statistics, confidence=confidence).unbind()
+    *quality, seen = blocks.resample(statistics, confidence=confidence).unbind()
     return CriticQuality(*quality), seen.value

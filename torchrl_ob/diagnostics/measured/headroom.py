@@ -86,7 +86,7 @@ def headroom(
         advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
         batch: trajectories that the current policy collected, ``[*B, T]``.
         num_draws: joint actions of the policy that the variance of Q is estimated from.
-        confidence: of the intervals, from a bootstrap over trajectories.
+        confidence: of the intervals, by resampling trajectories.
 
     Returns:
         The shares of each agent; ``str()`` of it says them in words.
@@ -96,7 +96,7 @@ def headroom(
     with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
         signals = read_signals(advantage, batch, num_draws)
-        value, own = signals.state_value, signals.own_variance()
+        value, own = signals.v, signals.own_variance()
         later, rest = torch.zeros_like(own), torch.zeros_like(own)
         if advantage.signal == "lambda_return":
             later = _later_variance(advantage, batch, num_draws)
@@ -110,26 +110,26 @@ def headroom(
         parts = means(counts)
         return parts / parts.sum(-1, keepdim=True)
 
-    return Headroom(*blocks.bootstrap(shares, confidence=confidence).unbind())
+    return Headroom(*blocks.resample(shares, confidence=confidence).unbind())
 
 
 def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws: int) -> Tensor:
     """Variance of the return that the team's later actions bring, ``[*B, T, n]``."""
     following = advantage.following(batch)
     total = policy_value(advantage, following, num_draws).variance
-    bootstrapped = total  # variance of the value that the return goes on with
+    following_value = total  # variance of the value that the return goes on with
     if advantage.bootstrap == "expected":
         candidates = advantage.team.candidates(following)
         action = advantage.team.policy(following).sample()
         drawn = advantage.team.draw_others(following)
         values = advantage.team.q_candidates(drawn, candidates.actions, action)
-        bootstrapped = total - candidate_variance(candidates.probabilities, values)
+        following_value = total - candidate_variance(candidates.probabilities, values)
     done, terminated = (flags.squeeze(-1) for flags in advantage.ends(batch))
     time_dim = advantage._get_time_dim(None, batch)
     last = torch.zeros_like(done)
     last.select(time_dim, -1).fill_(True)
     trace = advantage.lmbda * (~(done | last)).to(total.dtype)
-    arriving = (1 - trace).square() * bootstrapped + trace.square() * total
+    arriving = (1 - trace).square() * following_value + trace.square() * total
     if (
         advantage.bootstrap == "control_variate"
     ):  # what Q knows of later actions is taken off the return

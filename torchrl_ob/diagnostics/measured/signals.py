@@ -36,21 +36,21 @@ class Signals(NamedTuple):
 
     Attributes:
         value_target: the λ-return of Q.
-        action_value: Q of the joint action taken.
+        q: Q of the joint action taken.
         signal: what the score is multiplied with before a baseline is subtracted: one of the two.
-        state_value: the state value V of the same critic, with the noise of its estimate.
+        v: the state value V of the same critic, with the noise of its estimate.
         baselines: of ``"none"``, ``"v"``, ``"coma"`` and ``"ob"``.
         candidates: the candidate own actions.
-        candidate_values: their Q, the others' actions held, ``[*B, T, n, K]``.
+        q_candidates: their Q, the others' actions held, ``[*B, T, n, K]``.
     """
 
     value_target: Tensor
-    action_value: Tensor
+    q: Tensor
     signal: Tensor
-    state_value: PolicyValue
+    v: PolicyValue
     baselines: dict[str, Tensor]
     candidates: Candidates
-    candidate_values: Tensor
+    q_candidates: Tensor
 
     def second_moment(self, name: str, signal: Tensor, weight: Tensor) -> Tensor:
         """``E[(X - b)² w]`` of each sample, ``[*B, T, n]``, for the baseline of that name.
@@ -59,12 +59,12 @@ class Signals(NamedTuple):
         """
         squared = (signal - self.baselines[name]).square()
         if name == "v":
-            squared = squared - self.state_value.variance / self.state_value.num_draws
+            squared = squared - self.v.variance / self.v.num_draws
         return squared * weight
 
     def own_variance(self) -> Tensor:
         """Variance of Q over the own action, the others' held, ``[*B, T, n]``."""
-        return candidate_variance(self.candidates.probabilities, self.candidate_values)
+        return candidate_variance(self.candidates.probabilities, self.q_candidates)
 
 
 def candidate_variance(probabilities: Tensor, values: Tensor) -> Tensor:

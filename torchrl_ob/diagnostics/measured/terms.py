@@ -68,7 +68,7 @@ def variance_terms(
         advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
         batch: trajectories that the current policy collected, ``[*B, T]``.
         num_draws: joint actions of the policy that V averages over.
-        confidence: of the intervals, from a bootstrap over trajectories.
+        confidence: of the intervals, by resampling trajectories.
 
     Returns:
         The terms of each agent.
@@ -85,13 +85,13 @@ def variance_terms(
         resampled = advantage.team.q_candidates(drawn, own_actions, draw)
         mean, other_mean = (
             torch.einsum("...k,...k,...kp->...p", probabilities, values, own_scores)
-            for values in (signals.candidate_values, resampled)
+            for values in (signals.q_candidates, resampled)
         )  # m at the others' actions taken, and at others of the same policy
         others = (mean - other_mean).square().sum(-1) / 2
         within_state = (mean * other_mean).sum(-1)
         columns = [within_state, others]
         for name in signals.baselines:
-            second = signals.second_moment(name, signals.action_value, weight)
+            second = signals.second_moment(name, signals.q, weight)
             total = signals.second_moment(name, signals.signal, weight)
             columns += [second - within_state - others, total - second]
         blocks = trajectory_blocks(advantage, batch, weight)
@@ -102,7 +102,7 @@ def variance_terms(
         within, *rest = means(counts).unbind(-1)
         return torch.stack([within - squared_mean(counts), *rest], -1)
 
-    state, others_term, *pairs = blocks.bootstrap(terms, confidence=confidence).unbind()
+    state, others_term, *pairs = blocks.resample(terms, confidence=confidence).unbind()
     own = dict(zip(signals.baselines, pairs[::2], strict=True))
     later = dict(zip(signals.baselines, pairs[1::2], strict=True))
     return VarianceTerms(state, others_term, own, later)
@@ -117,8 +117,8 @@ def excess_variance(
 ) -> ExcessVariance:
     r"""Variance that the joint critic adds to each agent's gradient, beside its bound.
 
-    The centralised estimator :math:`g_C = Q(s, a)\,\nabla\log\pi^i` has more variance than the
-    decentralised :math:`g_D = Q^i(s, a^i)\,\nabla\log\pi^i`, by
+    The centralized estimator :math:`g_C = Q(s, a)\,\nabla\log\pi^i` has more variance than the
+    decentralized :math:`g_D = Q^i(s, a^i)\,\nabla\log\pi^i`, by
 
     .. math::
         \mathrm{Var}[g_C] - \mathrm{Var}[g_D] = E\big[w\,\mathrm{Var}_{a^{-i}}[Q(s, a)\,|\,a^i]\big]

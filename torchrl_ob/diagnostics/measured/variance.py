@@ -79,7 +79,7 @@ def gradient_variance(
         batch: trajectories that the current policy collected, ``[*B, T]``. It is not changed, nor
             are parameters' gradients and torch's generators.
         num_draws: joint actions of the policy that V averages over.
-        confidence: of the intervals, from a bootstrap over trajectories.
+        confidence: of the intervals, by resampling trajectories.
 
     Returns:
         The variance of each baseline, and its ratio to OB's.
@@ -211,7 +211,7 @@ def _compare(
         return team / team[:, [names.index("ob")]]
 
     by_name = (
-        dict(zip(names, blocks.bootstrap(statistic, confidence=confidence).unbind(), strict=True))
+        dict(zip(names, blocks.resample(statistic, confidence=confidence).unbind(), strict=True))
         for statistic in (variance, ratio)
     )
     return GradientVariance(*by_name)

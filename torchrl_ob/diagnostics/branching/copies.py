@@ -1,13 +1,11 @@
-"""Copies of an environment's states: stepping them aside from training, and proving them."""
+"""Copies of an environment's states, stepped aside from training, and the check that they step as it does."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import CellType, FunctionType
-from typing import Any
 
+import cloudpickle
 import torch
 from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
@@ -18,7 +16,17 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.branching.clone import name_of
 
-__all__ = ["Act", "Clone", "Policy", "acting", "aside", "copies", "deep_copy", "prove", "steps"]
+__all__ = [
+    "Act",
+    "Clone",
+    "Policy",
+    "acting",
+    "aside",
+    "copies",
+    "deep_copy",
+    "require_same_steps",
+    "steps",
+]
 
 Clone = Callable[[EnvBase, Tensor], EnvBase]
 """``clone(env, index)``: a new environment whose k-th copy is in the state of env's ``index[k]``-th."""
@@ -81,32 +89,10 @@ def deep_copy(env: EnvBase) -> EnvBase:
     ``copy.deepcopy`` takes functions as they are, and a script that acts for an agent may be one that
     reads the scenario from its closure: it would read that of the original.
     """
-    memo: dict[int, Any] = {}
-    made = copy.deepcopy(env, memo)
-    cells: dict[int, CellType] = {}
-
-    def own(cell: CellType) -> CellType:
-        if id(cell) not in cells:
-            cells[id(cell)] = CellType(copy.deepcopy(cell.cell_contents, memo))
-        return cells[id(cell)]
-
-    copied = [
-        thing for key, thing in memo.items() if key != id(memo)
-    ]  # there deepcopy keeps others
-    for thing in copied:
-        slots = thing if isinstance(thing, dict | list) else getattr(thing, "__dict__", {})
-        for slot, value in enumerate(slots) if isinstance(slots, list) else list(slots.items()):
-            if isinstance(value, FunctionType) and value.__closure__:
-                closure = tuple(map(own, value.__closure__))
-                bound = FunctionType(
-                    value.__code__, value.__globals__, value.__name__, value.__defaults__, closure
-                )
-                bound.__kwdefaults__ = value.__kwdefaults__
-                slots[slot] = bound
-    return made
+    return cloudpickle.loads(cloudpickle.dumps(env))
 
 
-def prove(
+def require_same_steps(
     clone: Clone,
     env: EnvBase,
     states: TensorDictBase,
@@ -117,10 +103,8 @@ def prove(
 ) -> None:
     """Refuse an environment whose copies, stepped with the same actions, differ from itself.
 
-    A deep copy of the environment says what is right: of one batch size with it, it steps exactly as
-    it would. A second deep copy that differs shows random dynamics; a clone that differs, that
-    something of the state is missing in it. The clones of the branches are of other batches, and one state in
-    twenty may differ there.
+    A deep copy of the environment steps exactly as it would. A second one that differs shows random dynamics;
+    a clone that differs, that a part of the state is missing in it.
 
     Args:
         clone: copies states.
@@ -136,38 +120,34 @@ def prove(
     """
     own_steps, branch_steps = COMPARED_STEPS
     given = {t: actions[:, t % actions.shape[1]] for t in range(own_steps)}
-    follow, taken = acting(policy, key, given), []
+    follow, taken, everywhere = acting(policy, key, given), [], torch.arange(len(states))
 
     def record(tensordict: TensorDictBase, t: int) -> TensorDictBase:
         tensordict = follow(tensordict, t)
         taken.append(tensordict.select(*env.action_keys).clone())
         return tensordict
 
+    def repeat(index: Tensor) -> Act:
+        return lambda tensordict, t: tensordict.update(taken[t][index])
+
     truth = [td.clone() for td in steps(deep_copy(env), states, record, own_steps)]
-
-    def compare(
-        env: EnvBase, index: Tensor, num_steps: int, reason: str, allowed: float = 0
-    ) -> None:
-        def repeat(tensordict: TensorDictBase, t: int) -> TensorDictBase:
-            return tensordict.update(taken[t][index])
-
-        most = allowed * len(index.unique())
-        for t, found in enumerate(steps(env, states[index], repeat, num_steps)):
+    random = "Its dynamics are random: switch that off by the scenario's arguments, such as n_red_agents=0."
+    missed = "A copy lacks part of its state: hand over a clone(env, index) that copies all of it."
+    for reason, index, num_steps, allowed in (
+        (random, everywhere, own_steps, 0.0),
+        (missed, everywhere, own_steps, 0.0),
+        *((missed, chunk, branch_steps, ALLOWED) for chunk in chunks),
+    ):
+        made = deep_copy(env) if reason is random else copies(clone, env, index)
+        repeated = steps(made, states[index], repeat(index), num_steps)
+        for t, found in enumerate(repeated):
             for name in found.keys(include_nested=True, leaves_only=True):
                 other = _differing(found.get(name), truth[t].get(name)[index])
-                if len(index[other.to(index.device)].unique()) > most:
+                if len(index[other.to(index.device)].unique()) > allowed * len(index.unique()):
                     raise ValueError(
                         f"the scenario {name_of(env)!r} cannot be branched: with the same actions, "
                         f"step {t + 1} from the same state gave another {name!r}. {reason}"
                     )
-
-    everywhere = torch.arange(len(states))
-    random = "Its dynamics are random: switch that off by the scenario's arguments, such as n_red_agents=0."
-    compare(deep_copy(env), everywhere, own_steps, random)
-    missed = "A copy lacks part of its state: hand over a clone(env, index) that copies all of it."
-    compare(copies(clone, env, everywhere), everywhere, own_steps, missed)
-    for chunk in chunks:
-        compare(copies(clone, env, chunk), chunk, branch_steps, missed, ALLOWED)
 
 
 def _differing(found: Tensor, expected: Tensor) -> Tensor:
