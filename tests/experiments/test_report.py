@@ -1,12 +1,13 @@
 """Reports: what is read from runs, the statistics of known numbers, and overrides that are mistyped."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from torchrl_ob.experiments.config.optimizers import OPTIMIZERS, register_optimizers
 from torchrl_ob.experiments.config.overrides import explain
@@ -24,11 +25,15 @@ pytestmark = [
 ]
 
 
+@cache
 def configure(*overrides):
     """The config, and the choice of each group."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        of_hydra = compose("train", [*overrides], return_hydra_config=True).hydra
-        return compose("train", [*overrides]), dict(of_hydra.runtime.choices)
+        config = compose("train", [*overrides], return_hydra_config=True)
+    choices = dict(config.hydra.runtime.choices)
+    with open_dict(config):
+        del config.hydra
+    return config, choices
 
 
 def made_up(folder, advantage, seed, rewards, *overrides):
@@ -252,7 +257,7 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
         ("experiment=dueling,smoke", "Ambiguous value for argument 'experiment=dueling,smoke'"),
         ("~seeds", "the config has no 'seeds': did you mean 'seed'"),
         ("loss.entropy=1", "the config has no 'loss.entropy': did you mean 'loss.entropy_coeff'"),
-        ("seed=[1", "cannot read the override 'seed=[1'"),
+        ("seed=[1", "cannot read 'seed=[1': a value with any of"),
         ("seed", "cannot read the override 'seed', of the form key=value"),
         (
             "collector.num_workers=2",
