@@ -27,6 +27,7 @@ from torchrl_ob.expectations.components import node_candidates
 from torchrl_ob.expectations.gaussian import gaussian_components
 from torchrl_ob.expectations.lines import gauss_hermite
 from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.loop import estimate, improve
 from torchrl_ob.functional import weighted_baseline
 from torchrl_ob.train import config_folder
 
@@ -98,9 +99,9 @@ def navigation(batches: int) -> dict[str, tuple[int, float]]:
         parts = build(
             compose("train", ["device=cpu", "progress_bar=false", *overrides]), Path(folder)
         )
-        trainer = parts.trainer
-        for _, batch in zip(range(batches), trainer.collector, strict=False):
-            trainer.optim_steps(trainer._process_batch_hook(batch))
+        for _, batch in zip(range(batches), parts.collector, strict=False):
+            estimate(parts, batch)
+            improve(parts, batch)
     with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
         steps = parts.evaluation.env.rollout(20, parts.actor, break_when_any_done=False)[:20, ::5]
         for network in (parts.actor, parts.critic):

@@ -32,6 +32,7 @@ from torchrl.modules import MultiAgentMLP, NormalParamExtractor, ProbabilisticAc
 from torchrl.objectives import ClipPPOLoss, ValueEstimators
 
 from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.loop import estimate, improve, measure
 from torchrl_ob.train import config_folder
 
 warnings.simplefilter("ignore")
@@ -135,7 +136,7 @@ def torchrl_loop() -> Iterator[float]:
 
 
 def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float]:
-    """The trainer of ``experiment=navigation``, batch by batch; ``shares`` gets the advantage's."""
+    """The loop of ``experiment=navigation``, batch by batch; ``shares`` gets the advantage's."""
     overrides = [
         "experiment=navigation",
         f"device={DEVICE}",
@@ -153,19 +154,17 @@ def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float
         *options,
     ]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        trainer = build(compose("train", overrides), folder).trainer
+        parts = build(compose("train", overrides), folder)
     start = clock()
-    for batch in trainer.collector:  # what Trainer.train does for each batch
+    for batch in parts.collector:  # what the loop does for each batch
         collected = clock()
-        batch = trainer._process_batch_hook(batch)
+        estimate(parts, batch)
         advantage = clock() - collected
-        trainer.collected_frames += batch.numel()
-        trainer._pre_steps_log_hook(batch)
-        trainer.optim_steps(batch)
-        trainer._post_steps_hook()
-        trainer._post_steps_log_hook(batch)
+        parts.progress.frames += batch.numel()
+        metrics = measure(parts, batch)
+        parts.log.log_metrics(metrics | improve(parts, batch), step=parts.progress.frames)
         shares.append(advantage / (clock() - start))
-        yield trainer._log_dict.get("train/episode_reward", [math.nan])[-1]  # none has ended yet
+        yield metrics.get("train/episode_reward", math.nan)  # none has ended yet
         start = clock()
 
 

@@ -8,7 +8,9 @@ from short_runs import scalars
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.loop import estimate, improve
 from torchrl_ob.experiments.run import run
+from torchrl_ob.experiments.update import minibatches
 from torchrl_ob.functional import categorical_optimal_weights
 from torchrl_ob.train import config_folder
 
@@ -44,9 +46,10 @@ def name(request):
 
 def test_the_objective_is_the_score_times_q_less_its_baseline(name, tmp_path):
     parts = build(configure(name), tmp_path)
-    trainer, loss = parts.trainer, parts.trainer.loss_module
-    batch = trainer._process_batch_hook(next(iter(trainer.collector)))
-    minibatch = trainer._process_optim_batch_hook(batch)
+    (loss,) = parts.loss
+    batch = next(iter(parts.collector))
+    estimate(parts, batch)
+    minibatch = next(minibatches(batch, parts.keys, parts.config.trainer.minibatch_size))
     assert len(minibatch) == 100  # the whole batch: one step of the policy that collected it
     with torch.no_grad():
         log_probs = parts.actor.get_dist(minibatch).logits.log_softmax(-1)
@@ -66,12 +69,13 @@ def test_the_objective_is_the_score_times_q_less_its_baseline(name, tmp_path):
 
 def test_returns_bootstrap_from_the_slow_critic_and_baselines_do_not(name, tmp_path):
     parts = build(configure(name), tmp_path)
-    trainer, loss = parts.trainer, parts.trainer.loss_module
-    batch = next(iter(trainer.collector))
+    (loss,) = parts.loss
+    batch = next(iter(parts.collector))
 
     def estimate():
         torch.manual_seed(0)
-        found = trainer._process_batch_hook(batch.clone())
+        found = batch.clone()
+        estimate(parts, found)
         return found["value_target"], found["advantage"]
 
     first = estimate()
@@ -90,11 +94,11 @@ def test_returns_bootstrap_from_the_slow_critic_and_baselines_do_not(name, tmp_p
 
 def test_the_slow_critic_moves_by_its_share(tmp_path):
     parts = build(configure("coma", "trainer.target_tau=0.25"), tmp_path)
-    loss = parts.trainer.loss_module
+    (loss,) = parts.loss
     slow = loss.target_critic_network_params.flatten_keys().clone()
-    parts.trainer.collector.total_frames = 100
-    batch = parts.trainer._process_batch_hook(next(iter(parts.trainer.collector)))
-    parts.trainer.optim_steps(batch)
+    batch = next(iter(parts.collector))
+    estimate(parts, batch)
+    improve(parts, batch)
     quick = loss.critic_network_params.flatten_keys()
     moved = 0
     for key, value in loss.target_critic_network_params.flatten_keys().items():
@@ -121,6 +125,6 @@ def test_a_run_that_stopped_goes_on_to_the_same_numbers(name, tmp_path, capsys):
         (("advantage=gae",), "target critic.*advantage=coma"),
     ],
 )
-def test_what_does_not_fit_is_told(overrides, message):
+def test_what_does_not_fit_is_told(overrides, message, tmp_path):
     with pytest.raises(ExperimentError, match=message):
-        configure("coma", *overrides)
+        build(configure("coma", *overrides), tmp_path)

@@ -308,9 +308,9 @@ def test_a_run_that_is_resumed_ends_in_the_same_numbers(tmp_path):
     assert scalars(tmp_path) == first
 
 
-def test_a_loss_that_fits_the_critic_too_is_refused():
+def test_a_loss_that_fits_the_critic_too_is_refused(tmp_path):
     with pytest.raises(ExperimentError, match="take experiment=dueling"):
-        check_config(configure("critic=dueling"))
+        run(configure("critic=dueling"), tmp_path)
     check_config(configure("experiment=dueling"))
 
 

@@ -22,6 +22,7 @@ from torchrl_ob import JointQCritic
 from torchrl_ob.envs.flat import flat_env
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.loop import train
 from torchrl_ob.experiments.state_value import state_value_from_env
 from torchrl_ob.policies import policy_from_env
 
@@ -169,7 +170,7 @@ GAME = ("env=pettingzoo", "env.task=odd_games", "env.num_envs=4", "evaluation.nu
 )
 def test_a_game_is_trained_on_by_the_command(options, tmp_path):
     more = (f"++env.scenario_kwargs.{name}={value}" for name, value in options.items())
-    build(configure(*GAME, *more), tmp_path).trainer.train()
+    train(build(configure(*GAME, *more), tmp_path))
     assert len(scalars(tmp_path)) > 10
 
 

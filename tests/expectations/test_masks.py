@@ -12,8 +12,8 @@ from torchrl_ob import ComaAdvantage, JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import critic_quality, gradient_variance
 from torchrl_ob.diagnostics.intervals import Blocks
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.hooks import Minibatches
-from torchrl_ob.experiments.update import Stepper, mean_over_active, update_keys
+from torchrl_ob.experiments.learners import Learner
+from torchrl_ob.experiments.update import make_objective, mean_over_active, minibatches
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of dynamo about itself
 B, T, N, OBS, A = 12, 6, 3, 4, 5
@@ -72,14 +72,11 @@ def losses_of(policy, critic, kind=ClipPPOLoss):
 
 
 def minibatch_of(loss, advantage, batch):
-    stepper = Stepper(
-        loss,
-        torch.optim.SGD(loss.parameters(), lr=0.1),
-        clip_norm=1.0,
-        active_key=("agents", "mask"),
-    )
-    draws = Minibatches(advantage, update_keys(loss), B * T, ("agents", "mask"))
-    return stepper, draws.draw(draws.prepare(batch))
+    actor, critic = advantage.actor_network, advantage.value_network
+    learner = Learner("agents", actor, critic, loss, advantage, ("agents", "mask"))
+    learner.estimate(batch)
+    objective = make_objective(learner.losses, loss.parameters(), compile=False)
+    return objective, next(minibatches(batch, learner.keys, B * T))
 
 
 @pytest.mark.parametrize("kind", [ObAdvantage, ComaAdvantage])
@@ -137,8 +134,7 @@ def test_a_mask_of_another_shape_is_told():
 def test_the_update_is_the_slow_loop_over_those_who_take_part(compile_update):
     policy, critic = networks()
     loss, advantage = losses_of(policy, critic)
-    stepper, minibatch = minibatch_of(loss, advantage, rollouts(policy))
-    total = stepper._total
+    total, minibatch = minibatch_of(loss, advantage, rollouts(policy))
     if compile_update:
         total = torch.compile(total, fullgraph=True, backend="aot_eager")
     _, found = total(minibatch)
@@ -168,7 +164,7 @@ def test_the_update_is_the_slow_loop_over_those_who_take_part(compile_update):
 def test_nothing_of_those_who_take_no_part_reaches_the_policy_but_all_reaches_the_critic(kind):
     policy, critic = networks()
     loss, advantage = losses_of(policy, critic, kind)
-    stepper, minibatch = minibatch_of(loss, advantage, rollouts(policy))
+    objective, minibatch = minibatch_of(loss, advantage, rollouts(policy))
     dead = ~minibatch["agents", "mask"]
     other = minibatch.clone()
     other["advantage"][dead] = 1e9
@@ -178,7 +174,7 @@ def test_nothing_of_those_who_take_no_part_reaches_the_policy_but_all_reaches_th
 
     def gradients(batch):
         loss.zero_grad()
-        total, losses = stepper._total(batch)
+        total, losses = objective(batch)
         total.backward()
         return [x.grad.clone() for x in policy.parameters()], losses
 

@@ -16,6 +16,7 @@ from torchrl_ob.experiments.build import build, build_evaluation, training_confi
 from torchrl_ob.experiments.checkpoints import resume
 from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.loop import estimate, improve, train
 from torchrl_ob.train import config_folder
 
 pytestmark = [
@@ -45,12 +46,12 @@ def built(folder, config):
     try:
         yield parts
     finally:
-        parts.trainer.collector.shutdown()
+        parts.close()
 
 
 def batches(folder, *overrides):
     with built(folder, configure(*overrides)) as parts:
-        return list(parts.trainer.collector)
+        return list(parts.collector)
 
 
 def is_of(batch, actor):
@@ -83,26 +84,25 @@ def test_workers_act_on_the_newest_weights(tmp_path):
     config = configure("total_frames=600")
     untrained, seen = build_evaluation(config).policy, []
     with built(tmp_path, config) as parts:
-
-        def look(batch):
+        for batch in parts.collector:
             seen.append((is_of(batch, parts.actor), is_of(batch, untrained)))
-
-        parts.trainer.register_op("pre_steps_log", look)
-        parts.trainer.train()
+            estimate(parts, batch)
+            improve(parts, batch)
     assert seen == [(True, True), (True, False), (True, False)]
 
 
 def test_a_resumed_run_goes_on_with_the_saved_weights_in_other_episodes(tmp_path):
     config, seen = configure(), []
     with built(tmp_path, config) as parts:
-        parts.trainer.register_op("pre_steps_log", lambda batch: seen.append(batch.clone()))
-        parts.trainer.train()
+        compute = parts.advantage.forward
+        parts.advantage.forward = lambda batch: seen.append(batch.clone()) or compute(batch)
+        train(parts)
     sorted((tmp_path / "checkpoints").iterdir())[-1].unlink()  # of the end
     with built(tmp_path, config) as parts:
         with pytest.warns(UserWarning, match="episodes begin anew"):
-            resume(parts.trainer, tmp_path / "checkpoints", training_config(config))
-        assert parts.trainer.collected_frames == 200
-        (batch,) = parts.trainer.collector  # the second of two
+            resume(parts, tmp_path / "checkpoints", training_config(config))
+        assert parts.progress.frames == 200
+        (batch,) = parts.collector  # the second of two
     assert is_of(batch, parts.actor)
     assert not is_of(batch, build_evaluation(config).policy)
     starts = [x["agents", "observation"][:, 0] for x in (*seen, batch)]

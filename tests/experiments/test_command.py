@@ -10,6 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.loop import train
 from torchrl_ob.train import config_folder
 
 BATCHES = 45
@@ -35,19 +36,19 @@ TINY = (
 def test_memory_does_not_grow_with_the_batches(tmp_path):
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = compose("train", [*TINY])
-    trainer = build(config, tmp_path).trainer
+    parts = build(config, tmp_path)
     seen = []
 
-    def measure(_):
+    def measure():
         seen.append(0)
         if len(seen) in (15, 40):
             gc.collect()
             seen[-1] = tracemalloc.get_traced_memory()[0], len(gc.get_objects())
+        return False
 
-    trainer.register_op("post_steps_log", measure)
     tracemalloc.start()
     try:
-        trainer.train()
+        train(parts, stopped=measure)
     finally:
         tracemalloc.stop()
     (bytes_before, objects_before), (bytes_after, objects_after) = seen[14], seen[39]

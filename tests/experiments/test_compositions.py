@@ -77,7 +77,7 @@ def test_a_pair_builds_or_is_refused_in_one_line(experiment, env, monkeypatch, t
         with pytest.raises(ExperimentError, match=f"^[^\n]*{REFUSED[experiment, env]}[^\n]*$"):
             build(config, tmp_path)
     else:
-        build(config, tmp_path).trainer.collector.shutdown()
+        build(config, tmp_path).close()
 
 
 def test_a_reward_of_the_team_cannot_be_taken_apart(tmp_path):

@@ -21,6 +21,7 @@ from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.envs.teams import groups_of
 from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.loop import train
 from torchrl_ob.experiments.run import run
 from torchrl_ob.experiments.saved import evaluate_run
 from torchrl_ob.train import config_folder, main
@@ -40,7 +41,7 @@ pytestmark = ignored_warnings
 def test_every_choice_builds(group, choice, tmp_path):
     extra = {"value_norm": ["loss=mappo"], "critic": ["advantage=gae"]}.get(group, [])
     parts = build(configure(*extra, f"{group}={choice}"), tmp_path)
-    parts.trainer.collector.shutdown()
+    parts.close()
     env = parts.evaluation.env
     action, spec = (
         parts.actor(env.reset())["agents", "action"],
@@ -176,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(tmp_p
 
     parts.advantage.forward = broken
     with pytest.raises(ExperimentError, match=r"loss_objective.*'advantage'.*nan_batch"):
-        parts.trainer.train()
+        train(parts)
     assert torch.load(tmp_path / "nan_batch.pt", weights_only=True)["advantage"].isnan().any()
     assert all(x.equal(y) for x, y in zip(before, parts.actor.parameters(), strict=True))
 

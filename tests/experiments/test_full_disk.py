@@ -11,7 +11,7 @@ import torch
 from tensordict import TensorDict
 
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.hooks import FiniteLoss
+from torchrl_ob.experiments.update import require_finite_losses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits a running process")
 
@@ -90,7 +90,6 @@ def test_a_metric_that_finds_no_room_is_told_in_one_line(tmp_path):
 
 
 def test_a_minibatch_that_finds_no_room_hides_no_cause(tmp_path):
-    finite = FiniteLoss({}, tmp_path / "nowhere" / "nan_batch.pt")
     batch, losses = TensorDict(x=torch.ones(2)), TensorDict(loss_objective=torch.tensor(torch.nan))
     with pytest.raises(ExperimentError, match=r"loss_objective is not finite: .* not be saved"):
-        finite(batch, losses)
+        require_finite_losses(losses, batch, {}, tmp_path / "nowhere")

@@ -14,8 +14,9 @@ from torchrl_ob.critics.groups import GroupQCritic
 from torchrl_ob.experiments.build import build, build_evaluation
 from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.hooks import EpisodeReward
+from torchrl_ob.experiments.loop import estimate, improve, reward_metrics, train
 from torchrl_ob.experiments.run import run
+from torchrl_ob.experiments.update import minibatches
 
 pytestmark = [*ignored_warnings, pytest.mark.filterwarnings("ignore:.*should not be instantiated")]
 TAG = "env.scenario=simple_tag"
@@ -58,7 +59,7 @@ def test_rewards_are_told_apart_by_group_and_only_of_episodes_that_end():
     }
     following["done"] = torch.tensor([False, True]).reshape(1, 2, 1)
     keys = {name: (name, "reward") for name in sums}
-    found = EpisodeReward(keys)(TensorDict({"next": following}, [1, 2]))
+    found = reward_metrics(TensorDict({"next": following}, [1, 2]), keys)
     expected = {"reward": 46 / 12, "reward_a": 2.0, "reward_b": 7.5}
     expected |= {"episode_reward": 32 / 3, "episode_reward_a": 6.0, "episode_reward_b": 20.0}
     assert found == pytest.approx({f"train/{name}": x for name, x in expected.items()})
@@ -85,7 +86,7 @@ def test_a_run_that_is_resumed_ends_in_the_same_numbers(overrides, tmp_path):
 
 def trained(folder, *overrides):
     parts = build(configure(TAG, *overrides), folder)
-    parts.trainer.train()
+    train(parts)
     return parts
 
 
@@ -97,12 +98,12 @@ def test_the_losses_train_the_very_networks_that_act_and_value(tmp_path):
     assert first.advantage.team.other_actors == (second.actor,)  # the very actor, not a copy
     assert second.advantage.team.other_actors == (first.actor,)
     expected = {*parts.actor.parameters(), *critics[0].parameters()}
-    optimized = parts.trainer.optimization_stepper.parameters
+    optimized = parts.parameters
     assert set(optimized) == expected
     assert len(optimized) == len(expected)
     before = {name: x.clone() for name, x in parts.actor.state_dict().items()}
     valued = {name: x.clone() for name, x in critics[0].state_dict().items()}
-    parts.trainer.train()
+    train(parts)
     assert all(not x.equal(before[name]) for name, x in parts.actor.state_dict().items())
     after = critics[0].state_dict()
     still = {name for name, x in after.items() if x.numel() and x.equal(valued[name])}
@@ -136,12 +137,10 @@ def test_a_compiled_update_has_the_same_numbers(tmp_path, monkeypatch):
     ]
     found = []
     for part in parts:
-        trainer = part.trainer
         torch.manual_seed(0)
-        minibatch = trainer._process_optim_batch_hook(
-            trainer._process_batch_hook(next(iter(trainer.collector)))
-        )
-        total, losses = trainer.optimization_stepper.total(minibatch)
+        batch = next(iter(part.collector))
+        estimate(part, batch)
+        total, losses = part.objective(next(minibatches(batch, part.keys, 100)))
         total.backward()
         gradient = torch.cat([x.grad.flatten() for x in part.actor.parameters()])
         found.append((gradient, losses["loss_objective_agent"], losses["loss_critic_adversary"]))
@@ -162,15 +161,14 @@ def test_workers_act_on_the_newest_weights_of_every_group(tmp_path):
         exact = action.abs().amax(-1) < 0.99  # at its bounds the inverse of the tanh is not
         return torch.allclose(expected[exact], found[exact], atol=1e-2)
 
-    def look(batch):
-        for group in GROUPS:
-            seen.append((is_of(batch, parts.actor, group), is_of(batch, untrained, group)))
-
-    parts.trainer.register_op("pre_steps_log", look)
     try:
-        parts.trainer.train()
+        for batch in parts.collector:
+            for group in GROUPS:
+                seen.append((is_of(batch, parts.actor, group), is_of(batch, untrained, group)))
+            estimate(parts, batch)
+            improve(parts, batch)
     finally:
-        parts.trainer.collector.shutdown()
+        parts.close()
     assert seen == [(True, True)] * 2 + [(True, False)] * 2
 
 

@@ -106,8 +106,8 @@ def test_a_run_trains(advantage, tmp_path):
 
 
 def test_a_run_that_is_resumed_does_not_see_its_first_starts_again(tmp_path):
-    trainers = [build(configure("env=lbf"), tmp_path).trainer for _ in range(2)]
-    first, second = (trainer.collector for trainer in trainers)
+    runs = [build(configure("env=lbf"), tmp_path) for _ in range(2)]
+    first, second = (parts.collector for parts in runs)
     start = second._carrier["agents", "observation"].clone()
     assert first._carrier["agents", "observation"].equal(start)
     next(iter(first))

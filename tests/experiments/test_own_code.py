@@ -156,7 +156,7 @@ def test_an_environment_of_ones_own_trains_and_what_it_lacks_is_told_at_once(fol
     folder("my_env.py", ENV)
     config = own("make_env", wind=2.0)
     check_config(config)
-    build(config, tmp_path).trainer.collector.shutdown()
+    build(config, tmp_path).close()
     for config, message in (
         (
             own("takes_little"),

@@ -11,6 +11,8 @@ from torchrl.envs import check_env_specs
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.envs.pettingzoo import make_pettingzoo
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.loop import estimate, train
+from torchrl_ob.experiments.update import minibatches
 
 pytestmark = ignored_warnings
 HUNT = ("env=pettingzoo", "env.task=hunt_game", "env.num_envs=20", "evaluation.num_envs=5")
@@ -74,7 +76,7 @@ def test_both_groups_learn_to_act_on_what_the_other_does(tmp_path):
     numbers += ("optimizer.lr=0.003", "evaluation.interval=4000", "checkpoint.interval=4000")
     parts = build(configure(*HUNT, *numbers), tmp_path)
     before = parts.evaluation.metrics()
-    parts.trainer.train()
+    train(parts)
     after = parts.evaluation.metrics()
     for kind in ("deterministic", "stochastic"):  # at most 10 and 5 where all act right
         assert after[f"eval/{kind}_reward_hound"] > before[f"eval/{kind}_reward_hound"] + 5
@@ -87,20 +89,21 @@ def test_both_groups_learn_to_act_on_what_the_other_does(tmp_path):
 def test_agents_that_leave_take_no_part(advantage, tmp_path):
     leave = ("env.use_mask=true", "++env.scenario_kwargs.leave=true", f"advantage={advantage}")
     parts = build(configure(*HUNT, *leave), tmp_path)
-    parts.trainer.train()
+    train(parts)
     assert len(scalars(tmp_path)) > 10
-    trainer, (hounds, hare) = parts.trainer, parts.learners
+    hounds, hare = parts.learners
     assert (hounds.group, hare.group) == ("hound", "hare")
     with torch.no_grad():
         batch = parts.evaluation.env.rollout(20, parts.actor, break_when_any_done=False)
-    minibatch = trainer._process_optim_batch_hook(trainer._process_batch_hook(batch))
+    estimate(parts, batch)
+    minibatch = next(minibatches(batch, parts.keys, 100))
     gone = ~minibatch["hound", "mask"]
     assert gone.any(0).tolist() == [False, True]
 
     def gradients(batch):
-        trainer.loss_module.zero_grad()
+        parts.loss.zero_grad()
         torch.manual_seed(0)  # the entropy of a squashed Gaussian is that of samples
-        total, losses = trainer.optimization_stepper._total(batch)
+        total, losses = parts.objective(batch)
         total.backward()
         return [x.grad.clone() for x in parts.actor.parameters()], losses
 

@@ -282,6 +282,6 @@ def test_torchrls_optimizers_build(name, tmp_path):
 
     overrides = (f"optimizer={name}", "optimizer.lr=0.5", "experiment=smoke", "device=cpu")
     config, _ = configure(*overrides)
-    optimizer = build(config, tmp_path).trainer.optimization_stepper.optimizer
+    optimizer = build(config, tmp_path).optimizer
     assert type(optimizer).__name__.lower() == name
     assert optimizer.param_groups[0]["lr"] == 0.5

@@ -137,8 +137,8 @@ def test_a_run_trains_and_logs_battles_won(advantage, tmp_path):
 def test_capabilities_reach_the_game_as_plain_values(tmp_path):
     capabilities = "++env.scenario_kwargs={capability_config: {n_units: 5, n_enemies: 5}}"
     parts = build(configure(*SMAC, "env.map_name=10gen_terran", capabilities), tmp_path)
-    assert parts.trainer.collector.env.rollout(2).shape == (5, 2)
-    parts.trainer.collector.shutdown()
+    assert parts.collector.env.rollout(2).shape == (5, 2)
+    parts.close()
 
 
 @pytest.mark.parametrize(

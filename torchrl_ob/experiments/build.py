@@ -1,11 +1,10 @@
-"""From a config to TorchRL's trainer: the same seed gives the same starts and the same actor."""
+"""From a config to the parts of a run: the same seed gives the same starts and the same actor."""
 
 from __future__ import annotations
 
 import random
-import warnings
-from collections import defaultdict, deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,44 +13,102 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tensordict.nn import TensorDictSequential
+from tensordict.utils import NestedKey
 from torch import nn
+from torchrl.checkpoint import Checkpoint, CheckpointRotation
 from torchrl.collectors import BaseCollector
-from torchrl.trainers import LRSchedulerHook, TargetNetUpdaterHook, Trainer
-from torchrl.trainers.algorithms.ppo import PPOTrainer
 
-from torchrl_ob.advantages.base import JointAdvantage
-from torchrl_ob.advantages.dueling_fit import DuelingFit
-from torchrl_ob.critics.dueling import DuelingCritic
-from torchrl_ob.diagnostics.live import VarianceLogger
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
-from torchrl_ob.experiments.config.instantiate import call, make, make_optional
+from torchrl_ob.experiments.config.instantiate import call, make
 from torchrl_ob.experiments.config.settings import NOT_TRAINING
 from torchrl_ob.experiments.envs.contract import check_env
 from torchrl_ob.experiments.envs.teams import groups_of
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluation import Evaluation
-from torchrl_ob.experiments.hooks import EpisodeReward, FiniteLoss, Minibatches, Progress
-from torchrl_ob.experiments.learners import Learner, estimate_all, joint_loss, make_learners
-from torchrl_ob.experiments.loggers import RunLogger
-from torchrl_ob.experiments.update import Stepper, update_keys
+from torchrl_ob.experiments.learners import Learner, all_losses, make_learners
+from torchrl_ob.experiments.loggers import RunLogger, make_logger
+from torchrl_ob.experiments.update import Objective, make_objective
 
-__all__ = ["Experiment", "build", "build_evaluation", "training_config"]
+__all__ = ["Experiment", "Progress", "build", "build_evaluation", "training_config"]
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    frames: int = 0
+    batches: int = 0
+    optim_steps: int = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The counts."""
+        return asdict(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Go on counting from there."""
+        for name, count in state_dict.items():
+            setattr(self, name, count)
 
 
 @dataclass
 class Experiment:
     """What a config was built into."""
 
-    trainer: Trainer
-    actor: nn.Module  # of several groups, theirs in turn
+    config: DictConfig
+    folder: Path
+    actor: nn.Module  # of several groups, theirs one after the other
     critic: nn.Module
     learners: list[Learner]
+    loss: nn.Module  # the losses of all learners
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    scheduler: Any  # of the learning rate; None where it is constant
+    collector: BaseCollector
     evaluation: Evaluation
+    log: RunLogger
+    checkpoint: Checkpoint
+    rotation: CheckpointRotation
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def advantage(self) -> Any:
         """The advantage of the first group, of which there may be no other."""
         return self.learners[0].advantage
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Actor and critic by name."""
+        return {"actor": self.actor, "critic": self.critic}
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer moves."""
+        return [x for group in self.optimizer.param_groups for x in group["params"]]
+
+    @property
+    def keys(self) -> list[NestedKey]:
+        """What an update reads of a step."""
+        return [key for learner in self.learners for key in learner.keys]
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether other processes collect, with copies of the actor."""
+        return bool(self.collector._weight_sync_schemes)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        metadata = {"config": training_config(self.config), **asdict(self.progress)}
+        self.rotation.save(self.checkpoint, step=self.progress.frames, metadata=metadata)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        self.checkpoint.load(path, map_location=None)
+        self.collector.update_policy_weights_(self.actor)
+
+    def close(self) -> None:
+        """End the processes, where there are any."""
+        self.collector.shutdown()
+        self.evaluation.env.close(raise_if_closed=False)
 
 
 def training_config(config: DictConfig) -> dict[str, Any]:
@@ -61,7 +118,7 @@ def training_config(config: DictConfig) -> dict[str, Any]:
 
 
 def build(config: DictConfig, folder: Path) -> Experiment:
-    """Environment, networks, loss, advantage, collector and trainer.
+    """Environment, networks, loss, advantage, collector and optimizer.
 
     The actor is made first, from the seed; the generators are seeded anew when all is made. So
     neither its weights nor the first batch depend on the critic or the advantage.
@@ -76,15 +133,16 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     Raises:
         ExperimentError: where parts do not fit.
     """
-    device, frames = _device(config.device), config.collector.frames_per_batch
+    device = _device(config.device)
     # the environments of evaluation first: all of VMAS's share one random state
     evaluation = build_evaluation(config)
-    probe, groups = evaluation.env, evaluation.groups
+    groups = evaluation.groups
     actor: Any = evaluation.policy
     actors = {groups[0]: actor} if len(groups) == 1 else dict(zip(groups, actor, strict=True))
-    learners = make_learners(config, probe, actors, device)
-    loss, critics = joint_loss(learners, actor), {x.group: x.critic for x in learners}
-    critic = learners[0].critic if len(learners) == 1 else nn.ModuleDict(critics)
+    learners = make_learners(config, evaluation.env, actors, device)
+    one = len(learners) == 1
+    loss = nn.ModuleList([x.loss for x in learners])
+    critic = learners[0].critic if one else nn.ModuleDict({x.group: x.critic for x in learners})
     optimizer = call(config.optimizer, loss.parameters())
     collector = call(
         config.collector,
@@ -93,70 +151,45 @@ def build(config: DictConfig, folder: Path) -> Experiment:
         total_frames=config.total_frames,
         device=device,
     )
-    log = RunLogger(folder / "metrics", _other_logger(config, folder))
-    with warnings.catch_warnings():  # of TorchRL's trainer about itself
-        warnings.filterwarnings("ignore", "PPOTrainer is an experimental")
-        warnings.filterwarnings("ignore", "The '.*' hook stage will be replaced")
-        trainer = PPOTrainer(
-            collector=collector,
-            total_frames=config.total_frames,
-            frame_skip=1,
-            optim_steps_per_batch=None,
-            loss_module=loss,
-            logger=log,
-            progress_bar=False,
-            save_trainer_interval=config.checkpoint.interval - 1,  # saves past it
-            log_interval=0,
-            checkpoint=make_checkpoint(actor=actor, critic=critic),
-            checkpoint_rotation=make_rotation(folder / "checkpoints", config.checkpoint.keep),
-            checkpoint_metadata=lambda _: {"config": training_config(config)},
-            num_epochs=config.trainer.num_epochs,
-            add_gae=False,
-            weight_update_map=_weights_of_workers(collector),
-            enable_logging=False,
-            **{f"{name}_key": key for name, key in learners[0].keys.items()},
-        )
-        trainer._log_dict = defaultdict(
-            partial(deque, maxlen=1)
-        )  # TorchRL keeps all that was logged
-        FiniteLoss({"actor": actor, "critic": critic}, folder / "nan_batch.pt").register(trainer)
-    options, active_key = config.trainer, learners[0].active_key if len(learners) == 1 else None
-    stepper = Stepper(
-        loss,
-        optimizer,
-        clip_norm=options.clip_norm,
-        active_key=active_key,
-        compile=options.compile,
-    )
-    trainer.optimization_stepper = stepper  # TorchRL's PPOTrainer takes none
-    stepper.register(trainer)
-    trainer.register_op("post_optim_complete_log", stepper.means)
-    for learner in learners:
-        if learner.updater is not None:
-            trainer.register_op("post_optim", TargetNetUpdaterHook(learner.updater))
-    keys_of_update = [key for learner in learners for key in update_keys(learner.loss)]
-    if active_key is None:
-        keys_of_update += [x.active_key for x in learners if x.active_key is not None]
-    Minibatches(
-        partial(estimate_all, learners), keys_of_update, options.minibatch_size, active_key
-    ).register(trainer)
-    EpisodeReward(evaluation.reward_keys).register(trainer)
-    for learner in learners:
-        if config.variance_interval and isinstance(learner.advantage, JointAdvantage):
-            prefix = f"{learner.group}/" if len(learners) > 1 else ""
-            VarianceLogger(
-                learner.advantage, interval=config.variance_interval, prefix=prefix
-            ).register(trainer)
-        if isinstance(learner.critic, DuelingCritic):
-            DuelingFit(learner.advantage, **config.trainer.dueling_fit).register(trainer)
+    scheduler = None
     if config.get("scheduler"):
-        schedule = call(config.scheduler, optimizer, total_iters=config.total_frames // frames)
-        LRSchedulerHook(schedule).register(trainer)
-    evaluation.register(trainer)
-    if config.progress_bar:
-        Progress(trainer).register()
+        batches = config.total_frames // config.collector.frames_per_batch
+        scheduler = call(config.scheduler, optimizer, total_iters=batches)
+    log, progress = make_logger(config, folder), Progress()
+    components = {
+        "actor": actor,
+        "critic": critic,
+        "loss": loss,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "collector": collector,
+        "log": log,
+        "progress": progress,
+        **{f"fit_{k}": learner.fit for k, learner in enumerate(learners)},
+    }
+    parts = Experiment(
+        config=config,
+        folder=folder,
+        actor=actor,
+        critic=critic,
+        learners=learners,
+        loss=loss,
+        objective=make_objective(
+            partial(all_losses, learners), loss.parameters(), compile=config.trainer.compile
+        ),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        collector=collector,
+        evaluation=evaluation,
+        log=log,
+        checkpoint=make_checkpoint(
+            **{name: part for name, part in components.items() if part is not None}
+        ),
+        rotation=make_rotation(folder / "checkpoints", config.checkpoint.keep),
+        progress=progress,
+    )
     _seed(config.seed)
-    return Experiment(trainer, actor, critic, learners, evaluation)
+    return parts
 
 
 def build_evaluation(config: DictConfig) -> Evaluation:
@@ -176,26 +209,6 @@ def build_evaluation(config: DictConfig) -> Evaluation:
     actor = actors[0] if len(actors) == 1 else TensorDictSequential(*actors)
     steps = config.env.max_steps
     return Evaluation(env, actor, max_steps=steps, interval=options.interval, seed=options.seed)
-
-
-def _other_logger(config: DictConfig, folder: Path) -> Any:
-    try:
-        return make_optional(config.get("logger"), log_dir=str(folder))
-    except ModuleNotFoundError as error:
-        package = config.logger._target_.split(".")[-2]
-        raise ExperimentError(
-            f"logger={package} needs its package: pip install {package}"
-        ) from error
-    except Exception as error:  # a service that cannot be reached
-        warnings.warn(
-            f"no {config.logger._target_} ({error}); metrics go to {folder} alone.", stacklevel=2
-        )
-        return None
-
-
-def _weights_of_workers(collector: BaseCollector) -> dict[str, str] | None:
-    """Where the trainer finds the weights that worker processes await; there may be none."""
-    return dict.fromkeys(collector._weight_sync_schemes or (), "loss_module.actor_network") or None
 
 
 def _device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torchrl.checkpoint import (
@@ -17,7 +17,6 @@ from torchrl.checkpoint import (
     GlobalRNGState,
     StateDictCheckpointAdapter,
 )
-from torchrl.trainers import Trainer
 
 from torchrl_ob.experiments.config.settings import leaves
 from torchrl_ob.experiments.errors import ExperimentError, first_line
@@ -35,6 +34,13 @@ __all__ = [
 NAME = re.compile(r"checkpoint-\d+\.torchrl")
 MANIFEST, LARGEST_MANIFEST = "manifest.json", 2**22
 LARGEST = 2**35  # 32 GiB
+
+
+class Resumable(Protocol):
+    """The parts of a run."""
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
 
 
 class WeightsOnlyAdapter(StateDictCheckpointAdapter):
@@ -87,7 +93,7 @@ class _Rotation(CheckpointRotation):
 
 
 def make_checkpoint(**components: Any) -> Checkpoint:
-    """A checkpoint of these components and of the random numbers; the trainer adds its own."""
+    """A checkpoint of these components and of the random numbers, which are read after all that draws some."""
     return _weights_only(**components, rng=GlobalRNGState())
 
 
@@ -123,11 +129,11 @@ def make_rotation(folder: Path, keep: int) -> CheckpointRotation:
     return _Rotation(folder, keep_last=keep)
 
 
-def resume(trainer: Trainer, source: Path, config: Mapping[str, Any]) -> str:
-    """Put a trainer in the state of the newest checkpoint that can be read.
+def resume(parts: Resumable, source: Path, config: Mapping[str, Any]) -> str:
+    """Put the parts of a run in the state of the newest checkpoint that can be read.
 
     Args:
-        trainer: built from ``config``.
+        parts: built from ``config``.
         source: a folder of checkpoints, or one checkpoint.
         config: what the checkpoint must have been made with.
 
@@ -148,7 +154,7 @@ def resume(trainer: Trainer, source: Path, config: Mapping[str, Any]) -> str:
         try:
             made_with = Checkpoint.manifest(path)["metadata"].get("config", {})
             _require_same(made_with, config, path)
-            trainer.load_from_file(path, map_location=None)
+            parts.load(path)
         except ExperimentError:
             raise
         except Exception as error:  # whichever way a file is broken

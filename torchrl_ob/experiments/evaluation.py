@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import torch
-from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
-from torchrl.trainers import Trainer
 
 from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.intervals import Estimate, resample
@@ -52,7 +50,6 @@ class Evaluation:
         self.interval, self.seed = interval, seed
         self.env, self.groups = env, groups_of(env)
         self.reward_keys = {group: reward_key_of(env, group) for group in self.groups}
-        self.trainer: Trainer | None = None
 
     def episodes(self, exploration: str) -> dict[str, Tensor]:
         """The first episode of each environment, ``[envs]``: its rewards' sum, and whether it was won.
@@ -102,24 +99,6 @@ class Evaluation:
             for exploration in EXPLORATION
             for name, values in self.episodes(exploration).items()
         }
-
-    def start(self) -> None:
-        """Log the untrained policy at frame 0, where the trainer itself logs nothing."""
-        assert self.trainer is not None
-        if self.trainer.collected_frames == 0:
-            for name, value in self.metrics().items():
-                self.trainer.logger.log_scalar(name, value, step=0)
-
-    def __call__(self, _: TensorDictBase | None = None) -> dict[str, float] | None:
-        """Mean rewards, where it is time."""
-        assert self.trainer is not None
-        return None if self.trainer.collected_frames % self.interval else self.metrics()
-
-    def register(self, trainer: Trainer) -> None:
-        """Add the hook to a trainer, before training and after its updates."""
-        self.trainer = trainer
-        trainer.register_op("setup", self.start)
-        trainer.register_op("post_steps_log", self)
 
 
 def describe(estimates: dict[str, Estimate]) -> str:

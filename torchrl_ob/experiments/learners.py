@@ -7,20 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.envs import EnvBase
 from torchrl.objectives import LossModule, SoftUpdate
 
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.advantages.dueling_fit import DuelingFit
+from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.critics.joint import JointQCritic
 from torchrl_ob.experiments.config.instantiate import make, make_optional
+from torchrl_ob.experiments.config.modules import load_object
+from torchrl_ob.experiments.config.rules import check_learner
+from torchrl_ob.experiments.config.signatures import options_of
 from torchrl_ob.experiments.envs.teams import active_key_of, reward_key_of
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.group_losses import GroupLosses
+from torchrl_ob.experiments.update import mean_over_active, update_keys
 
-__all__ = ["Learner", "estimate_all", "joint_loss", "make_learners"]
+__all__ = ["Learner", "all_losses", "make_learners"]
 
 
 @dataclass
@@ -32,9 +38,25 @@ class Learner:
     critic: nn.Module
     loss: LossModule
     advantage: Any
-    keys: dict[str, NestedKey]  # of the reward and the action
-    active_key: NestedKey | None
-    updater: SoftUpdate | None  # of the critic's slow copy, where the loss has one
+    active_key: NestedKey | None  # which agents take part; None where all always do
+    updater: SoftUpdate | None = None  # of the critic's slow copy, where the loss has one
+    fit: DuelingFit | None = None  # of a critic that is fitted apart from the loss
+
+    def __post_init__(self) -> None:
+        """Have the loss keep agents apart where not all take part."""
+        if self.active_key is not None:
+            # not by the loss's own mask: it would leave the critic without the dead agents' returns
+            self.loss.reduction, self.loss.loss_mask_key = "none", None
+
+    @property
+    def of_joint_action(self) -> bool:
+        """Whether the advantage is one of the joint action, whose variance can be measured."""
+        return isinstance(self.advantage, JointAdvantage)
+
+    @property
+    def keys(self) -> list[NestedKey]:
+        """What an update reads of a step."""
+        return update_keys(self.loss) + ([] if self.active_key is None else [self.active_key])
 
     def estimate(self, batch: TensorDictBase) -> None:
         """Add the group's advantage to a batch."""
@@ -42,6 +64,37 @@ class Learner:
             self.advantage(batch)
         else:
             self.advantage(batch, target_params=self.loss.target_critic_network_params)
+
+    def losses(self, minibatch: TensorDictBase) -> TensorDictBase:
+        """The terms of the loss.
+
+        Agents that take no part enter neither the objective nor the entropy, but are valued by the critic,
+        whose returns go on.
+        """
+        if self.active_key is None:
+            return self.loss(minibatch)
+        active = minibatch.get(self.active_key)
+        # where TorchRL's losses look for what to leave out of a normalization
+        seen = minibatch.copy().set("shifted_valid", active.unsqueeze(-1))
+        return mean_over_active(self.loss(seen), active)
+
+    def follow(self) -> None:
+        """Move the critic's slow copy, after a step of the optimizer."""
+        if self.updater is not None:
+            self.updater.step()
+
+
+def all_losses(learners: Sequence[Learner], minibatch: TensorDictBase) -> TensorDictBase:
+    """The terms of all losses; of several groups such as ``loss_objective_adversary``."""
+    if len(learners) == 1:
+        return learners[0].losses(minibatch)
+    return TensorDict(
+        {
+            f"{name}_{learner.group}": term
+            for learner in learners
+            for name, term in learner.losses(minibatch).items()
+        }
+    )
 
 
 def make_learners(
@@ -63,11 +116,14 @@ def make_learners(
     """
     norms = {group: make_optional(config.get("value_norm")) for group in actors}
     normed = {group: {} if norm is None else {"value_norm": norm} for group, norm in norms.items()}
-    reads_norm = config.critic._target_.endswith("Critic.from_env")
+    critic_takes = options_of(load_object(config.critic._target_, "critic._target_")).types
     critics = {
-        group: make(config.critic, env, group=group, **(normed[group] if reads_norm else {})).to(
-            device
-        )
+        group: make(
+            config.critic,
+            env,
+            group=group,
+            **{name: norm for name, norm in normed[group].items() if name in critic_takes},
+        ).to(device)
         for group in actors
     }
     several = len(actors) > 1
@@ -92,20 +148,10 @@ def make_learners(
         keys = {"reward": reward_key_of(env, group), "action": (group, "action")}
         written = ("advantage", "value_target") if several else ()
         loss.set_keys(value=critic.out_keys[0], **keys, **{name: (group, name) for name in written})
+        check_learner(config, group, critic, loss, advantage)
         active_key = active_key_of(env, group)
-        learners.append(Learner(group, actor, critic, loss, advantage, keys, active_key, updater))
+        fit = None
+        if isinstance(critic, DuelingCritic):
+            fit = DuelingFit(advantage, **config.trainer.dueling_fit)
+        learners.append(Learner(group, actor, critic, loss, advantage, active_key, updater, fit))
     return learners
-
-
-def joint_loss(learners: Sequence[Learner], policy: nn.Module) -> nn.Module:
-    """The loss of all groups: TorchRL's own where there is one."""
-    if len(learners) == 1:
-        return learners[0].loss
-    losses = {x.group: x.loss for x in learners}
-    return GroupLosses(losses, {x.group: x.active_key for x in learners}, policy)
-
-
-def estimate_all(learners: Sequence[Learner], batch: TensorDictBase) -> None:
-    """Add the advantages of all groups to a batch."""
-    for learner in learners:
-        learner.estimate(batch)

@@ -7,13 +7,36 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from omegaconf import DictConfig
 from torchrl.record.loggers import Logger
 from torchrl.record.loggers.csv import CSVLogger
 
 from torchrl_ob.diagnostics.scalars import read_scalars
+from torchrl_ob.experiments.config.instantiate import make_optional
 from torchrl_ob.experiments.errors import ExperimentError
 
-__all__ = ["RunLogger"]
+__all__ = ["RunLogger", "make_logger"]
+
+
+def make_logger(config: DictConfig, folder: Path) -> RunLogger:
+    """The logger of a run, with the one that its config adds.
+
+    Raises:
+        ExperimentError: where that one's package is missing.
+    """
+    try:
+        other = make_optional(config.get("logger"), log_dir=str(folder))
+    except ModuleNotFoundError as error:
+        package = config.logger._target_.split(".")[-2]
+        raise ExperimentError(
+            f"logger={package} needs its package: pip install {package}"
+        ) from error
+    except Exception as error:  # a service that cannot be reached
+        warnings.warn(
+            f"no {config.logger._target_} ({error}); metrics go to {folder} alone.", stacklevel=2
+        )
+        other = None
+    return RunLogger(folder / "metrics", other)
 
 
 class RunLogger(CSVLogger):

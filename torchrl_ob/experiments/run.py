@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torchrl.trainers import Trainer
 
 from torchrl_ob.diagnostics.plots import plot_metrics
 from torchrl_ob.experiments.build import Experiment, build, training_config
@@ -26,6 +25,7 @@ from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluation import describe
 from torchrl_ob.experiments.folder_names import folder_name  # noqa: F401  # registers it for configs
 from torchrl_ob.experiments.folders import locked, require_own_files
+from torchrl_ob.experiments.loop import train
 
 __all__ = ["run"]
 
@@ -73,26 +73,25 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
 def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experiment:
     source = _source(config, folder)
     experiment = build(config, folder)
-    trainer = experiment.trainer
     try:
         done = ""
         if source is not None:
-            done = resume(trainer, source, training_config(config))
+            done = resume(experiment, source, training_config(config))
             print(done or f"nothing to resume in {source}: starting afresh")
         if not done:  # a run killed before its first checkpoint leaves metrics
             shutil.rmtree(folder / "metrics" / "scalars", ignore_errors=True)
         with _told(folder):
             _describe(config, folder, choices)  # not before a resume is known to fit
         print(f"results go to {folder}")
-        with _stop_on_signal(trainer):
-            trainer.train()
-        if trainer._stop_training:
-            print(f"stopped and saved at frame {trainer.collected_frames}; go on with resume=auto")
-            raise SystemExit(130)
+        with _stop_on_signal() as stopped:
+            train(experiment, stopped)
+            if stopped():
+                frame = experiment.progress.frames
+                print(f"stopped and saved at frame {frame}; go on with resume=auto")
+                raise SystemExit(130)
         estimates = experiment.evaluation.estimates()
-    finally:  # processes, where they have any
-        trainer.collector.shutdown()
-        experiment.evaluation.env.close(raise_if_closed=False)
+    finally:
+        experiment.close()
     numbers = {name: [x.item() for x in estimate] for name, estimate in estimates.items()}
     with _told(folder):
         (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
@@ -164,24 +163,28 @@ def _git_revision() -> str | None:
 
 
 @contextmanager
-def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
     """Ctrl-C, or a request to terminate, ends the run after the current batch; a second, at once.
 
     Python hands signals to the main thread alone: a run in another leaves them to whoever is there.
+
+    Returns:
+        Whether the run is to stop.
     """
+    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked.is_set
         return
 
     def stop(number: int, _: Any) -> None:
         print("stopping after this batch; once more stops at once", file=sys.stderr)
-        trainer.request_stop(signal.Signals(number).name)
+        asked.set()
         signal.signal(number, previous[signal.Signals(number)])
 
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, stop) for number in signals}
     try:
-        yield
+        yield asked.is_set
     finally:
         for number in signals:
             signal.signal(number, previous[number])

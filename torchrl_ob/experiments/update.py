@@ -1,21 +1,32 @@
-"""One update of the networks, as one compiled graph where that is asked for."""
+"""The update of the networks on a minibatch: what is read, the objective, its gradient and its guard."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
-from tensordict import TensorDict, TensorDictBase, unravel_key
+from tensordict import TensorDictBase, unravel_key
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torch._dynamo.exc import Unsupported
 from torchrl.objectives import LossModule
-from torchrl.trainers import OptimizationStepper, Trainer
 
 from torchrl_ob._compile import CompiledOnMinibatches
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 
-__all__ = ["Stepper", "keep_agents_apart", "mean_over_active", "update_keys"]
+__all__ = [
+    "Objective",
+    "clip_gradient",
+    "make_objective",
+    "mean_over_active",
+    "minibatches",
+    "require_finite_losses",
+    "update_keys",
+]
+
+Objective = Callable[[TensorDictBase], tuple[Tensor, TensorDictBase]]
+"""From a minibatch to the sum of its losses, and what is reported of them, detached."""
 
 
 def update_keys(loss: LossModule) -> list[NestedKey]:
@@ -27,6 +38,21 @@ def update_keys(loss: LossModule) -> list[NestedKey]:
     keys = [unravel_key(key) for key in loss.in_keys]
     keys += [loss.tensor_keys.advantage, loss.tensor_keys.value_target]
     return [key for key in keys if key[0] != "next"]
+
+
+def minibatches(
+    batch: TensorDictBase, keys: Sequence[NestedKey], size: int
+) -> Iterator[TensorDictBase]:
+    """The steps of a batch, shuffled and cut.
+
+    Args:
+        batch: ``[*B, T]``, with its advantages.
+        keys: what an update reads of a step; what the batch has of them.
+        size: of a minibatch.
+    """
+    steps = batch.select(*keys, strict=False).reshape(-1)
+    order = torch.randperm(len(steps), device=steps.device)
+    yield from steps[order].split(size)
 
 
 def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
@@ -62,104 +88,102 @@ def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
     return means
 
 
-def keep_agents_apart(loss: LossModule) -> None:
-    """Have a loss reduce nothing, for :func:`mean_over_active`."""
-    # not by the loss's own mask: it would leave the critic without the dead agents' returns
-    loss.reduction, loss.loss_mask_key = "none", None
+def make_objective(
+    losses: Callable[[TensorDictBase], TensorDictBase],
+    parameters: Iterable[nn.Parameter],
+    *,
+    compile: bool,
+) -> Objective:
+    """The sum of all losses of a minibatch, as one compiled graph where that is asked for.
 
-
-class Stepper(OptimizationStepper):
-    """Loss, gradient, clipping and the optimiser's step, with nothing read back to the host.
-
-    The update of TorchRL's own stepper. Compiled, loss and gradient are the same to rounding, and where
-    TorchRL samples the entropy the random numbers are others. It takes tens of seconds at the first
-    minibatch, and again for one of another size. What is logged are means over all minibatches of a
-    batch, where TorchRL's are those of the last epoch, added up at every step.
+    Compiled, loss and gradient are the same to rounding, and where TorchRL samples the entropy the random numbers
+    are others. It takes tens of seconds at the first minibatch, and again for one of another size.
 
     Args:
-        loss: TorchRL's loss module, or :class:`~torchrl_ob.experiments.group_losses.GroupLosses`.
-        optimizer: of its parameters.
-        clip_norm: largest norm of the gradient; ``None`` for no limit.
-        active_key: where it is said which agents take part, ``[*B, n]``; the others enter neither the
-            objective nor the entropy, but are valued by the critic, whose returns go on.
+        losses: entries whose names begin with ``loss`` are summed.
+        parameters: of the networks.
         compile: whether loss and gradient are compiled.
+
+    Returns:
+        The objective.
+
+    Raises:
+        ExperimentError: when it is called, where losses or networks cannot be compiled as one graph.
     """
 
-    def __init__(
-        self,
-        loss: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        clip_norm: float | None,
-        active_key: NestedKey | None = None,
-        compile: bool = False,
-    ) -> None:
-        self.loss, self.optimizer, self.clip_norm = loss, optimizer, clip_norm
-        self.active_key = active_key
-        if active_key is not None:
-            keep_agents_apart(loss)
-        self.parameters = [x for group in optimizer.param_groups for x in group["params"]]
-        self.total = self._compiled_total if compile else self._total
-        self.compiled = CompiledOnMinibatches(self._total, self.parameters)
-        self.reports: list[TensorDictBase] = []  # of the minibatches since the last log
+    def plain(minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
+        found = losses(minibatch)
+        terms = [term for name, term in found.items() if name.startswith("loss")]
+        return sum(terms[1:], terms[0]), found.detach()
 
-    def _total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
-        losses = self.loss(minibatch)
-        if self.active_key is not None:
-            losses = mean_over_active(losses, minibatch.get(self.active_key))
-        terms = [term for name, term in losses.items() if name.startswith("loss")]
-        return sum(terms[1:], terms[0]), losses.detach()
+    compiled = CompiledOnMinibatches(plain, parameters)
 
-    def _compiled_total(self, minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
+    def quick(minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
         try:
-            total, losses = self.compiled(minibatch)
-            return total, losses.clone()  # the report is kept past the next minibatch
+            total, found = compiled(minibatch)
         except Unsupported as error:
             raise ExperimentError(
                 "trainer.compile=true cannot compile these networks or this loss "
                 f"({first_line(error)}): take share_params=true, or trainer.compile=false."
             ) from error
+        return total, found.clone()  # the report is kept past the next minibatch
 
-    def step(self, trainer: Trainer, sub_batch: TensorDictBase) -> TensorDictBase:
-        """One update.
+    return quick if compile else plain
 
-        Args:
-            trainer: whose hooks look at the losses before a parameter is touched.
-            sub_batch: the minibatch.
 
-        Returns:
-            Nothing that TorchRL would add up: see :meth:`means`.
+def clip_gradient(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
+    """The norm of the gradient, which is at most ``limit`` afterwards; ``None`` for no limit."""
+    if limit is None:
+        return nn.utils.get_total_norm([x.grad for x in parameters if x.grad is not None])
+    return nn.utils.clip_grad_norm_(parameters, limit)
 
-        Raises:
-            ExperimentError: where loss or networks cannot be compiled as one graph.
-        """
-        total, losses = self.total(sub_batch)
-        losses = trainer._process_loss_hook(sub_batch, losses)
-        total.backward()
-        losses["grad_norm_0"] = self._clip()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.reports.append(losses)
-        return TensorDict()
 
-    def _clip(self) -> Tensor:
-        """The norm of the gradient, which is at most ``clip_norm`` afterwards."""
-        if self.clip_norm is None:
-            return nn.utils.get_total_norm([x.grad for x in self.parameters if x.grad is not None])
-        return nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+def require_finite_losses(
+    losses: TensorDictBase,
+    minibatch: TensorDictBase,
+    networks: Mapping[str, nn.Module],
+    folder: Path,
+) -> None:
+    """Stop where a loss is not a finite number, before a parameter is touched.
 
-    def means(self, *_: Any) -> dict[str, Tensor]:
-        """What the loss module reported of the batch, and the gradient's norm: means over its minibatches."""
-        reports, self.reports = self.reports, []
-        if not reports:
-            return {}
-        means: Any = TensorDict.stack(reports).mean(0)
-        return means.to_dict()
+    Args:
+        losses: of the minibatch.
+        minibatch: saved in the folder as ``nan_batch.pt``, for ``torch.load(path, weights_only=True)``.
+        networks: whose parameters are looked at for the cause.
+        folder: of the run.
 
-    def state_dict(self) -> dict[str, Any]:
-        """The optimiser's."""
-        return self.optimizer.state_dict()
+    Raises:
+        ExperimentError: with the cause: the batch, the parameters, or else the loss.
+    """
+    terms = {name: term for name, term in losses.items() if name.startswith("loss")}
+    if sum(terms.values()).isfinite():
+        return
+    broken = [name for name, term in terms.items() if not term.isfinite().all()]
+    entries, path = minibatch.detach().flatten_keys(".").to_dict(), folder / "nan_batch.pt"
+    try:
+        torch.save(entries, path)
+        where = f"is in {path}"
+    except (OSError, RuntimeError) as error:  # of a full disk torch says the one or the other
+        where = f"could not be saved to {path} ({first_line(error)})"
+    raise ExperimentError(
+        f"{', '.join(broken)} is not finite: {_cause(entries, networks)} The minibatch {where}."
+    )
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The optimiser's."""
-        self.optimizer.load_state_dict(state_dict)
+
+def _cause(entries: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> str:
+    """Where numbers that are not finite are met first."""
+    for name, network in networks.items():
+        if not all(x.isfinite().all() for x in network.parameters()):
+            return (
+                f"parameters of the {name} are not. Lower optimizer.lr or trainer.clip_norm, and "
+                "resume from the last checkpoint."
+            )
+    keys = [k for k, x in entries.items() if x.is_floating_point() and not x.isfinite().all()]
+    if keys:
+        return (
+            f"so are {', '.join(map(repr, keys))} of the batch, from the environment or the critic."
+        )
+    return (
+        "batch and parameters are finite, so the loss overflows: lower optimizer.lr, whose last steps may have been too "
+        "large, the coefficients of the loss, or the scale of the reward."
+    )

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tensordict import unravel_key
+from torchrl.objectives import A2CLoss, ReinforceLoss
+
+from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.critics.dueling import DuelingCritic
+from torchrl_ob.experiments.config.modules import load_object
+from torchrl_ob.experiments.config.signatures import options_of
 from torchrl_ob.experiments.errors import ExperimentError
 
-__all__ = ["check_rules"]
+__all__ = ["check_learner", "check_rules"]
 
 
 def check_rules(config: Mapping[str, Any]) -> None:
@@ -18,8 +25,55 @@ def check_rules(config: Mapping[str, Any]) -> None:
     """
     _check_sizes(config)
     _check_loss(config["loss"])
-    _check_advantage(config)
     _check_value_norm(config)
+
+
+def check_learner(
+    config: Mapping[str, Any], group: str, critic: Any, loss: Any, advantage: Any
+) -> None:
+    """Refuse parts of a group that do not fit one another.
+
+    Parts of one's own say what their class does not: an advantage with ``of_joint_action`` whether its critic reads the
+    actions, a loss with ``one_step`` whether a batch is good for one step alone.
+
+    Args:
+        config: that they were built from.
+        group: name of the agents' group.
+        critic: its ``in_keys`` tell whether it reads the group's action.
+        loss: of the actor and the critic.
+        advantage: of the actor and the critic.
+
+    Raises:
+        ExperimentError: in one line, with the remedy.
+    """
+    reads_action = (group, "action") in map(unravel_key, critic.in_keys)
+    joint = getattr(advantage, "of_joint_action", isinstance(advantage, JointAdvantage))
+    if reads_action and not joint:
+        raise ExperimentError(
+            f"{type(advantage).__name__} needs V(s), and the critic reads the action: take critic=state_value."
+        )
+    if joint and not reads_action:
+        raise ExperimentError(
+            f"{type(advantage).__name__} needs Q(s, a), and the critic is a state "
+            "value: take critic=pooled or critic=concat."
+        )
+    if getattr(loss, "delay_value", False) and not joint:
+        raise ExperimentError(
+            "a loss with a target critic, such as loss=reinforce, needs an advantage of the joint action: "
+            "take advantage=coma, or loss.delay_value=false."
+        )
+    if isinstance(critic, DuelingCritic) and config["loss"].get("critic_coeff"):
+        raise ExperimentError(
+            "critic=dueling is fitted apart from the loss: take experiment=dueling, or "
+            "loss.critic_coeff=0.0 beside it."
+        )
+    trainer, frames = config["trainer"], config["collector"]["frames_per_batch"]
+    whole = trainer["num_epochs"] == 1 and trainer["minibatch_size"] == frames
+    if getattr(loss, "one_step", isinstance(loss, A2CLoss | ReinforceLoss)) and not whole:
+        raise ExperimentError(
+            f"{type(loss).__name__} has no ratio of policies and takes one step a batch: "
+            f"take trainer.num_epochs=1 trainer.minibatch_size={frames}."
+        )
 
 
 def _check_sizes(config: Mapping[str, Any]) -> None:
@@ -38,13 +92,6 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
     if size > frames:
         raise ExperimentError(
             f"trainer.minibatch_size={size} is larger than {key}={frames}: lower it."
-        )
-    whole = trainer["num_epochs"] == 1 and size == frames
-    loss = config["loss"]["_target_"]
-    if loss.endswith(("A2CLoss", "ReinforceLoss")) and not whole:
-        raise ExperimentError(
-            f"{loss.rsplit('.')[-1]} has no ratio of policies and takes one step a batch: "
-            f"take trainer.num_epochs=1 trainer.minibatch_size={frames}."
         )
 
 
@@ -74,35 +121,11 @@ def _check_loss(loss: Mapping[str, Any]) -> None:
     )
 
 
-def _check_advantage(config: Mapping[str, Any]) -> None:
-    advantage, critic = config["advantage"]["_target_"], config["critic"]["_target_"]
-    loss = config["loss"]
-    is_gae, is_value = advantage.endswith("gae"), critic.endswith("state_value_from_env")
-    if is_gae and not is_value:
-        raise ExperimentError(
-            "advantage=gae needs V(s), and the critic reads the action: take critic=state_value."
-        )
-    if is_gae and loss.get("delay_value", False):
-        raise ExperimentError(
-            "a loss with a target critic, such as loss=reinforce, needs an advantage of the joint action: "
-            "take advantage=coma, or loss.delay_value=false."
-        )
-    if not is_gae and is_value:
-        raise ExperimentError(
-            f"{advantage.rsplit('.')[-1]} needs Q(s, a), and the critic is a state "
-            "value: take critic=pooled or critic=concat."
-        )
-    if "DuelingCritic" in critic and loss.get("critic_coeff"):
-        raise ExperimentError(
-            "critic=dueling is fitted apart from the loss: take experiment=dueling, or "
-            "loss.critic_coeff=0.0 beside it."
-        )
-
-
 def _check_value_norm(config: Mapping[str, Any]) -> None:
     if not config.get("value_norm"):
         return
-    if not config["loss"]["_target_"].endswith(("MAPPOLoss", "IPPOLoss")):
+    loss = load_object(config["loss"]["_target_"], "loss._target_")
+    if "value_norm" not in options_of(loss).types:
         raise ExperimentError(
             "a value norm is updated by MAPPOLoss and IPPOLoss alone: take loss=mappo or loss=ippo."
         )

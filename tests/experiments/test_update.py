@@ -1,13 +1,19 @@
 """The update of the networks: TorchRL's own, the same when it is compiled."""
 
+import warnings
+from functools import partial
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from torchrl.trainers import DefaultOptimizationStepper
+from torchrl.trainers import DefaultOptimizationStepper, Trainer
 
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.config.optimizers import register_optimizers
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.learners import all_losses
+from torchrl_ob.experiments.loop import estimate, improve, train
+from torchrl_ob.experiments.update import make_objective, minibatches
 from torchrl_ob.train import config_folder
 
 pytestmark = [
@@ -30,19 +36,36 @@ def experiment(folder, *overrides):
 
 def trained(folder, *overrides):
     parts = experiment(folder, *overrides)
-    parts.trainer.train()
-    return torch.cat([x.detach().flatten() for x in parts.trainer.loss_module.parameters()])
+    train(parts)
+    return torch.cat([x.detach().flatten() for x in parts.loss.parameters()])
 
 
 def test_the_plain_update_is_torchrls(tmp_path):
-    ours = trained(tmp_path / "ours")
+    ours = trained(tmp_path / "ours", "scheduler=constant")
     parts = experiment(tmp_path / "theirs")
-    stepper = parts.trainer.optimization_stepper
-    parts.trainer.optimizer = stepper.optimizer
-    theirs = DefaultOptimizationStepper()
-    stepper.step = lambda trainer, minibatch: theirs.step(trainer, minibatch).detach()
-    parts.trainer.train()
-    theirs = torch.cat([x.detach().flatten() for x in parts.trainer.loss_module.parameters()])
+    (loss,), options = parts.loss, parts.config.trainer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(
+            collector=parts.collector,
+            total_frames=parts.config.total_frames,
+            frame_skip=1,
+            optim_steps_per_batch=options.minibatch_size,
+            loss_module=loss,
+            optimizer=parts.optimizer,
+            clip_grad_norm=True,
+            clip_norm=options.clip_norm,
+            num_epochs=options.num_epochs,
+            progress_bar=False,
+        )
+    for batch in parts.collector:
+        estimate(parts, batch)
+        for _ in range(options.num_epochs):
+            draws = minibatches(batch, parts.keys, options.minibatch_size)
+            for minibatch in draws:
+                DefaultOptimizationStepper().step(trainer, minibatch)
+    theirs = torch.cat([x.detach().flatten() for x in parts.loss.parameters()])
     assert torch.equal(ours, theirs)
 
 
@@ -72,13 +95,13 @@ def test_a_compiled_run_has_the_same_numbers_and_compiles_once(overrides, tmp_pa
 def test_loss_and_gradient_of_inductor_are_the_plain_ones_to_rounding(tmp_path, monkeypatch):
     # with its own tanh, which is exact to 2e-7 and not to the last digit
     monkeypatch.setattr(torch, "compile", compile_with_inductor)
-    trainer = experiment(tmp_path, "trainer.compile=true").trainer
-    stepper, loss = trainer.optimization_stepper, trainer.loss_module
-    minibatch = trainer._process_optim_batch_hook(
-        trainer._process_batch_hook(next(iter(trainer.collector)))
-    )
+    parts = experiment(tmp_path, "trainer.compile=true")
+    (loss,), batch = parts.loss, next(iter(parts.collector))
+    estimate(parts, batch)
+    minibatch = next(minibatches(batch, parts.keys, 100))
+    plain = make_objective(partial(all_losses, parts.learners), loss.parameters(), compile=False)
     gradients = []
-    for total in (stepper._total, stepper._compiled_total):
+    for total in (plain, parts.objective):
         loss.zero_grad()
         value, losses = total(minibatch)
         value.backward()
@@ -91,17 +114,20 @@ def test_loss_and_gradient_of_inductor_are_the_plain_ones_to_rounding(tmp_path, 
 
 def test_two_compiled_runs_in_one_process_keep_apart(tmp_path):
     runs = [
-        experiment(tmp_path / critic, "trainer.compile=true", f"critic={critic}").trainer
+        experiment(tmp_path / critic, "trainer.compile=true", f"critic={critic}")
         for critic in ("pooled", "concat")
     ]
-    batches = [run._process_batch_hook(next(iter(run.collector))) for run in runs]
+    batches = [next(iter(parts.collector)) for parts in runs]
+    for parts, batch in zip(runs, batches, strict=True):
+        estimate(parts, batch)
     for _ in range(2):
-        for run, batch in zip(runs, batches, strict=True):
-            minibatch = run._process_optim_batch_hook(batch)
-            expected = run.loss_module(minibatch)["loss_critic"].detach()
-            run.optimization_stepper.step(run, minibatch)
-            found = run.optimization_stepper.means()["loss_critic"]
-            torch.testing.assert_close(found, expected)
+        for parts, batch in zip(runs, batches, strict=True):
+            minibatch = next(minibatches(batch, parts.keys, 100))
+            expected = all_losses(parts.learners, minibatch)["loss_critic"].detach()
+            loss, found = parts.objective(minibatch)
+            loss.backward()
+            parts.optimizer.step()
+            torch.testing.assert_close(found["loss_critic"], expected)
 
 
 def test_fused_and_plain_adam_agree(tmp_path):
@@ -112,15 +138,19 @@ def test_fused_and_plain_adam_agree(tmp_path):
 
 
 def test_metrics_are_means_over_all_minibatches_of_a_batch(tmp_path):
-    trainer = experiment(tmp_path, "trainer.num_epochs=2").trainer
-    batch, seen = trainer._process_batch_hook(next(iter(trainer.collector))), []
-    look = trainer._process_loss_hook
-    trainer._process_loss_hook = lambda minibatch, losses: (
-        seen.append(float(losses["loss_critic"])) or look(minibatch, losses)
-    )
-    trainer.optim_steps(batch)
+    parts = experiment(tmp_path, "trainer.num_epochs=2")
+    batch, seen, objective = next(iter(parts.collector)), [], parts.objective
+
+    def look(minibatch):
+        loss, found = objective(minibatch)
+        seen.append(float(found["loss_critic"]))
+        return loss, found
+
+    parts.objective = look
+    estimate(parts, batch)
+    metrics = improve(parts, batch)
     assert len(seen) > 2
-    assert float(trainer._log_dict["loss_critic"][-1]) == pytest.approx(sum(seen) / len(seen))
+    assert float(metrics["loss_critic"]) == pytest.approx(sum(seen) / len(seen))
 
 
 def test_networks_that_cannot_be_compiled_are_told(tmp_path):
@@ -129,8 +159,10 @@ def test_networks_that_cannot_be_compiled_are_told(tmp_path):
 
 
 def test_an_update_reads_nothing_of_the_next_steps(tmp_path):
-    trainer = experiment(tmp_path).trainer
-    batch = trainer._process_batch_hook(next(iter(trainer.collector)))
-    minibatch = trainer._process_optim_batch_hook(batch)
+    parts = experiment(tmp_path)
+    batch = next(iter(parts.collector))
+    estimate(parts, batch)
+    minibatch = next(minibatches(batch, parts.keys, 100))
     assert "next" not in minibatch.keys()  # noqa: SIM118
-    assert set(trainer.loss_module(minibatch).keys()) >= {"loss_objective", "loss_critic"}
+    (loss,) = parts.loss
+    assert set(loss(minibatch).keys()) >= {"loss_objective", "loss_critic"}
