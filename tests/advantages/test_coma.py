@@ -72,22 +72,22 @@ def test_returns_bootstrap_from_the_slow_critic_and_baselines_do_not(name, tmp_p
     (loss,) = parts.loss
     batch = next(iter(parts.collector))
 
-    def estimate():
+    def found_by_estimate():
         torch.manual_seed(0)
         found = batch.clone()
         estimate(parts, found)
         return found["value_target"], found["advantage"]
 
-    first = estimate()
-    assert all(torch.equal(a, b) for a, b in zip(first, estimate(), strict=True))
+    first = found_by_estimate()
+    assert all(torch.equal(a, b) for a, b in zip(first, found_by_estimate(), strict=True))
     for x in parts.critic.parameters():
         x.data.mul_(1.5)
-    quick = estimate()
+    quick = found_by_estimate()
     assert torch.equal(first[0], quick[0])
     assert not torch.allclose(first[1], quick[1])
     for x in loss.target_critic_network_params.values(True, True):
         x.data.mul_(1.5)
-    slow = estimate()
+    slow = found_by_estimate()
     assert not torch.allclose(slow[0], quick[0])
     assert torch.equal(slow[1], quick[1])
 

@@ -90,11 +90,6 @@ class Experiment:
         """What an update reads of a step."""
         return [key for learner in self.learners for key in learner.keys]
 
-    @property
-    def has_workers(self) -> bool:
-        """Whether other processes collect, with copies of the actor."""
-        return bool(self.collector._weight_sync_schemes)
-
     def save(self) -> None:
         """Write a checkpoint."""
         metadata = {"config": training_config(self.config), **asdict(self.progress)}
@@ -103,7 +98,12 @@ class Experiment:
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
         self.checkpoint.load(path, map_location=None)
-        self.collector.update_policy_weights_(self.actor)
+        self.send_weights()
+
+    def send_weights(self) -> None:
+        """Hand the actor's weights to the processes that collect, where there are any."""
+        if self.collector._weight_sync_schemes:
+            self.collector.update_policy_weights_(self.actor)
 
     def close(self) -> None:
         """End the processes, where there are any."""

@@ -139,6 +139,7 @@ def make_learners(
     for group, actor in actors.items():
         critic, options = critics[group], {}
         loss = make(config.loss, actor, critic, **normed[group]).to(device)
+        check_learner(config, group, critic, loss)
         delayed = getattr(loss, "delay_value", False)  # has a slow copy of the critic
         updater = SoftUpdate(loss, tau=config.trainer.target_tau) if delayed else None
         if several:
@@ -148,7 +149,6 @@ def make_learners(
         keys = {"reward": reward_key_of(env, group), "action": (group, "action")}
         written = ("advantage", "value_target") if several else ()
         loss.set_keys(value=critic.out_keys[0], **keys, **{name: (group, name) for name in written})
-        check_learner(config, group, critic, loss, advantage)
         active_key = active_key_of(env, group)
         fit = None
         if isinstance(critic, DuelingCritic):

@@ -104,8 +104,7 @@ def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
     metrics["optim_steps"] = parts.progress.optim_steps
     if parts.scheduler is not None:
         parts.scheduler.step()
-    if parts.has_workers:
-        parts.collector.update_policy_weights_(parts.actor)
+    parts.send_weights()
     for learner in parts.learners:
         if learner.fit is not None:
             metrics |= learner.fit(batch)

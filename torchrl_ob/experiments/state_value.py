@@ -82,3 +82,6 @@ def multi_agent_gae(
 ) -> MultiAgentGAE:
     """TorchRL's GAE, called as the advantages of the joint action are: it needs no actors."""
     return MultiAgentGAE(value_network=value_network, **options)
+
+
+multi_agent_gae.of_joint_action = False  # type: ignore[attr-defined]  # it takes V(s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import DictConfig
 from tensordict import unravel_key
 from torchrl.objectives import A2CLoss, ReinforceLoss
 
@@ -28,39 +29,42 @@ def check_rules(config: Mapping[str, Any]) -> None:
     _check_value_norm(config)
 
 
-def check_learner(
-    config: Mapping[str, Any], group: str, critic: Any, loss: Any, advantage: Any
-) -> None:
-    """Refuse parts of a group that do not fit one another.
+def check_learner(config: DictConfig, group: str, critic: Any, loss: Any) -> None:
+    """Refuse parts of a group that do not fit one another, before the advantage is made of them.
 
-    Parts of one's own say what their class does not: an advantage with ``of_joint_action`` whether its critic reads the
-    actions, a loss with ``one_step`` whether a batch is good for one step alone.
+    Parts of one's own may say what their class does not: the target of an advantage, with ``of_joint_action``, whether its
+    critic reads the actions, a loss, with ``one_step``, whether a batch is good for one step alone.
 
     Args:
         config: that they were built from.
         group: name of the agents' group.
         critic: its ``in_keys`` tell whether it reads the group's action.
         loss: of the actor and the critic.
-        advantage: of the actor and the critic.
 
     Raises:
         ExperimentError: in one line, with the remedy.
     """
+    advantage = load_object(config.advantage._target_, "advantage._target_")
+    is_class = isinstance(advantage, type)
+    # nothing is known of another function, which makes what it likes
+    joint = getattr(
+        advantage, "of_joint_action", issubclass(advantage, JointAdvantage) if is_class else None
+    )
+    name = config.advantage._target_.rsplit(".")[-1]
     reads_action = (group, "action") in map(unravel_key, critic.in_keys)
-    joint = getattr(advantage, "of_joint_action", isinstance(advantage, JointAdvantage))
-    if reads_action and not joint:
-        raise ExperimentError(
-            f"{type(advantage).__name__} needs V(s), and the critic reads the action: take critic=state_value."
-        )
-    if joint and not reads_action:
-        raise ExperimentError(
-            f"{type(advantage).__name__} needs Q(s, a), and the critic is a state "
-            "value: take critic=pooled or critic=concat."
-        )
-    if getattr(loss, "delay_value", False) and not joint:
+    if getattr(loss, "delay_value", False) and joint is False:
         raise ExperimentError(
             "a loss with a target critic, such as loss=reinforce, needs an advantage of the joint action: "
             "take advantage=coma, or loss.delay_value=false."
+        )
+    if reads_action and joint is False:
+        raise ExperimentError(
+            f"{name} needs V(s), and the critic reads the action: take critic=state_value."
+        )
+    if joint and not reads_action:
+        raise ExperimentError(
+            f"{name} needs Q(s, a), and the critic is a state "
+            "value: take critic=pooled or critic=concat."
         )
     if isinstance(critic, DuelingCritic) and config["loss"].get("critic_coeff"):
         raise ExperimentError(
