@@ -35,6 +35,7 @@ def make(kind, module=ObAdvantage, **options):
     return advantage, td
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["categorical", "tanh_normal", "independent_normal"])
 def test_full_graph_gives_the_same_numbers(kind):

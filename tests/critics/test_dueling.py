@@ -134,6 +134,7 @@ def rewarded(num_steps):
     return td, effect
 
 
+@pytest.mark.slow
 def test_both_parts_learn_their_own_share():
     torch.manual_seed(0)
     critic = DuelingCritic(N, D, OBS, hidden_dim=32)
@@ -266,6 +267,7 @@ def test_it_compiles_as_one_graph():
     torch.testing.assert_close(compiled(td.clone())[Q], critic(td.clone())[Q])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("graphs_run_eagerly")
 @pytest.mark.parametrize("share_params", [True, False])
 @pytest.mark.parametrize("backbone", ["pooled", "concat"])
@@ -296,6 +298,7 @@ def test_what_does_not_fit_is_refused():
 SMALL = ("critic=dueling", "env.num_envs=20", "evaluation.num_envs=3", "total_frames=400")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_ends_in_the_same_numbers(tmp_path):
     config = configure(*SMALL, "advantage=ob_control_variate", "loss.critic_coeff=0.0")
     parts = run(config, tmp_path)

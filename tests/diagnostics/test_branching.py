@@ -78,6 +78,7 @@ def assert_same_steps(env, td, copies, index, num_steps, **tolerance):
         mine, theirs = env.step_mdp(mine), copies.step_mdp(theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_copies_of_every_scenario_step_as_it_does(scenario):
     env, td = vmas(scenario)
