@@ -21,12 +21,16 @@ from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.branching.branches import (
     branch,
     branch_returns,
-    true_baselines,
     visited_states,
 )
 from torchrl_ob.diagnostics.branching.clone import clone_vmas
 from torchrl_ob.diagnostics.branching.copies import deep_copy
-from torchrl_ob.diagnostics.branching.truth import critic_fit, nested_variance, true_headroom
+from torchrl_ob.diagnostics.branching.truth import (
+    critic_fit,
+    nested_variance,
+    true_baselines,
+    true_headroom,
+)
 from torchrl_ob.diagnostics.exact.estimators import coma_baseline, optimal_baseline
 from torchrl_ob.expectations.candidates import action_candidates
 

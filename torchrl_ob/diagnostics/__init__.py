@@ -52,18 +52,18 @@ Example:
 
 from torchrl_ob.diagnostics.branching.branches import (
     Branches,
-    TrueBaselines,
     branch,
     branch_returns,
-    true_baselines,
     visited_states,
 )
 from torchrl_ob.diagnostics.branching.clone import clone_vmas
 from torchrl_ob.diagnostics.branching.truth import (
     CriticFit,
     NestedVariance,
+    TrueBaselines,
     critic_fit,
     nested_variance,
+    true_baselines,
     true_headroom,
 )
 from torchrl_ob.diagnostics.exact.estimators import (

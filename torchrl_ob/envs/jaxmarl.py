@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, Composite, OneHot, TensorSpec, Unbounded
+from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase
 from torchrl.envs.common import _EnvWrapper
 from torchrl.envs.utils import _classproperty
 
 from torchrl_ob.envs._dlpack import jax_device, to_jax, to_torch
 from torchrl_ob.envs._jaxmarl_batch import batch_of, keys_of
+from torchrl_ob.envs._jaxmarl_specs import action_spec, example_spec, require_equal_spaces
 
 __all__ = ["JaxMARLEnv", "JaxMARLWrapper"]
 
@@ -111,7 +111,7 @@ class JaxMARLWrapper(_EnvWrapper):
             raise TypeError(f"env must be a JaxMARL environment, got {kwargs.get('env')!r}.")
 
     def _build_env(self, *, env: Any) -> Any:
-        _require_equal_spaces(env)
+        require_equal_spaces(env)
         self._action_space = env.action_space(env.agents[0])
         if not hasattr(self._action_space, "n") and not hasattr(self._action_space, "low"):
             raise ValueError(
@@ -134,36 +134,16 @@ class JaxMARLWrapper(_EnvWrapper):
         example = jax.eval_shape(self._batch.start, keys)["shown"]
         ends = {name: example.pop(name) for name in ("done", "terminated", "truncated")}
         agents = torch.Size([len(env.agents)])
-        observations, done = self._spec_of(example), self._spec_of(ends)
+        observations, done = (example_spec(part, self.device) for part in (example, ends))
         observations["agents"].shape = agents
+        action = action_spec(self._action_space, agents, self.categorical_actions, self.device)
         reward = Unbounded((*agents, 1), device=self.device)
-        for name, spec in (("action", self._action_spec_of_team(agents)), ("reward", reward)):
+        for name, spec in (("action", action), ("reward", reward)):
             group = Composite({name: spec}, shape=agents, device=self.device)
             team = Composite({"agents": group}, device=self.device)
             setattr(self, f"full_{name}_spec_unbatched", team)
         self.full_observation_spec_unbatched = observations
         self.full_done_spec_unbatched = done
-
-    def _spec_of(self, example: Any) -> TensorSpec:
-        """The spec of one environment's part of what is shown."""
-        if isinstance(example, dict):
-            parts = {name: self._spec_of(part) for name, part in example.items()}
-            return Composite(parts, device=self.device)
-        if example.dtype == bool:
-            return Categorical(2, example.shape[1:], dtype=torch.bool, device=self.device)
-        return Unbounded(example.shape[1:], device=self.device)
-
-    def _action_spec_of_team(self, agents: torch.Size) -> TensorSpec:
-        space = self._action_space
-        if not hasattr(space, "n"):
-            low, high = (
-                torch.tensor(np.broadcast_to(end, (*agents, *space.shape)), device=self.device)
-                for end in (space.low, space.high)
-            )
-            return Bounded(low.float(), high.float(), dtype=torch.float32, device=self.device)
-        if self.categorical_actions:
-            return Categorical(space.n, agents, dtype=torch.int64, device=self.device)
-        return OneHot(space.n, (*agents, space.n), dtype=torch.int64, device=self.device)
 
     def _read_action(self, action: Any) -> Any:
         """Of one environment, what JAX is given, to what JaxMARL reads: ``[n]`` or ``[n, d]``."""
@@ -310,18 +290,6 @@ def _streams_kept() -> Iterator[None]:
     finally:
         for name, stream in kept.items():
             setattr(sys, name, stream)
-
-
-def _require_equal_spaces(env: Any) -> None:
-    for name in ("observation", "action"):
-        spaces = {agent: getattr(env, f"{name}_space")(agent) for agent in env.agents}
-        sizes = {agent: (space.shape, getattr(space, "n", None)) for agent, space in spaces.items()}
-        if len(set(sizes.values())) > 1:
-            listed = ", ".join(f"{agent} {n or list(shape)}" for agent, (shape, n) in sizes.items())
-            raise ValueError(
-                f"the {name}s of the agents of {env.name} differ in size ({listed}), and "
-                "JaxMARLWrapper takes one team of equal spaces."
-            )
 
 
 def _signed(tensor: Tensor) -> Tensor:

@@ -31,15 +31,11 @@ from torchrl_ob.diagnostics.branching.copies import (
     require_same_steps,
     steps,
 )
-from torchrl_ob.expectations.candidates import Candidates
-from torchrl_ob.functional import weighted_baseline
 
 __all__ = [
     "Branches",
-    "TrueBaselines",
     "branch",
     "branch_returns",
-    "true_baselines",
     "visited_states",
 ]
 
@@ -49,14 +45,6 @@ class Branches(NamedTuple):
 
     actions: Tensor
     returns: Tensor
-
-
-class TrueBaselines(NamedTuple):
-    """COMA's baseline and the optimal one, ``[len(horizons), S, n]``; Q of the candidates ``[..., K]``."""
-
-    coma: Tensor
-    optimal: Tensor
-    values: Tensor
 
 
 def visited_states(
@@ -230,46 +218,6 @@ def branch_returns(
         require_same_steps(clone, env, states, policy, key, actions, indices)
         returns = torch.cat([run(chunk) for chunk in chunks], dim=1)
     return returns.unflatten(1, (len(states), num_actions, num_continuations))
-
-
-def true_baselines(
-    env: EnvBase,
-    states: TensorDictBase,
-    policy: Policy,
-    actions: Tensor,
-    candidates: Candidates,
-    **options: Any,
-) -> TrueBaselines:
-    r"""The baselines that a perfect critic would give.
-
-    .. math::
-        b^i(s, a^{-i}) = \sum_k x_k\, Q(s, a^{-i}, a_k)
-
-    with Q the mean return over continuations: unbiased, as a baseline is linear in Q.
-
-    Args:
-        env: the environment, of batch size ``[S]``.
-        states: the tensordict that it is in, ``[S]``.
-        policy: the agents' policies.
-        actions: the joint action that was taken, ``[S, n, *event]``.
-        candidates: of ``states``, as ``advantage.team.candidates(states)`` gives them.
-        **options: of :func:`branch_returns`.
-
-    Returns:
-        Baselines with the weights of COMA and of the optimal baseline, and the candidates' Q.
-    """
-    num_agents, num_own = candidates.probabilities.shape[1:3]
-    joint = actions[:, None, None].repeat(1, num_agents, num_own, *[1] * (actions.ndim - 1))
-    for agent in range(num_agents):
-        joint[:, agent, :, agent] = candidates.actions[:, agent]
-    returns = branch_returns(env, states, policy, joint.flatten(1, 2), **options)
-    values = returns.mean(-2).unflatten(2, (num_agents, num_own))  # [H, S, whose candidate, K, n]
-    values = values.diagonal(dim1=2, dim2=4).movedim(-1, 2)
-    coma, optimal = (
-        weighted_baseline(values, weights.to(values).expand_as(values))
-        for weights in (candidates.probabilities, candidates.optimal_weights)
-    )
-    return TrueBaselines(coma, optimal, values)
 
 
 def _action_key(env: EnvBase, key: NestedKey | None) -> NestedKey:

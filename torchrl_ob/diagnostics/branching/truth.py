@@ -1,4 +1,4 @@
-r"""What the returns of branches tell: variance components, true headroom, and how well a critic fits.
+r"""What the returns of branches tell: variance components, headroom, baselines, and how well a critic fits.
 
 Returns have shape ``[S, M1, M2, n]``: of n agents, from S states, with M1 joint actions of the policy
 and M2 continuations of each, as :func:`~torchrl_ob.diagnostics.branching.branches.branch` gives them.
@@ -6,13 +6,27 @@ and M2 continuations of each, as :func:`~torchrl_ob.diagnostics.branching.branch
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from tensordict import TensorDictBase
 from torch import Tensor
+from torchrl.envs import EnvBase
 
+from torchrl_ob.diagnostics.branching.branches import branch_returns
+from torchrl_ob.diagnostics.branching.copies import Policy
 from torchrl_ob.diagnostics.intervals import Estimate, resample
+from torchrl_ob.expectations.candidates import Candidates
+from torchrl_ob.functional import weighted_baseline
 
-__all__ = ["CriticFit", "NestedVariance", "critic_fit", "nested_variance", "true_headroom"]
+__all__ = [
+    "CriticFit",
+    "NestedVariance",
+    "TrueBaselines",
+    "critic_fit",
+    "nested_variance",
+    "true_baselines",
+    "true_headroom",
+]
 
 
 class NestedVariance(NamedTuple):
@@ -27,6 +41,14 @@ class CriticFit(NamedTuple):
 
     r2: Estimate
     captured: Estimate
+
+
+class TrueBaselines(NamedTuple):
+    """COMA's baseline and the optimal one, ``[len(horizons), S, n]``; Q of the candidates ``[..., K]``."""
+
+    coma: Tensor
+    optimal: Tensor
+    values: Tensor
 
 
 def nested_variance(returns: Tensor) -> NestedVariance:
@@ -159,3 +181,43 @@ def critic_fit(
         for statistic in (r2, captured)
     )
     return CriticFit(share, gain)
+
+
+def true_baselines(
+    env: EnvBase,
+    states: TensorDictBase,
+    policy: Policy,
+    actions: Tensor,
+    candidates: Candidates,
+    **options: Any,
+) -> TrueBaselines:
+    r"""The baselines that a perfect critic would give.
+
+    .. math::
+        b^i(s, a^{-i}) = \sum_k x_k\, Q(s, a^{-i}, a_k)
+
+    with Q the mean return over continuations: unbiased, as a baseline is linear in Q.
+
+    Args:
+        env: the environment, of batch size ``[S]``.
+        states: the tensordict that it is in, ``[S]``.
+        policy: the agents' policies.
+        actions: the joint action that was taken, ``[S, n, *event]``.
+        candidates: of ``states``, as ``advantage.team.candidates(states)`` gives them.
+        **options: of :func:`branch_returns`.
+
+    Returns:
+        Baselines with the weights of COMA and of the optimal baseline, and the candidates' Q.
+    """
+    num_agents, num_own = candidates.probabilities.shape[1:3]
+    joint = actions[:, None, None].repeat(1, num_agents, num_own, *[1] * (actions.ndim - 1))
+    for agent in range(num_agents):
+        joint[:, agent, :, agent] = candidates.actions[:, agent]
+    returns = branch_returns(env, states, policy, joint.flatten(1, 2), **options)
+    values = returns.mean(-2).unflatten(2, (num_agents, num_own))  # [H, S, whose candidate, K, n]
+    values = values.diagonal(dim1=2, dim2=4).movedim(-1, 2)
+    coma, optimal = (
+        weighted_baseline(values, weights.to(values).expand_as(values))
+        for weights in (candidates.probabilities, candidates.optimal_weights)
+    )
+    return TrueBaselines(coma, optimal, values)

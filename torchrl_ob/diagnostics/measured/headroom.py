@@ -130,9 +130,8 @@ def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws:
     last.select(time_dim, -1).fill_(True)
     trace = advantage.lmbda * (~(done | last)).to(total.dtype)
     arriving = (1 - trace).square() * following_value + trace.square() * total
-    if (
-        advantage.bootstrap == "control_variate"
-    ):  # what Q knows of later actions is taken off the return
+    if advantage.bootstrap == "control_variate":
+        # what Q explains of later actions is taken off the return
         pairs = [advantage.team.v(following).squeeze(-1) for _ in range(2)]
         arriving = torch.stack(pairs).var(0)
     return lambda_return(
