@@ -27,7 +27,7 @@ def _run(script, folder):
     runpy.run_path(str(script), run_name="__main__")
 
 
-def run_script(script, folder, seconds=300):
+def run_script(script, folder, seconds=400):
     """Run a script in a folder, at its small size."""
     context = multiprocessing.get_context("forkserver")
     forkserver.set_forkserver_preload(LIBRARIES)
