@@ -22,7 +22,7 @@ from torch.distributions import Distribution
 from torchrl.envs import ExplorationType, set_exploration_type
 from torchrl.modules import MLP, TanhNormal
 
-from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.expectations import action_candidates
 from torchrl_ob.expectations.components import node_candidates
 from torchrl_ob.expectations.gaussian import gaussian_components
 from torchrl_ob.expectations.lines import gauss_hermite

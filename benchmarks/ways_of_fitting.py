@@ -1,5 +1,7 @@
 """The ways of fitting a critic that ``critic_accuracy.py`` compares."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,63 +18,53 @@ from torchrl_ob.experiments.state_value import state_value_from_env
 class AttentionBackbone(nn.Module):
     """The pooled backbone with four heads of attention over the team in place of the mean."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, **options: Any) -> None:
         super().__init__()
-        h, options = sizes.hidden_dim, {"num_agents": sizes.num_agents, "share_params": True}
-        self.observation = AgentLinear(sizes.observation_dim, h, identity=True, **options)
-        self.action = AgentLinear(sizes.action_dim, h, bias=False, **options)
-        self.own = AgentLinear(h, h, **options)
+        h = sizes.hidden_dim
+        linear = partial(AgentLinear, num_agents=sizes.num_agents, share_params=True)
+        self.observation = linear(sizes.observation_dim, h, identity=True)
+        self.action = linear(sizes.action_dim, h, bias=False)
+        self.hidden = linear(h, h)
         self.attention = nn.MultiheadAttention(h, num_heads=4, batch_first=True)
-        self.tail = nn.Sequential(nn.Tanh(), AgentLinear(h, sizes.out_dim, **options))
+        self.last = linear(h, sizes.out_dim)
 
-    def forward(
-        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None = None
-    ) -> Tensor:
-        """Values of the own actions, each with the whole team evaluated again, or of the joint action."""
-        if own is None:
-            embedded = self.observation(observation.unsqueeze(-2))
-            embedded = embedded + self.action(action.unsqueeze(-2))
-            mine = self.own(embedded.tanh())
-            team = mine.tanh().squeeze(-2)
-            seen, _ = self.attention(team, team, team, need_weights=False)
-            return self.tail(mine + seen.unsqueeze(-2))
-        steps, n, candidates, _ = own.shape
-        replaced = torch.eye(n, dtype=torch.bool).view(1, n, 1, n, 1)
-        joint = torch.where(replaced, own.unsqueeze(-2), action[:, None, None])
-        wide = observation[:, None, None].expand(*joint.shape[:-1], -1)
-        values = self(wide.flatten(0, 2), state, joint.flatten(0, 2))
-        values = values.view(steps, n, candidates, n, -1)
-        return values.diagonal(dim1=1, dim2=3).movedim(-1, 1)
-
-
-class AttentionCritic(DuelingCritic):
-    """A dueling critic whose action part attends to the team."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.backbone = AttentionBackbone(self.sizes)
+    def forward(self, observation: Tensor, state: Tensor, action: Tensor) -> Tensor:
+        """Values of the joint action."""
+        embedded = self.observation(observation.unsqueeze(-2)) + self.action(action.unsqueeze(-2))
+        mine = self.hidden(embedded.tanh()).squeeze(-2)
+        team = mine.tanh()
+        seen, _ = self.attention(team, team, team, need_weights=False)
+        return self.last((mine + seen).tanh().unsqueeze(-2)).squeeze(-2)
 
 
 class Ensemble(nn.Module):
     """Three pooled backbones, averaged."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, **options: Any) -> None:
         super().__init__()
-        self.networks = nn.ModuleList([PooledBackbone(sizes) for _ in range(3)])
-        self.own = self.networks[0].own
-        self.tail = [nn.ModuleList([network.tail[-1] for network in self.networks])]
+        self.networks = nn.ModuleList([PooledBackbone(sizes, **options) for _ in range(3)])
 
-    def forward(self, *inputs: Any) -> Tensor:
-        """The mean of their values."""
+    @property
+    def last(self) -> nn.Module:
+        """The last layer of each."""
+        return nn.ModuleList([network.last for network in self.networks])
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The mean of their values of the joint action."""
         return torch.stack([network(*inputs) for network in self.networks]).mean(0)
 
+    def candidates(self, *inputs: Tensor) -> Tensor:
+        """The mean of their values of own actions."""
+        return torch.stack([network.candidates(*inputs) for network in self.networks]).mean(0)
 
-class EnsembleCritic(DuelingCritic):
-    """A dueling critic whose action part is the mean of three."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.backbone = Ensemble(self.sizes)
+def of_actions(backbone: type[nn.Module]) -> Callable[..., nn.Module]:
+    """The backbone for the action part of a dueling critic, whose value part stays pooled."""
+
+    def make(sizes: Sizes, **options: Any) -> nn.Module:
+        return (backbone if sizes.action_dim else PooledBackbone)(sizes, **options)
+
+    return make
 
 
 def make_ways(
@@ -88,9 +80,10 @@ def make_ways(
     options: dict[str, Any] = {"gamma": gamma, "lmbda": lmbda}
     cv = {"bootstrap": "control_variate"}
 
-    def apart(kind: type[DuelingCritic] = DuelingCritic, *, fit: Any = (), **more: Any) -> Way:
+    def apart(backbone: Any = "pooled", *, fit: Any = (), **more: Any) -> Way:
         fit = {"minibatch_size": minibatch_size, **dict(fit)}
-        return Apart(policy, kind.from_env(env), env, fit=fit, **options, **more)
+        critic = DuelingCritic.from_env(env, backbone=backbone)
+        return Apart(policy, critic, env, fit=fit, **options, **more)
 
     norm, own_norm = PopArtValueNorm(shape=1), PopArtValueNorm(shape=1)
     state_value, q = state_value_from_env(env), JointQCritic.from_env(env, value_norm=own_norm)
@@ -107,7 +100,7 @@ def make_ways(
             "λ = 0.9": apart(fit={"lmbda": 0.9}, **cv),
             "V at 1e-3": apart(fit={"value_lr": 1e-3, "value_epochs": 30}, **cv),
             "V at 3e-3": apart(fit={"value_lr": 3e-3, "value_epochs": 30}, **cv),
-            "attention": apart(AttentionCritic, **cv),
-            "ensemble": apart(EnsembleCritic, **cv),
+            "attention": apart(of_actions(AttentionBackbone), **cv),
+            "ensemble": apart(of_actions(Ensemble), **cv),
         }
     return ways

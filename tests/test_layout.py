@@ -40,5 +40,6 @@ def test_library_loads_without_the_tutorials_dependencies():
         "'ObAdvantage',",
         "'Team',",
         "'group_critics',",
-        "'policy_from_env']",
+        "'policy_from_env',",
+        "'register_candidates']",
     ]

@@ -36,7 +36,7 @@ from vmas.scenarios.balance import Scenario
 from torchrl_ob import JointQCritic, ObAdvantage
 from torchrl_ob._encodings import one_hot_factors
 from torchrl_ob.distributions import FactoredCategorical
-from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.expectations import action_candidates
 from torchrl_ob.policies import policy_from_env
 
 INF = math.inf

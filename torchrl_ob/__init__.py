@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
     from torchrl_ob.critics import group_critics as group_critics
     from torchrl_ob.distributions import FactoredCategorical as FactoredCategorical
     from torchrl_ob.expectations import Candidates as Candidates
+    from torchrl_ob.expectations import register_candidates as register_candidates
     from torchrl_ob.policies import policy_from_env as policy_from_env
     from torchrl_ob.recurrent import MultiAgentGRU as MultiAgentGRU
     from torchrl_ob.recurrent import MultiAgentLSTM as MultiAgentLSTM
@@ -26,7 +27,7 @@ _HOMES = {
     "advantages": "ComaAdvantage DuelingFit JointAdvantage MapgAdvantage ObAdvantage",
     "critics": "DuelingCritic JointQCritic group_critics",
     "distributions": "FactoredCategorical",
-    "expectations": "Candidates",
+    "expectations": "Candidates register_candidates",
     "policies": "policy_from_env",
     "recurrent": "MultiAgentGRU MultiAgentLSTM",
     "team": "Team",

@@ -25,10 +25,10 @@ from torchrl_ob._checks.batch import (
 from torchrl_ob._checks.critic import require_joint_critic
 from torchrl_ob._checks.trajectories import valid_steps
 from torchrl_ob.critics.substitution import substitute_candidates
+from torchrl_ob.expectations import Candidates, action_candidates
 from torchrl_ob.expectations.antithetic import antithetic_pair
 from torchrl_ob.expectations.autodiff import score_candidates
 from torchrl_ob.expectations.availability import has_choice, lend_a_choice
-from torchrl_ob.expectations.candidates import Candidates, action_candidates
 from torchrl_ob.expectations.lines import ExpectationRule
 from torchrl_ob.expectations.quadrature import Measure
 from torchrl_ob.functional import GaussianPsi

@@ -15,7 +15,7 @@ from torchrl.modules import Delta, ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss
 
 from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
-from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.expectations import action_candidates
 from torchrl_ob.functional import weighted_baseline
 
 

@@ -116,7 +116,7 @@ def test_the_mean_is_over_all_agents_and_messages_are_of_the_actions_taken():
     hounds = critics["hounds"].critics["hounds"]
     shown = []
     for name, critic in critics["hounds"].critics.items():
-        net, action = critic.backbone, critic.encode_action(td[name, "action"])
+        net, action = critic.backbone, critic._inputs(td).action
         observed = net.observation(td[name, "observation"].unsqueeze(-2))
         shown.append(torch.tanh(net.own(torch.tanh(observed + net.action(action.unsqueeze(-2))))))
     mine = torch.atanh(shown[0])

@@ -32,7 +32,7 @@ from torchrl_ob.diagnostics.branching.truth import (
     true_headroom,
 )
 from torchrl_ob.diagnostics.exact.estimators import coma_baseline, optimal_baseline
-from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.expectations import action_candidates
 
 pytestmark = pytest.mark.filterwarnings("ignore:Force limits not specified")
 

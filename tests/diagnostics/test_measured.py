@@ -38,7 +38,7 @@ from torchrl_ob.diagnostics.intervals import Blocks, Estimate, resample
 from torchrl_ob.diagnostics.measured.critic import CriticQuality
 from torchrl_ob.diagnostics.measured.headroom import Headroom
 from torchrl_ob.diagnostics.measured.scores import output_jacobians, scores
-from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.expectations import action_candidates
 from torchrl_ob.expectations.truncated import truncated_normal_score_weights
 from torchrl_ob.functional import (
     categorical_log_score_weights,

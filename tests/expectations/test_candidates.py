@@ -18,8 +18,8 @@ from torchrl.modules import (
 )
 
 from torchrl_ob import ObAdvantage
+from torchrl_ob.expectations import action_candidates
 from torchrl_ob.expectations.autodiff import score_candidates
-from torchrl_ob.expectations.candidates import action_candidates
 from torchrl_ob.functional import normal_score_weights, weighted_baseline
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchrl.modules import IndependentNormal, TanhNormal, TruncatedNormal
 
-from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.expectations import action_candidates
 from torchrl_ob.expectations.quadrature import gauss_nodes, gauss_rule, interpolatory_weights
 from torchrl_ob.functional import normal_score_weights, weighted_baseline
 

@@ -20,8 +20,8 @@ from torchrl.modules import (
     TruncatedNormal,
 )
 
+from torchrl_ob.expectations import action_candidates
 from torchrl_ob.expectations.autodiff import score_candidates
-from torchrl_ob.expectations.candidates import action_candidates
 from torchrl_ob.functional import categorical_optimal_weights, optimal_weights
 
 

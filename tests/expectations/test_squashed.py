@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import distributions as D
 from torchrl.modules import TanhNormal, TruncatedNormal
 
-from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.expectations import action_candidates
 from torchrl_ob.expectations.quadrature import gauss_rule
 from torchrl_ob.functional import normal_score_weights, weighted_baseline
 

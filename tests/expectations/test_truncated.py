@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchrl.modules import TruncatedNormal
 
-from torchrl_ob.expectations.candidates import action_candidates
+from torchrl_ob.expectations import action_candidates
 from torchrl_ob.expectations.truncated import (
     Truncation,
     truncated_normal_score_weights,

@@ -216,7 +216,7 @@ def _part(
         output,
         CompiledOnMinibatches(loss, parameters) if compile else loss,
         units,
-        backbone.tail[-1],
+        backbone.last,
         torch.optim.Adam(parameters, lr=lr, fused=True),
         lr,
         num_epochs,

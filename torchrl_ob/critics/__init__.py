@@ -1,7 +1,8 @@
 """Critics of the joint action."""
 
+from torchrl_ob.critics.backbones import Backbone, Sizes
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import group_critics
 from torchrl_ob.critics.joint import JointQCritic
 
-__all__ = ["DuelingCritic", "JointQCritic", "group_critics"]
+__all__ = ["Backbone", "DuelingCritic", "JointQCritic", "Sizes", "group_critics"]

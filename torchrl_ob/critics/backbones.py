@@ -1,21 +1,30 @@
-"""Networks of the joint critic, split where the own action enters.
+"""Networks of the joint critic: what one must be, and the two that the package has.
 
-Both return ``tail(context_i + own_i(a))`` for every agent and each of K own actions; ``context``,
-which does not depend on the own action, is computed once for all of them. Inputs are the
-observations ``[B, n, o]``, the global state ``[B, s]`` (either may have width 0), the joint action
-``[B, n, a]`` and the own actions ``[B, n, K, a]``; the output is ``[B, n, K, out_dim]``.
+Both compute ``tail(context_i + own_i(a))`` for every agent and each of K own actions; ``context``,
+which does not depend on the own action, is computed once for all of them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AgentLinear", "ConcatBackbone", "Others", "PooledBackbone", "Sizes"]
+__all__ = [
+    "AgentLinear",
+    "Backbone",
+    "ConcatBackbone",
+    "GroupBackbone",
+    "Others",
+    "PooledBackbone",
+    "Sizes",
+    "find_backbone",
+    "own_values",
+]
 
 
 class Others(NamedTuple):
@@ -23,6 +32,10 @@ class Others(NamedTuple):
 
     messages: Tensor
     num_agents: int
+
+    def split(self, size: int) -> list[Others]:
+        """In parts of ``size`` states."""
+        return [self._replace(messages=part) for part in self.messages.split(size)]
 
 
 class Sizes(NamedTuple):
@@ -34,6 +47,53 @@ class Sizes(NamedTuple):
     action_dim: int
     hidden_dim: int
     out_dim: int
+
+
+class Backbone(Protocol):
+    """What a network of the critic must be: a module that values the joint action.
+
+    :class:`~torchrl_ob.JointQCritic` takes a function ``backbone(sizes, share_params=..., activation=...)`` that makes
+    one, such as its class. Where the network has no more than ``forward``, alternative own actions are put into copies of
+    its input. One that values them without evaluating the rest again adds ``candidates(observation, state, action, own)``,
+    of own actions ``[B, n, K, a]`` and values ``[B, n, K, out_dim]``, see :class:`PooledBackbone`.
+    """
+
+    def __call__(self, observation: Tensor, state: Tensor, action: Tensor) -> Tensor:
+        """Values of the joint action for every agent, ``[B, n, out_dim]``.
+
+        Where ``out_dim`` is more than one, it is the number of an agent's choices, each of which gets a value: the own
+        action is zeros then.
+
+        Args:
+            observation: ``[B, n, o]``; ``o`` is 0 where observations are not read.
+            state: ``[B, s]``; ``s`` is 0 where there is none.
+            action: features of the joint action, ``[B, n, a]``.
+        """
+
+
+@runtime_checkable
+class GroupBackbone(Protocol):
+    """One for several groups of agents: ``forward`` and ``candidates`` take :class:`Others` as ``others``."""
+
+    def messages(self, observation: Tensor, action: Tensor) -> Tensor:
+        """What the agents show to those of other groups, added up, ``[B, hidden_dim]``."""
+
+
+def own_values(
+    backbone: Backbone, observation: Tensor, state: Tensor, action: Tensor, own: Tensor
+) -> Tensor:
+    """Values ``[B, n, K, out_dim]`` of own actions ``[B, n, K, a]``, each put into a copy of the joint action."""
+    batch, n, num_candidates, _ = own.shape
+    mine = torch.eye(n, dtype=torch.bool, device=own.device).reshape(1, n, 1, n, 1)
+    joint = torch.where(mine, own.unsqueeze(-2), action[:, None, None])  # [B, n, K, n, a]
+    copies = n * num_candidates
+    values = backbone(
+        observation.repeat_interleave(copies, 0),
+        state.repeat_interleave(copies, 0),
+        joint.flatten(0, 2),
+    )
+    values = values.reshape(batch, n, num_candidates, n, -1)
+    return values.diagonal(dim1=1, dim2=3).movedim(-1, 1)
 
 
 class AgentLinear(nn.Module):
@@ -98,6 +158,11 @@ class PooledBackbone(nn.Module):
         self.state = linear(sizes.state_dim, sizes.hidden_dim, bias=False)
         self.tail = nn.Sequential(activation(), linear(sizes.hidden_dim, sizes.out_dim))
 
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose weights and biases scale the output."""
+        return self.tail[-1]
+
     def embed(self, observed: Tensor, actions: Tensor) -> Tensor:
         """An agent as it sees itself, ``[B, n, K, h]``, with each of K actions."""
         # in place: of candidates these are the largest tensors there are
@@ -109,14 +174,20 @@ class PooledBackbone(nn.Module):
         return self.activation(self.embed(observed, action.unsqueeze(-2))).sum((1, 2))
 
     def forward(
+        self, observation: Tensor, state: Tensor, action: Tensor, others: Others | None = None
+    ) -> Tensor:
+        """Values of the joint action, ``[B, n, out_dim]``."""
+        return self.candidates(observation, state, action, None, others).squeeze(-2)
+
+    def candidates(
         self,
         observation: Tensor,
         state: Tensor,
         action: Tensor,
-        own: Tensor | None = None,
+        own: Tensor | None,
         others: Others | None = None,
     ) -> Tensor:
-        """Values of the own actions, or of the joint action itself where none are given."""
+        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
         observed = self.observation(observation.unsqueeze(-2))
         mine = self.embed(observed, action.unsqueeze(-2))
         messages = self.activation(mine)
@@ -157,10 +228,19 @@ class ConcatBackbone(nn.Module):
             linear(sizes.hidden_dim, sizes.out_dim),
         )
 
-    def forward(
-        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None = None
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose weights and biases scale the output."""
+        return self.tail[-1]
+
+    def forward(self, observation: Tensor, state: Tensor, action: Tensor) -> Tensor:
+        """Values of the joint action, ``[B, n, out_dim]``."""
+        return self.candidates(observation, state, action, None).squeeze(-2)
+
+    def candidates(
+        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None
     ) -> Tensor:
-        """Values of the own actions, or of the joint action itself where none are given."""
+        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
         n = action.shape[1]
         others = ~torch.eye(n, dtype=torch.bool, device=action.device).unsqueeze(-1)
         others_action = (action.unsqueeze(1) * others).flatten(-2)  # [B, n, n * a]
@@ -168,3 +248,25 @@ class ConcatBackbone(nn.Module):
         shared = shared.unsqueeze(1).expand(-1, n, -1)
         context = self.context(torch.cat([shared, others_action], -1).unsqueeze(-2))
         return self.tail(context + self.own(action.unsqueeze(-2) if own is None else own))
+
+
+def find_backbone(backbone: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """What makes a backbone: that of a name, or of one's own.
+
+    Raises:
+        ValueError: for another name.
+        TypeError: for a module in place of what makes it.
+    """
+    named = {"pooled": PooledBackbone, "concat": ConcatBackbone}
+    if isinstance(backbone, str) and backbone in named:
+        return named[backbone]
+    if isinstance(backbone, str) or not callable(backbone):
+        raise ValueError(
+            f"backbone must be one of {sorted(named)}, or a function of sizes that makes a module, got {backbone!r}."
+        )
+    if isinstance(backbone, nn.Module):
+        raise TypeError(
+            f"backbone must make a module, and is a {type(backbone).__name__} itself: give its class, or a function "
+            "(sizes, share_params=..., activation=...) that returns it."
+        )
+    return backbone

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from torchrl_ob.critics.backbones import Others
+from torchrl_ob.critics._inputs import Inputs
 from torchrl_ob.critics.joint import JointQCritic
 from torchrl_ob.critics.target_scale import Units
 
@@ -45,7 +45,12 @@ class DuelingCritic(JointQCritic):
             raise ValueError("a DuelingCritic keeps the units of its values: leave value_norm out.")
         super().__init__(*arguments, **options)
         # self.backbone is the action part
-        self.value_backbone = self.make_backbone(self.sizes._replace(action_dim=0, out_dim=1))
+        self.value_backbone: Any = self.make_backbone(self.sizes._replace(action_dim=0, out_dim=1))
+        if not hasattr(self.backbone, "last") or not hasattr(self.value_backbone, "last"):
+            raise TypeError(
+                "a DuelingCritic rescales the last layer of its backbone, which one of its own must name as `last`: "
+                f"{type(self.backbone).__name__} has none."
+            )
         self.value_units, self.effect_units = Units(), Units()
 
     def state_value(self, tensordict: TensorDictBase) -> Tensor:
@@ -65,30 +70,24 @@ class DuelingCritic(JointQCritic):
         return self.effect_units(self.effect_output(tensordict))
 
     def value_output(self, tensordict: TensorDictBase) -> Tensor:
-        """V in its units: what its network says, ``[*B, n, 1]``."""
-        observation, state, _ = self._inputs(tensordict)
-        values = self._in_chunks(self._value_network, 1, observation, state)
+        """V in its units: the output of its network, ``[*B, n, 1]``."""
+        values = self._in_chunks(self._value_network, self._inputs(tensordict))
         return values.reshape(*tensordict.batch_size, *values.shape[1:])
 
     def effect_output(self, tensordict: TensorDictBase) -> Tensor:
-        """A of the joint action in its units: what its network says, ``[*B, n, 1]``."""
-        effects = self._in_chunks(self._network, 1, *self._inputs(tensordict))
+        """A of the joint action in its units: the output of its network, ``[*B, n, 1]``."""
+        effects = self._in_chunks(self._network, self._inputs(tensordict))
         return effects.reshape(*tensordict.batch_size, *effects.shape[1:])
 
     @torch.no_grad()
-    def _evaluate(
-        self,
-        observation: Tensor,
-        state: Tensor,
-        action: Tensor,
-        own: Tensor | None,
-        others: Others | None,
-    ) -> Tensor:
+    def _evaluate(self, inputs: Inputs) -> Tensor:
         """V and A added up."""
-        value = self.value_units(self._value_network(observation, state))
-        return value + self.effect_units(self._network(observation, state, action, own, others))
+        value = self.value_units(self._value_network(inputs))
+        return value + self.effect_units(self._network(inputs))
 
-    def _value_network(self, observation: Tensor, state: Tensor) -> Tensor:
-        """What the network of V says, ``[N, n, 1]``."""
+    def _value_network(self, inputs: Inputs) -> Tensor:
+        """The output of the network of V, ``[N, n, 1]``."""
+        observation, state = inputs.observation, inputs.state
         blank = observation.new_zeros(*observation.shape[:2], 0)
-        return self.value_backbone(observation, state, blank).squeeze(-1)
+        values: Tensor = self.value_backbone(observation, state, blank)
+        return values

@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
-from torchrl_ob.critics.backbones import Others, PooledBackbone
+from torchrl_ob.critics.backbones import GroupBackbone, Others
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.joint import JointQCritic
 
@@ -74,7 +74,7 @@ def join_critics(critics: Mapping[str, JointQCritic]) -> dict[str, GroupQCritic]
     """One critic over all groups from a critic for each: its view for each group.
 
     Args:
-        critics: pooled critics of the same ``hidden_dim``, by the name of their group.
+        critics: critics with a pooled backbone, or another :class:`GroupBackbone`, of the same ``hidden_dim``, by the name of their group.
 
     Returns:
         The critic of each group. They share all networks.
@@ -88,7 +88,7 @@ def join_critics(critics: Mapping[str, JointQCritic]) -> dict[str, GroupQCritic]
                 f"the critic of the group {name!r} is a DuelingCritic, which takes one group of agents: take "
                 "JointQCritic."
             )
-        if not isinstance(critic.backbone, PooledBackbone):
+        if not isinstance(critic.backbone, GroupBackbone):
             raise ValueError(
                 f"the critic of the group {name!r} has a {type(critic.backbone).__name__}, which takes one "
                 'group of agents: take backbone="pooled".'

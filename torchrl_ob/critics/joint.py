@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from tensordict import TensorDictBase, unravel_key
@@ -17,8 +17,9 @@ from torchrl.modules import ValueNorm
 from torchrl_ob._checks.arguments import check_arguments, check_whole_number
 from torchrl_ob._checks.batch import check_shape, sibling
 from torchrl_ob._encodings import ActionEncoding, one_hot, one_hot_factors, require_choices
-from torchrl_ob._specs import Group, check_vector, group_key, read_action, read_observation
-from torchrl_ob.critics.backbones import ConcatBackbone, Others, PooledBackbone, Sizes
+from torchrl_ob._specs import Group
+from torchrl_ob.critics._inputs import Inputs, read_entry, read_sizes
+from torchrl_ob.critics.backbones import Others, Sizes, find_backbone, own_values
 
 __all__ = ["JointQCritic"]
 
@@ -46,7 +47,8 @@ class JointQCritic(TensorDictModuleBase):
             then their sum.
         backbone: ``"pooled"`` (the default: an embedding of each agent's observation and action,
             averaged over the other agents; linear in the number of agents) or ``"concat"``
-            (everything concatenated, as in COMA).
+            (everything concatenated, as in COMA); or a function ``(sizes, share_params=..., activation=...)`` that
+            makes a module of one's own, see :class:`~torchrl_ob.critics.Backbone`.
         hidden_dim: width of the hidden layers.
         share_params: whether the agents' values come from one network, told which agent it speaks
             for, or from a network for each agent.
@@ -92,7 +94,7 @@ class JointQCritic(TensorDictModuleBase):
         *,
         action_encoding: ActionEncoding = "continuous",
         nvec: tuple[int, ...] | None = None,
-        backbone: Literal["pooled", "concat"] = "pooled",
+        backbone: str | Callable[..., nn.Module] = "pooled",
         hidden_dim: int = 128,
         share_params: bool = True,
         activation: type[nn.Module] = nn.Tanh,
@@ -124,9 +126,6 @@ class JointQCritic(TensorDictModuleBase):
                 "a multi_categorical critic needs nvec, the number of choices of each factor, "
                 f"summing to action_dim; got nvec={nvec} and action_dim={action_dim}."
             )
-        backbones: dict[str, Any] = {"pooled": PooledBackbone, "concat": ConcatBackbone}
-        if backbone not in backbones:
-            raise ValueError(f"backbone must be one of {sorted(backbones)}, got {backbone!r}.")
         action_key = unravel_key(action_key)
         event_shapes = {"categorical": (), "multi_categorical": (len(nvec or ()),)}
         self.action_encoding, self.action_dim, self.nvec = action_encoding, action_dim, nvec
@@ -153,7 +152,7 @@ class JointQCritic(TensorDictModuleBase):
             out_dim=action_dim if self.all_actions_at_once else 1,
         )
         self.make_backbone = partial(
-            backbones[backbone], share_params=share_params, activation=activation
+            find_backbone(backbone), share_params=share_params, activation=activation
         )
         self.backbone: Any = self.make_backbone(self.sizes)
         self.hidden_dim, self.chunk_bytes = hidden_dim, chunk_bytes
@@ -185,30 +184,7 @@ class JointQCritic(TensorDictModuleBase):
             >>> JointQCritic.from_env(env).action_shape
             (4, 2)
         """
-        action = read_action(env, group)
-        key, state_key = kwargs.pop("observation_key", None), kwargs.pop("state_key", "state")
-        sizes: dict[str, Any] = {"observation_dim": None, "state_dim": None, **action.sizes()}
-        if kwargs.get("observation_dim", ...) is not None:  # else it is left out
-            observation = read_observation(env, group, key)
-            if observation is not None:
-                key, spec = observation
-                sizes["observation_dim"] = spec.shape[-1]
-        state = env.observation_spec_unbatched.get(state_key, None)
-        if state is not None and kwargs.get("state_dim", ...) is not None:
-            check_vector(state, state_key, ("s",))
-            sizes["state_dim"] = state.shape[-1]
-        key = unravel_key(key or group_key(group, "observation"))
-        if sizes["observation_dim"] is None and sizes["state_dim"] is None:
-            raise KeyError(
-                f"the environment has neither {key} nor {state_key}; it has "
-                f"{list(env.observation_spec_unbatched.keys(True, True))}. Pass observation_key=... or state_key=...."
-            )
-        return cls(
-            observation_key=key,
-            state_key=state_key,
-            action_key=action.key,
-            **{**sizes, **kwargs},
-        )
+        return cls(**read_sizes(env, group, kwargs))
 
     def forward(self, tensordict: TensorDictBase, others: Others | None = None) -> TensorDictBase:
         """Write Q of the joint action, ``[*B, n, 1]``, under ``out_keys[0]``.
@@ -217,7 +193,7 @@ class JointQCritic(TensorDictModuleBase):
             tensordict: with the critic's inputs, of batch size ``[*B]``.
             others: agents of other groups, for :func:`~torchrl_ob.group_critics`.
         """
-        values = self._values(1, self._inputs(tensordict), None, others)
+        values = self._in_chunks(self._evaluate, self._inputs(tensordict)._replace(others=others))
         tensordict.set(self.out_keys[0], values.reshape(*tensordict.batch_size, *values.shape[1:]))
         return tensordict
 
@@ -238,8 +214,8 @@ class JointQCritic(TensorDictModuleBase):
         num_candidates = actions.shape[len(batch) + 1] if actions.ndim > len(batch) + 1 else 0
         check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
         own = actions.reshape(batch.numel(), n, num_candidates, *event)
-        values = self._values(num_candidates, self._inputs(tensordict), own, others)
-        return values.reshape(*batch, n, num_candidates)
+        inputs = self._inputs(tensordict)._replace(own=own, others=others)
+        return self._in_chunks(self._evaluate, inputs).reshape(*batch, n, num_candidates)
 
     def messages(self, tensordict: TensorDictBase) -> Tensor:
         """What the agents, with the actions that they took, show to those of other groups.
@@ -250,115 +226,75 @@ class JointQCritic(TensorDictModuleBase):
         Returns:
             The sum over the agents, ``[N, hidden_dim]``, N being the number of states in the batch.
         """
-        observation, _, action = self._inputs(tensordict)
-        return self._in_chunks(self.backbone.messages, 1, observation, action)
-
-    def encode_action(self, action: Tensor) -> Tensor:
-        """Actions ``[..., *event]`` as features of the network, ``[..., action_dim]``."""
-        require_choices(
-            self.action_key, action, self.action_encoding, self.nvec or (self.action_dim,)
+        return self._in_chunks(
+            lambda x: self.backbone.messages(x.observation, x.action), self._inputs(tensordict)
         )
-        dtype: torch.dtype = self.backbone.own.weight.dtype
-        if self.action_encoding == "categorical":
-            return one_hot(action, self.action_dim).to(dtype)
-        if self.action_encoding == "multi_categorical":
-            return one_hot_factors(action, self.nvec or ()).to(dtype)
-        return action.to(dtype)
 
-    def _values(
-        self,
-        num_candidates: int,
-        inputs: tuple[Tensor, Tensor, Tensor],
-        own: Tensor | None,
-        others: Others | None,
-    ) -> Tensor:
-        """Values ``[N, n, K]`` of own actions ``[N, n, K, *event]``, in chunks; those taken by default."""
-        tensors = [*inputs, *(() if own is None else (own,))]
-        if others is not None:
-            tensors.append(others.messages)
-
-        def evaluate(observation: Tensor, state: Tensor, action: Tensor, *more: Tensor) -> Tensor:
-            rest = list(more)
-            shown = None if others is None else others._replace(messages=rest.pop())
-            chosen = self.encode_action(rest.pop()) if rest else None
-            return self._evaluate(observation, state, action, chosen, shown)
-
-        return self._in_chunks(evaluate, num_candidates, *tensors)
-
-    def _evaluate(
-        self,
-        observation: Tensor,
-        state: Tensor,
-        action: Tensor,
-        own: Tensor | None,
-        others: Others | None,
-    ) -> Tensor:
-        """Values ``[N, n, K]`` of encoded own actions ``[N, n, K, a]``; those taken by default."""
-        return self._denormalized(self._network(observation, state, action, own, others))
-
-    def _denormalized(self, values: Tensor) -> Tensor:
-        """Values of a network that works in normalised ones, where there is a norm."""
+    def _evaluate(self, inputs: Inputs) -> Tensor:
+        """Values ``[N, n, K]`` of own actions; of the joint action itself, ``[N, n, 1]``, where none are given."""
+        values = self._network(inputs)
         if self.value_norm is None:
             return values
         return self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
 
-    def _network(
-        self,
-        observation: Tensor,
-        state: Tensor,
-        action: Tensor,
-        own: Tensor | None = None,
-        others: Others | None = None,
-    ) -> Tensor:
-        """What the network itself says, ``[N, n, K]``, in normalised values where there is a norm."""
-        backbone = self.backbone
-        if others is not None:  # the concatenating one takes none
-            backbone = partial(backbone, others=others)
+    def _network(self, inputs: Inputs) -> Tensor:
+        """The output of the network itself, ``[N, n, K]``, in normalized values where there is a norm."""
+        observation, state, action, own, others = inputs
+        groups = {} if others is None else {"others": others}
+        own = None if own is None else self._encode(own, action.dtype)
+        if own is None and not self.all_actions_at_once:
+            joint: Tensor = self.backbone(observation, state, action, **groups)
+            return joint
+        candidates: Callable[..., Tensor] = getattr(
+            self.backbone, "candidates", partial(own_values, self.backbone)
+        )
         if self.all_actions_at_once:
-            blank = torch.zeros_like(action).unsqueeze(-2)
-            every = backbone(observation, state, action, blank)
-            return (every * (action.unsqueeze(-2) if own is None else own)).sum(-1)
-        return backbone(observation, state, action, own).squeeze(-1)
+            chosen = action.unsqueeze(-2) if own is None else own
+            own = torch.zeros_like(action).unsqueeze(-2)
+            return (candidates(observation, state, action, own, **groups) * chosen).sum(-1)
+        values: Tensor = candidates(observation, state, action, own, **groups)
+        return values.squeeze(-1)
 
-    def _in_chunks(
-        self, function: Callable[..., Tensor], num_candidates: int, *tensors: Tensor
-    ) -> Tensor:
+    def _in_chunks(self, function: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
         """A function of states, in chunks whose activations take ``chunk_bytes`` in each layer.
 
         Whole where a gradient is recorded, which keeps all activations.
         """
         if torch.is_grad_enabled():
-            return function(*tensors)
+            return function(inputs)
+        action, own = inputs.action, inputs.own
+        num_candidates = 1 if own is None else own.shape[2]
         widest = num_candidates * self.hidden_dim  # of an agent's activations
         if self.all_actions_at_once:
             widest = max(self.hidden_dim, num_candidates * self.action_dim)
-        bytes_per_state = self.action_shape[0] * widest * tensors[0].element_size()
-        on_cpu = tensors[0].device.type == "cpu"
-        chunk_bytes = self.chunk_bytes or (2**22 if on_cpu else 2**24)
+        if not hasattr(self.backbone, "candidates"):
+            widest = widest * self.action_shape[0]  # copies of the team
+        bytes_per_state = self.action_shape[0] * widest * action.element_size()
+        chunk_bytes = self.chunk_bytes or (2**22 if action.device.type == "cpu" else 2**24)
         size = max(1, chunk_bytes // max(bytes_per_state, 1))
-        chunks = zip(*(tensor.split(size) for tensor in tensors), strict=True)
-        return torch.cat([function(*chunk) for chunk in chunks])
+        return torch.cat([function(chunk) for chunk in inputs.split(size)])
 
-    def _inputs(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, Tensor]:
-        """Observation ``[N, n, o]``, state ``[N, s]`` and encoded joint action ``[N, n, a]``."""
-        batch = tensordict.batch_size
-
-        def read(key: NestedKey, shape: tuple[int, ...]) -> Tensor:
-            value = tensordict.get(key, None)
-            if value is None:
-                raise KeyError(
-                    f"JointQCritic reads {key!r}, which the tensordict lacks. It has "
-                    f"{sorted(map(str, tensordict.keys(True, True)))}."
-                )
-            check_shape(repr(key), value, (*batch, *shape))
-            return value.reshape(batch.numel(), *shape)
-
-        action = self.encode_action(read(self.action_key, self.action_shape))
-        observation, state = (
-            action.new_zeros(batch.numel(), *shape) if key is None else read(key, shape)
-            for key, shape in (
-                (self.observation_key, self.observation_shape),
-                (self.state_key, self.state_shape),
-            )
+    def _inputs(self, tensordict: TensorDictBase) -> Inputs:
+        joint = read_entry(tensordict, self.action_key, self.action_shape)
+        entries = (
+            (self.observation_key, self.observation_shape),
+            (self.state_key, self.state_shape),
         )
-        return observation, state, action
+        found = [None if key is None else read_entry(tensordict, key, x) for key, x in entries]
+        like = next(x for x in found if x is not None)  # of the precision of the network
+        observation, state = (
+            like.new_zeros(len(joint), *shape) if x is None else x
+            for x, (_, shape) in zip(found, entries, strict=True)
+        )
+        return Inputs(observation, state, self._encode(joint, like.dtype))
+
+    def _encode(self, action: Tensor, dtype: torch.dtype) -> Tensor:
+        """Actions ``[..., *event]`` as features of the network, ``[..., action_dim]``."""
+        require_choices(
+            self.action_key, action, self.action_encoding, self.nvec or (self.action_dim,)
+        )
+        if self.action_encoding == "categorical":
+            return one_hot(action, self.action_dim).to(dtype)
+        if self.action_encoding == "multi_categorical":
+            return one_hot_factors(action, self.nvec or ()).to(dtype)
+        return action.to(dtype)

@@ -15,46 +15,61 @@ from torch import distributions as D
 from torchrl.modules import MaskedCategorical, MaskedOneHotCategorical, OneHotCategorical
 
 from torchrl_ob.distributions import FactoredCategorical
+from torchrl_ob.expectations._registry import Options, register_candidates
 from torchrl_ob.expectations.quadrature import Candidates, mixture_of_products
 from torchrl_ob.functional import (
+    GaussianPsi,
     available_log_probs,
     categorical_log_score_weights,
     categorical_optimal_weights,
 )
 
-__all__ = ["MAX_JOINT_CHOICES", "ONE_HOT", "categorical_candidates", "categorical_log_probs"]
+__all__ = ["MAX_JOINT_CHOICES", "categorical_log_probs"]
 
 ONE_HOT = (OneHotCategorical, MaskedOneHotCategorical, D.OneHotCategorical)
 """Distributions over one-hot vectors."""
-
-INDEX = (D.Categorical, MaskedCategorical)
-"""Distributions over the index of an action."""
 
 MAX_JOINT_CHOICES = 4096
 """Multi-categorical actions with more joint choices than this are refused, not enumerated."""
 
 
-def categorical_candidates(dist: D.Distribution) -> Candidates | None:
-    """Candidates of a categorical, a one-hot one, their masked versions, or several of one agent.
+def categorical_scores(
+    dist: D.Distribution, actions: Tensor, psi: GaussianPsi | None
+) -> Tensor | None:
+    """``1[a] - π`` of actions ``[*B, n, K, *event]``, in the logits: ``[*B, n, K, P]``."""
+    several = isinstance(dist, D.Independent)
+    base: Any = dist.base_dist if isinstance(dist, D.Independent) else dist
+    if isinstance(base, D.Independent) or (several and isinstance(base, ONE_HOT)):
+        return None
+    probs = categorical_log_probs(base).exp()
+    if isinstance(base, ONE_HOT):
+        chosen = actions
+    else:
+        chosen = actions.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)
+    score = chosen.to(probs.dtype) - probs.unsqueeze(-3 if several else -2)
+    return score.flatten(-2) if several else score
 
-    A subclass is taken for its base where it inherits ``log_prob``, else it is none of the family.
 
-    Returns:
-        The candidates, or ``None`` for another distribution.
+@register_candidates(FactoredCategorical)
+def factored_candidates(dist: FactoredCategorical, options: Options) -> Candidates:
+    """Candidates of several factors, each with its number of choices."""
+    factors = [categorical_log_probs(factor) for factor in dist.factors]
+    joint = dist.encode(_joint_choices(factors))
+    return _expanded(joint, *_joint_weights(factors), dist.logits.dtype)
+
+
+@register_candidates(*ONE_HOT, D.Categorical, MaskedCategorical, scores=categorical_scores)
+def categorical_candidates(dist: D.Distribution, options: Options) -> Candidates | None:
+    """Candidates of a categorical, a one-hot one, their masked versions, or ``Independent`` ones of one agent.
 
     Raises:
         ValueError: for a multi-categorical with too many joint choices, or a mask of indices.
     """
-    if isinstance(dist, FactoredCategorical):
-        factors = [categorical_log_probs(factor) for factor in dist.factors]
-        joint = dist.encode(_joint_choices(factors))
-        return _expanded(joint, *_joint_weights(factors), dist.logits.dtype)
-    several = type(dist).log_prob is D.Independent.log_prob
-    base: Any = getattr(dist, "base_dist", None) if several else dist
-    one_hot = type(base).log_prob in [x.log_prob for x in ONE_HOT]
-    if not one_hot and type(base).log_prob not in [x.log_prob for x in INDEX]:
-        return None
-    if several and len(base.batch_shape) != len(dist.batch_shape) + 1:
+    several = isinstance(dist, D.Independent)
+    base: Any = dist.base_dist if isinstance(dist, D.Independent) else dist
+    if isinstance(base, D.Independent) or (
+        several and len(base.batch_shape) != len(dist.batch_shape) + 1
+    ):
         return None
     if getattr(base, "_sparse_mask", False):
         raise ValueError(
@@ -68,7 +83,7 @@ def categorical_candidates(dist: D.Distribution) -> Candidates | None:
     else:
         actions = torch.arange(log_probs.shape[-1], device=log_probs.device)
         probabilities, weights = log_probs.exp(), categorical_optimal_weights(log_probs)
-    if one_hot:
+    if isinstance(base, ONE_HOT):
         actions = torch.eye(log_probs.shape[-1], dtype=torch.long, device=actions.device)[actions]
     return _expanded(actions, probabilities, weights, _given(base).dtype)
 

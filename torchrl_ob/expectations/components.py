@@ -8,7 +8,8 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from torchrl_ob.expectations.lines import ExpectationRule, check_rule, sample_size
+from torchrl_ob.expectations._registry import Options
+from torchrl_ob.expectations.lines import check_rule, sample_size
 from torchrl_ob.expectations.quadrature import Candidates, Measure, gauss_rule
 from torchrl_ob.functional import (
     GaussianPsi,
@@ -17,7 +18,7 @@ from torchrl_ob.functional import (
     squared_scores,
 )
 
-__all__ = ["Components", "component_candidates", "node_candidates"]
+__all__ = ["Components", "component_candidates", "component_scores", "node_candidates"]
 
 
 class Components(NamedTuple):
@@ -46,15 +47,11 @@ class Components(NamedTuple):
     dtype: torch.dtype
 
 
-def component_candidates(
-    components: Components,
-    *,
-    rule: ExpectationRule,
-    num_points: int | None,
-    psi: GaussianPsi,
-    measure: Measure | None,
-) -> Candidates:
-    """Candidates of independent components: see :func:`~torchrl_ob.expectations.candidates.action_candidates`."""
+def component_candidates(components: Components | None, options: Options) -> Candidates | None:
+    """Candidates of independent components; ``None`` of none."""
+    if components is None:
+        return None
+    rule, num_points, psi, measure = options
     check_rule(rule)
     if rule == "gauss":
         z, p = components.line()
@@ -67,6 +64,21 @@ def component_candidates(
     size, scale = sample_size(num_points), components.scale
     nodes = torch.randn((size, *scale.shape), dtype=scale.dtype, device=scale.device)
     return node_candidates(components, nodes, scale.new_full((size,), 1 / size), psi)
+
+
+def component_scores(
+    components: Components | None, actions: Tensor, psi: GaussianPsi | None
+) -> Tensor | None:
+    """Scores of actions ``[*B, n, K, d]``, ``[*B, n, K, P]``; ``None`` where ψ is not loc and scale."""
+    if components is None or psi is None:
+        return None
+    pairs = zip(
+        gaussian_score_factors(components.scale, psi),
+        components.scores(components.inverse(actions.movedim(-2, 0))),
+        strict=True,
+    )
+    parts = [factor * score for factor, score in pairs]
+    return torch.cat(parts[:1] if psi == "loc" else parts, -1).movedim(0, -2)
 
 
 def node_candidates(

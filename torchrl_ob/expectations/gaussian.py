@@ -7,10 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributions as D
+from torchrl.modules import Delta, TanhDelta
 
-from torchrl_ob.expectations.components import Components
+from torchrl_ob.expectations._registry import Options, register_candidates
+from torchrl_ob.expectations.components import (
+    Components,
+    component_candidates,
+    component_scores,
+)
 from torchrl_ob.expectations.lines import gauss_hermite
-from torchrl_ob.functional import at_least_single
+from torchrl_ob.expectations.quadrature import Candidates
+from torchrl_ob.functional import GaussianPsi, at_least_single
 
 __all__ = ["gaussian_components", "gaussian_of", "normal_line", "squashed_line"]
 
@@ -67,6 +74,29 @@ def gaussian_components(dist: D.Distribution) -> Components | None:
         scores=lambda z: (z, z.square().sub_(1)),
         bounds=_bounds_of(dist),
         dtype=normal.loc.dtype,
+    )
+
+
+def gaussian_scores(
+    dist: D.Distribution, actions: Tensor, psi: GaussianPsi | None
+) -> Tensor | None:
+    """Of actions ``[*B, n, K, d]``, in loc and scale as ``psi`` says: ``[*B, n, K, P]``."""
+    return component_scores(gaussian_components(dist), actions, psi)
+
+
+@register_candidates(D.Normal, D.TransformedDistribution, scores=gaussian_scores)
+def gaussian_candidates(dist: D.Distribution, options: Options) -> Candidates | None:
+    """Candidates of a Gaussian under elementwise transforms; ``None`` for what is no Gaussian before them."""
+    return component_candidates(gaussian_components(dist), options)
+
+
+@register_candidates(Delta, TanhDelta)
+def refuse_deterministic(dist: D.Distribution, options: Options) -> Candidates:
+    """A deterministic policy has no candidates."""
+    raise TypeError(
+        f"{type(dist).__name__} is deterministic: its score does not exist, so there is "
+        "neither a policy gradient nor a baseline for it. Use a stochastic policy, such as "
+        "TanhNormal."
     )
 
 

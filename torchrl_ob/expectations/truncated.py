@@ -16,8 +16,14 @@ from torch import Tensor
 from torch import distributions as D
 from torchrl.modules import TruncatedNormal
 
-from torchrl_ob.expectations.components import Components
+from torchrl_ob.expectations._registry import Options, register_candidates
+from torchrl_ob.expectations.components import (
+    Components,
+    component_candidates,
+    component_scores,
+)
 from torchrl_ob.expectations.lines import gauss_legendre
+from torchrl_ob.expectations.quadrature import Candidates
 from torchrl_ob.functional import (
     GaussianPsi,
     at_least_single,
@@ -89,6 +95,19 @@ def truncated_components(dist: D.Distribution) -> Components | None:
         bounds=(low, high),
         dtype=normal.loc.dtype,
     )
+
+
+def truncated_scores(
+    dist: D.Distribution, actions: Tensor, psi: GaussianPsi | None
+) -> Tensor | None:
+    """Of actions ``[*B, n, K, d]``, in loc and scale before truncation as ``psi`` says: ``[*B, n, K, P]``."""
+    return component_scores(truncated_components(dist), actions, psi)
+
+
+@register_candidates(TruncatedNormal, scores=truncated_scores)
+def truncated_candidates(dist: D.Distribution, options: Options) -> Candidates | None:
+    """Candidates of a truncated Gaussian."""
+    return component_candidates(truncated_components(dist), options)
 
 
 def truncated_line(truncation: Truncation) -> tuple[Tensor, Tensor]:

@@ -9,15 +9,12 @@ import torch
 from tensordict import TensorDict, TensorDictBase, unravel_key
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
-from torch import distributions as D
 
 from torchrl_ob._actors import build_policy, input_keys, policy_parameters
 from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.expectations._registry import closed_form_scores
 from torchrl_ob.expectations.availability import lend_a_choice
-from torchrl_ob.expectations.categorical import ONE_HOT, categorical_log_probs
-from torchrl_ob.expectations.gaussian import gaussian_components
-from torchrl_ob.expectations.truncated import truncated_components
-from torchrl_ob.functional import GaussianPsi, gaussian_score_factors
+from torchrl_ob.functional import GaussianPsi
 
 __all__ = ["output_jacobians", "scores", "taken_scores"]
 
@@ -38,7 +35,7 @@ def scores(
         actor: the agents' policies.
         tensordict: its inputs, of batch size ``[*B]``.
         actions: K own actions of every agent, ``[*B, n, K, *event]``.
-        psi: what ψ is for a Gaussian, as in :func:`~torchrl_ob.expectations.candidates.action_candidates`; ``None`` for the
+        psi: what ψ is for a Gaussian, as in :func:`~torchrl_ob.expectations.action_candidates`; ``None`` for the
             parameters that the network gives, whatever they are.
 
     Returns:
@@ -50,11 +47,7 @@ def scores(
     names = [unravel_key(key)[-1] for key in params.keys(True, True)]
     dist = build_policy(actor, params)
     if psi is not None or "logits" in names:
-        closed_form = _categorical_scores(dist, actions)
-        if closed_form is not None:
-            return closed_form
-    if psi is not None:
-        closed_form = _gaussian_scores(dist, actions.movedim(batch + 1, 0), psi)
+        closed_form = closed_form_scores(dist, actions, psi)
         if closed_form is not None:
             return closed_form
     actions = actions.movedim(batch + 1, 0)
@@ -110,32 +103,3 @@ def output_jacobians(
     for chunk in inputs.split(max(1, chunk_bytes // max(size, 1))):
         parts = jacobian(trained, chunk).values()
         yield torch.cat([part.flatten(3) for part in parts], -1)
-
-
-def _categorical_scores(dist: Any, actions: Tensor) -> Tensor | None:
-    """``1[a] - π`` of a categorical of any kind, ``[*B, n, K, P]``; None for other distributions."""
-    several = isinstance(dist, D.Independent)
-    base = dist.base_dist if several else dist
-    if isinstance(base, ONE_HOT) and not several:
-        probs, one_hot = categorical_log_probs(base).exp(), actions
-    elif isinstance(base, D.Categorical):
-        probs = categorical_log_probs(base).exp()
-        one_hot = actions.unsqueeze(-1) == torch.arange(probs.shape[-1], device=probs.device)
-    else:
-        return None
-    score = one_hot.to(probs.dtype) - probs.unsqueeze(-3 if several else -2)
-    return score.flatten(-2) if several else score
-
-
-def _gaussian_scores(dist: D.Distribution, actions: Tensor, psi: GaussianPsi) -> Tensor | None:
-    """Of a Gaussian, squashed or truncated, and actions ``[K, *B, n, d]``; None for other distributions."""
-    components = truncated_components(dist) or gaussian_components(dist)
-    if components is None:
-        return None
-    pairs = zip(
-        gaussian_score_factors(components.scale, psi),
-        components.scores(components.inverse(actions)),
-        strict=True,
-    )
-    parts = [factor * score for factor, score in pairs]
-    return torch.cat(parts[:1] if psi == "loc" else parts, -1).movedim(0, -2)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Blocks
-from torchrl_ob.expectations.candidates import Candidates
+from torchrl_ob.expectations import Candidates
 from torchrl_ob.functional import weighted_baseline
 
 __all__ = [

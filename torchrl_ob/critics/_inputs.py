@@ -1,0 +1,82 @@
+"""What a joint critic reads: from a tensordict, and from an environment's specs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import repeat, starmap
+from typing import Any, NamedTuple
+
+from tensordict import TensorDictBase, unravel_key
+from tensordict.utils import NestedKey
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from torchrl_ob._checks.batch import check_shape
+from torchrl_ob._specs import Group, check_vector, group_key, read_action, read_observation
+from torchrl_ob.critics.backbones import Others
+
+__all__ = ["Inputs", "read_entry", "read_sizes"]
+
+
+class Inputs(NamedTuple):
+    """Of N states.
+
+    Attributes:
+        observation: ``[N, n, o]``.
+        state: ``[N, s]``.
+        action: features of the joint action, ``[N, n, a]``.
+        own: K alternative own actions, ``[N, n, K, *event]``, where they are asked about.
+        others: agents of other groups, where there are any.
+    """
+
+    observation: Tensor
+    state: Tensor
+    action: Tensor
+    own: Tensor | None = None
+    others: Others | None = None
+
+    def split(self, size: int) -> Iterable[Inputs]:
+        """In parts of ``size`` states."""
+        parts = [repeat(None) if entry is None else entry.split(size) for entry in self]
+        return starmap(Inputs, zip(*parts, strict=False))  # endless, where an entry is None
+
+
+def read_entry(tensordict: TensorDictBase, key: NestedKey, shape: tuple[int, ...]) -> Tensor:
+    """An entry ``[*B, *shape]`` as ``[N, *shape]``.
+
+    Raises:
+        KeyError: where it is missing.
+        ValueError: where it has another shape.
+    """
+    value = tensordict.get(key, None)
+    if value is None:
+        raise KeyError(
+            f"JointQCritic reads {key!r}, which the tensordict lacks. It has "
+            f"{sorted(map(str, tensordict.keys(True, True)))}."
+        )
+    check_shape(repr(key), value, (*tensordict.batch_size, *shape))
+    return value.reshape(tensordict.batch_size.numel(), *shape)
+
+
+def read_sizes(env: EnvBase, group: Group, options: dict[str, Any]) -> dict[str, Any]:
+    """Sizes and keys of the critic of a group, from an environment's specs; see ``JointQCritic.from_env``."""
+    options, action = dict(options), read_action(env, group)
+    key, state_key = options.pop("observation_key", None), options.pop("state_key", "state")
+    sizes: dict[str, Any] = {"observation_dim": None, "state_dim": None, **action.sizes()}
+    if options.get("observation_dim", ...) is not None:  # else it is left out
+        observation = read_observation(env, group, key)
+        if observation is not None:
+            key, spec = observation
+            sizes["observation_dim"] = spec.shape[-1]
+    state = env.observation_spec_unbatched.get(state_key, None)
+    if state is not None and options.get("state_dim", ...) is not None:
+        check_vector(state, state_key, ("s",))
+        sizes["state_dim"] = state.shape[-1]
+    key = unravel_key(key or group_key(group, "observation"))
+    if sizes["observation_dim"] is None and sizes["state_dim"] is None:
+        raise KeyError(
+            f"the environment has neither {key} nor {state_key}; it has "
+            f"{list(env.observation_spec_unbatched.keys(True, True))}. Pass observation_key=... or state_key=...."
+        )
+    keys = {"observation_key": key, "state_key": state_key, "action_key": action.key}
+    return {**keys, **sizes, **options}
