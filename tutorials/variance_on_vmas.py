@@ -5,7 +5,7 @@ The task is *navigation*: n agents have to reach their goals without bumping int
 the reward for progress. For teams of 2, 4, 8 and 16 we measure, on one batch of rollouts, how noisy
 each agent's gradient is under four baselines: none, a state value, COMA's and the optimal one; first
 for the untrained policy, with a critic fitted to it, then after some batches of training. Last, we
-ask the environment itself, by branching its states, how much a baseline could remove at all, and
+measure in the environment itself, by branching its states, how much a baseline could remove at all, and
 how much of that the critic explains.
 
 Run it with ``python tutorials/variance_on_vmas.py``. It takes about ten minutes on two CPU cores, and
@@ -139,8 +139,8 @@ for stage, teams in measured.items():
 # ----------------------------------
 #
 # The score multiplies a return, and most of a return's noise is not the current joint action's.
-# ``headroom`` estimates how much of it is, from the critic; ``critic_quality`` shows whether to believe
-# the critic: with a slope of 1 the effects of actions in Q are on the scale of returns.
+# ``headroom`` estimates how much of it is, from the critic; ``critic_quality`` shows whether the critic
+# is reliable: with a slope of 1 the effects of actions in Q are on the scale of returns.
 env, policy, advantage, batch = shown
 print(f"\n{SHOWN} agents, trained. {str(headroom(advantage, batch)).splitlines()[0]}")
 quality = critic_quality(advantage, batch)

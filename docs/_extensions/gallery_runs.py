@@ -10,6 +10,10 @@ from sphinx_gallery.scrapers import figure_rst
 ORDER = (
     "matrix_game_ob",
     "vmas_navigation_ob",
+    "vmas_trainer_ob",
+    "discrete_and_masks",
+    "groups_simple_tag",
+    "own_baseline_and_critic",
     "when_ob_pays",
     "variance_on_vmas",
     "dueling_critic",

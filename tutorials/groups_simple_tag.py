@@ -1,0 +1,208 @@
+"""Two groups of agents, and one critic over both
+===============================================
+
+In VMAS's *simple_tag* three adversaries chase an agent that is faster than they are. A *group* is TorchRL's group of agents
+with equal spaces, and here there are two: they observe and earn different things. Each group has a policy, a loss and an
+advantage of its own.
+
+To any one adversary, the noise in its return comes from two sides: from the other adversaries, and from the agent they
+chase. An advantage with the *optimal baseline* (OB) subtracts, for each agent, what the critic predicts of the *others'* actions.
+For that the critic has to read the actions of both groups, which ``group_critics`` makes, and the advantage has to know
+who draws the other group's next actions, which ``other_actors`` says.
+
+Run it with ``python tutorials/groups_simple_tag.py``. It takes about three minutes on two CPU cores and leaves a picture in
+``runs/groups_simple_tag``.
+"""
+
+import os
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")  # draws to files: no screen needed
+
+import matplotlib.pyplot as plt
+import torch
+from tensordict.nn import TensorDictSequential
+from torchrl.collectors import Collector
+from torchrl.envs import StepCounter, TransformedEnv, VmasEnv
+from torchrl.objectives import ClipPPOLoss
+
+from torchrl_ob import ObAdvantage, group_critics, policy_from_env
+
+# %%
+# Sizes
+# -----
+#
+# SMOKE=1 runs the same script in seconds, with sizes too small to learn anything.
+SMOKE = os.environ.get("SMOKE") == "1"
+MAX_STEPS = 10 if SMOKE else 100  # length of an episode
+FRAMES_PER_BATCH = 40 if SMOKE else 6_000  # one frame is one step of all agents
+NUM_BATCHES = 2 if SMOKE else 10
+NUM_EPOCHS = 1 if SMOKE else 10
+MINIBATCH_SIZE = 20 if SMOKE else 600
+FOLDER = Path("runs") / "groups_simple_tag"
+torch.manual_seed(0)
+
+# %%
+# The groups
+# ----------
+#
+# ``env.group_map`` lists the agents of each group. Entries of a group stand under its name, such as
+# ``("adversary", "reward")``; ``"done"`` is the root's. Adversaries share a reward of 10 for each touch; whom they touch
+# loses 10, and pays for leaving the field too.
+env = TransformedEnv(
+    VmasEnv("simple_tag", num_envs=FRAMES_PER_BATCH // MAX_STEPS, max_steps=None, seed=0),
+    StepCounter(max_steps=MAX_STEPS),  # a time limit: the return goes on beyond it
+)
+for group, agents in env.group_map.items():
+    observation = env.observation_spec_unbatched[group, "observation"].shape
+    action = env.full_action_spec_unbatched[group, "action"].shape
+    print(f"{group}: {agents}, observation {list(observation)}, action {list(action)}")
+
+# %%
+# Policies, and one critic with a view for each group
+# ---------------------------------------------------
+#
+# The views of ``group_critics`` share all networks: an agent of one group is embedded by its group's network, and what it
+# shows to others is of one width, so that an agent's value depends on every agent of every group.
+policies = {group: policy_from_env(env, group=group) for group in env.group_map}
+critics = group_critics(env)
+print("the critic of the adversaries reads", critics["adversary"].in_keys)
+
+# %%
+# A loss and an advantage for each group
+# --------------------------------------
+#
+# Each loss reads and writes under its group's name. The value target is a return that goes on with Q of the *next* joint action,
+# of both groups: ``other_actors`` are the policies that draw the other group's part. An advantage whose critic reads an action
+# that no actor writes says so when it is built.
+losses = {}
+for group, policy in policies.items():
+    loss = ClipPPOLoss(
+        policy,
+        critics[group],
+        entropy_coeff=1e-3,
+        normalize_advantage=True,
+        normalize_advantage_exclude_dims=(-2,),  # each agent's apart
+    )
+    keys = {name: (group, name) for name in ("action", "reward", "advantage", "value_target")}
+    loss.set_keys(value=critics[group].out_keys[0], **keys)
+    others = [policies[other] for other in policies if other != group]
+    advantage = ObAdvantage.for_loss(loss, gamma=0.99, lmbda=0.9, other_actors=others)
+    loss.make_value_estimator(advantage)
+    losses[group] = loss
+
+
+def call_advantages(batch):
+    """Write the advantages of all groups, each under its group's name."""
+    for loss in losses.values():
+        loss.value_estimator(batch)
+    return batch
+
+
+# %%
+# Training
+# --------
+#
+# All groups act in one sequence, and one optimizer steps the losses' sum. The critic's parameters are in both losses, hence the
+# set. The critic's loss is half a squared error of returns, which are in the tens here: ``clip_grad_norm_`` keeps
+# its steps in bounds; a value norm would do so too.
+parameters = list({x for loss in losses.values() for x in loss.parameters()})
+optimizer = torch.optim.Adam(parameters, lr=5e-4)
+collector = Collector(
+    env,
+    TensorDictSequential(*policies.values()),
+    frames_per_batch=FRAMES_PER_BATCH,
+    total_frames=FRAMES_PER_BATCH * NUM_BATCHES,
+    auto_register_policy_transforms=False,
+)
+rewards = {group: [] for group in losses}  # of episodes, [batches][episodes]
+for number, batch in enumerate(collector, start=1):
+    steps = call_advantages(batch).reshape(-1)
+    for _ in range(NUM_EPOCHS):
+        for index in torch.randperm(len(steps)).split(MINIBATCH_SIZE):
+            minibatch = steps[index]
+            total = sum(
+                terms["loss_objective"] + terms["loss_critic"] + terms["loss_entropy"]
+                for terms in (loss(minibatch) for loss in losses.values())
+            )
+            optimizer.zero_grad()
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+    for group in losses:
+        rewards[group].append(batch["next", group, "reward"].sum(1).mean(-2).squeeze(-1))
+    words = (f"{group} {rewards[group][-1].mean():7.2f}" for group in losses)
+    print(f"batch {number:2}, reward of an episode: {', '.join(words)}")
+collector.shutdown()
+
+# %%
+# Whose action moves whose baseline
+# ---------------------------------
+#
+# A baseline leaves the mean of the gradient alone if it does not depend on the agent's *own* action. It takes off the noise of the
+# others only if it depends on *theirs*. Both can be seen: exchange one agent's actions between the environments, and look at how far
+# each agent's baseline moves. The diagonal is zero, to rounding.
+names = [name for agents in env.group_map.values() for name in agents]
+sizes = {group: len(agents) for group, agents in env.group_map.items()}
+
+
+def baselines(batch):
+    """The baselines of all agents, ``[envs, time, agents]``."""
+    call_advantages(batch)
+    return torch.cat([batch[group, "baseline"].squeeze(-1) for group in sizes], -1)
+
+
+before, moved = baselines(batch.copy()), []
+for group, n in sizes.items():
+    for agent in range(n):
+        changed = batch.copy()
+        action = changed[group, "action"].clone()
+        action[:, :, agent] = action[:, :, agent].roll(1, 0)
+        changed[group, "action"] = action
+        moved.append((baselines(changed) - before).abs().mean((0, 1)))
+moved = torch.stack(moved)
+assert moved.diagonal().max() < 1e-4 * moved.max()
+width = max(map(len, names))
+print("\nmean change of a baseline (columns) when an agent's actions are exchanged (rows)")
+print(" " * width, *(f"{name:>{width}}" for name in names))
+for name, row in zip(names, moved, strict=True):
+    print(f"{name:{width}}", *(f"{x:{width}.3f}" for x in row))
+
+# %%
+# The picture
+# -----------
+#
+# Bands are 95% intervals over the episodes of a batch. The agent learns to stay out of reach within a few batches, and the
+# adversaries to corner it.
+FOLDER.mkdir(parents=True, exist_ok=True)
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+frames = torch.arange(1, NUM_BATCHES + 1) * FRAMES_PER_BATCH
+for group, color in zip(rewards, ("tab:red", "tab:blue"), strict=True):
+    of_episodes = torch.stack(rewards[group])
+    mean = of_episodes.mean(1)
+    half = 1.96 * of_episodes.std(1) / of_episodes.shape[1] ** 0.5
+    left.plot(frames, mean, color=color, marker="o", label=f"{group}, mean over its agents")
+    left.fill_between(frames, mean - half, mean + half, color=color, alpha=0.2)
+left.set(title="simple_tag, MAPPO with OB", xlabel="frames (steps of all agents)")
+left.set_ylabel("reward of an episode")
+left.grid(alpha=0.3)
+left.legend()
+image = right.imshow(moved, cmap="Greens", vmin=0, vmax=1.5 * moved.max())
+for row in range(len(names)):
+    for column in range(len(names)):
+        right.text(column, row, f"{moved[row, column]:.2f}", ha="center", va="center")
+ticks = range(len(names))
+right.set_xticks(ticks, names, rotation=20)
+right.set_yticks(ticks, names)
+right.set(
+    title="change of a baseline", xlabel="whose baseline", ylabel="whose actions are exchanged"
+)
+figure.colorbar(image, ax=right, label="mean change, in units of the return")
+figure.savefig(FOLDER / "groups.png", dpi=100)
+print(f"picture: {FOLDER / 'groups.png'}")
+
+# %%
+# A critic that reads its own group alone is ``JointQCritic.from_env(env, group="agent")``, and its advantage needs no
+# ``other_actors``. From the command line: ``torchrl-ob train env.scenario=simple_tag``.
