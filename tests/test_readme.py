@@ -1,9 +1,14 @@
 """What the README and the pages of the site show runs."""
 
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
+from pipelines import ignore_trainer_warnings
+
+from torchrl_ob.train import main
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
@@ -35,6 +40,7 @@ def test_the_first_example_runs_and_prints(capsys):
     assert len(re.findall(r"reward .*, advantage \d", capsys.readouterr().out)) == 3
 
 
+@ignore_trainer_warnings
 @pytest.mark.filterwarnings("ignore:the critic ignores the action")  # it is not trained
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_the_examples_of_a_page_run(page, started, capsys):
@@ -42,6 +48,22 @@ def test_the_examples_of_a_page_run(page, started, capsys):
     check = CHECKS.get(page.stem)
     if check is not None:
         check(scope, capsys.readouterr().out)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
+def test_the_commands_of_a_page_run(tmp_path, monkeypatch, capsys):
+    page = ROOT / "docs" / "how_to" / "resume_sweep_report.md"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in block.splitlines():
+            small = line.replace("experiment=navigation", "experiment=[navigation,smoke]")
+            monkeypatch.setattr(sys, "argv", shlex.split(small))
+            main()
+    assert len(list(tmp_path.glob("runs/sweep/**/metrics.png"))) == 4
+    assert (tmp_path / "runs/mine/evaluation.json").exists()
+    assert "| navigation | ob | 2 |" in (tmp_path / "runs/report/report.md").read_text()
 
 
 def check_diagnostics(scope, out):
@@ -65,10 +87,50 @@ def check_groups(scope, out):
     )
 
 
+def check_own_baseline(scope, out):
+    assert scope["own_loss"].value_estimator is scope["difference"]
+    assert scope["moved"][0] < 1e-5
+    assert scope["moved"][1:].min() > scope["moved"][0]
+
+
+def check_own_critic(scope, out):
+    assert scope["batch"]["agents", "baseline"].shape == (8, 100, 3, 1)
+    assert all(x.isfinite().all() for x in scope["losses"].values())
+
+
+def check_own_distribution(scope, out):
+    assert scope["by_autodiff"].shape == (8, 100, 3, 1)
+    assert scope["by_autodiff"].isfinite().all()
+
+
+def check_value_norm(scope, out):
+    assert scope["normed_loss"].value_norm is scope["normed_critic"].value_norm
+    assert all(x.isfinite().all() for x in scope["losses"].values())
+
+
+def check_trainer(scope, out):
+    assert scope["trainer"].collected_frames == 2_400
+    assert scope["trainer"]._optim_count >= 3 * 4 * 4  # batches, epochs, minibatches
+
+
+def check_benchmarl(scope, out):
+    ours, theirs = (
+        {"vmas": {"navigation": {name: {"seed_0": {"step_0": {"return": [0.0]}}}}}}
+        for name in ("ob", "mappo")
+    )
+    assert set(scope["merge"]([ours, theirs])["vmas"]["navigation"]) == {"ob", "mappo"}
+
+
 CHECKS = {
     "diagnostics": check_diagnostics,
     "critics": check_critics,
     "groups_and_masks": check_groups,
+    "own_baseline": check_own_baseline,
+    "own_critic": check_own_critic,
+    "own_distribution": check_own_distribution,
+    "value_norm": check_value_norm,
+    "trainer": check_trainer,
+    "benchmarl": check_benchmarl,
 }
 
 
