@@ -72,7 +72,7 @@ def losses_of(policy, critic, kind=ClipPPOLoss):
 
 
 def minibatch_of(loss, advantage, batch):
-    actor, critic = advantage.actor_network, advantage.value_network
+    actor, critic = advantage.team.actor, advantage.value_network
     learner = Learner("agents", actor, critic, loss, advantage, ("agents", "mask"))
     learner.estimate(batch)
     objective = make_objective(learner.losses, loss.parameters(), compile=False)

@@ -15,7 +15,7 @@ from torchrl.envs import EnvBase
 from torchrl_ob.diagnostics.branching.branches import branch_returns
 from torchrl_ob.diagnostics.branching.copies import Policy
 from torchrl_ob.diagnostics.intervals import Estimate, resample
-from torchrl_ob.expectations.candidates import Candidates
+from torchrl_ob.expectations import Candidates
 from torchrl_ob.functional import weighted_baseline
 
 __all__ = [
