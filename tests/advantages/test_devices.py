@@ -42,6 +42,7 @@ def pipeline(module, discrete, device, **options):
         )
     advantage = module(actor_network=actor, value_network=critic, gamma=0.9, lmbda=0.8, **options)
     advantage.set_keys(reward=("agents", "reward"))
+    advantage.known_pointwise = True  # which is asked once, before training, and read back
     action = (
         torch.zeros(2, 5, N, dtype=torch.long, device=device)
         if discrete
