@@ -25,6 +25,9 @@ EXAMPLES = """examples
 EXTRAS = ("hydra", "matplotlib", "omegaconf", "rliable", "tqdm", "vmas")
 """What the extras of this package bring; a module beyond is one that the user's own code imports."""
 
+CONFIG_DIR = "TORCHRL_OB_CONFIG_DIR"
+"""The environment variable that names a folder of the user's own configs, where --config-dir is not given."""
+
 __all__ = ["config_folder", "main"]
 
 
@@ -79,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     trust.add_argument(
         "--trust", action="store_true", help="call code of others that the run's config names"
     )
+    trust.add_argument(
+        "--config-dir",
+        type=Path,
+        default=os.environ.get(CONFIG_DIR) or None,
+        help="call what your own configs in this folder name",
+    )
     evaluate = commands.add_parser(
         "eval", parents=[trust], help="evaluate the newest checkpoint of a run"
     )
@@ -109,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     swap = commands.add_parser("list", help="what can be swapped")
     swap.set_defaults(command=_list)
     return parser
+
+
+def _own_modules() -> nullcontext[None]:
+    """Let modules in the working directory be imported."""
+    if str(Path.cwd()) not in map(os.path.abspath, sys.path):
+        sys.path.append(str(Path.cwd()))
+    return nullcontext()
 
 
 def _positive(text: str) -> int:
@@ -148,8 +164,11 @@ def _train(arguments: list[str]) -> None:
 
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every buffer it makes
     sys.argv[1:] = [x for x in (read_override(x, config_folder()) for x in arguments) if x]
-    if str(Path.cwd()) not in map(os.path.abspath, sys.path):
-        sys.path.append(str(Path.cwd()))  # modules of one's own are there
+    if os.environ.get(CONFIG_DIR) and not any(
+        x.startswith(("--config-dir", "-cd")) for x in arguments
+    ):
+        sys.argv[1:1] = ["--config-dir", os.environ[CONFIG_DIR]]
+    _own_modules()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be told in one line
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
     try:
@@ -168,23 +187,25 @@ def _train(arguments: list[str]) -> None:
         raise ExperimentError(f"{error}: give another hydra.run.dir.") from error
 
 
-def _eval(run: Path, episodes: int | None, trust: bool) -> None:
-    with nullcontext() if trust else imports_outside(run):
+def _eval(run: Path, episodes: int | None, trust: bool, config_dir: Path | None) -> None:
+    with _own_modules() if trust or config_dir else imports_outside(run):
         with _importing():
             from torchrl_ob.experiments.checkpoints import newest_checkpoint
             from torchrl_ob.experiments.evaluation import describe
             from torchrl_ob.experiments.saved import evaluate_run
 
-        print(describe(evaluate_run(run, episodes, trust=trust)))
+        print(describe(evaluate_run(run, episodes, trust=trust, config_dir=config_dir)))
         print(f"of {newest_checkpoint(run)}")
 
 
-def _render(run: Path, output: Path | None, exploration: str, trust: bool) -> None:
-    with nullcontext() if trust else imports_outside(run):
+def _render(
+    run: Path, output: Path | None, exploration: str, trust: bool, config_dir: Path | None
+) -> None:
+    with _own_modules() if trust or config_dir else imports_outside(run):
         with _importing():
             from torchrl_ob.experiments.render import render_run
 
-        print(render_run(run, output, exploration=exploration, trust=trust))
+        print(render_run(run, output, exploration=exploration, trust=trust, config_dir=config_dir))
 
 
 def _report(runs: list[Path], output: Path, exploration: str, metric: str) -> None:

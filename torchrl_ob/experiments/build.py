@@ -23,6 +23,7 @@ from torchrl_ob.experiments.config.instantiate import call, make
 from torchrl_ob.experiments.config.settings import NOT_TRAINING
 from torchrl_ob.experiments.envs.contract import check_env
 from torchrl_ob.experiments.envs.teams import groups_of
+from torchrl_ob.experiments.envs.transforms import make_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluation import Evaluation
 from torchrl_ob.experiments.learners import Learner, all_losses, make_learners
@@ -90,6 +91,12 @@ class Experiment:
         """What an update reads of a step."""
         return [key for learner in self.learners for key in learner.keys]
 
+    def copy_transforms(self) -> None:
+        """Evaluate with what transforms have learned in training, such as the mean of observations."""
+        env = getattr(self.collector, "env", None)
+        if self.config.env.get("transforms") and env is not None:
+            self.evaluation.env.load_state_dict(env.state_dict())
+
     def save(self) -> None:
         """Write a checkpoint."""
         metadata = {"config": training_config(self.config), **asdict(self.progress)}
@@ -146,11 +153,20 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     optimizer = call(config.optimizer, loss.parameters())
     collector = call(
         config.collector,
-        partial(make, config.env, seed=config.seed, device=str(device)),
+        partial(make_env, config.env, seed=config.seed, device=str(device)),
         actor,
         total_frames=config.total_frames,
         device=device,
     )
+    if (
+        config.env.get("transforms")
+        and collector._weight_sync_schemes
+        and evaluation.env.state_dict()
+    ):
+        collector.shutdown()
+        raise ExperimentError(
+            "env.transforms has one with a state, which each worker would learn apart: take collector=single."
+        )
     scheduler = None
     if config.get("scheduler"):
         batches = config.total_frames // config.collector.frames_per_batch
@@ -165,6 +181,8 @@ def build(config: DictConfig, folder: Path) -> Experiment:
         "collector": collector,
         "log": log,
         "progress": progress,
+        # what transforms have learned of their inputs
+        "transforms": evaluation.env if config.env.get("transforms") else None,
         **{f"fit_{k}": learner.fit for k, learner in enumerate(learners)},
     }
     parts = Experiment(
@@ -202,7 +220,7 @@ def build_evaluation(config: DictConfig) -> Evaluation:
         The evaluation; its ``policy`` is the actor.
     """
     device, options = _device(config.device), config.evaluation
-    env = make(config.env, num_envs=options.num_envs, seed=options.seed, device=str(device))
+    env = make_env(config.env, num_envs=options.num_envs, seed=options.seed, device=str(device))
     check_env(env, options.num_envs, config.env._target_)
     _seed(config.seed)
     actors = [make(config.policy, env, group=group).to(device) for group in groups_of(env)]

@@ -42,6 +42,7 @@ def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> Non
         metrics = measure(parts, batch)
         parts.log.log_metrics(metrics, step=progress.frames)
         parts.log.log_metrics(improve(parts, batch), step=progress.frames)
+        parts.copy_transforms()
         if progress.frames % evaluation.interval == 0:
             parts.log.log_metrics(evaluation.metrics(), step=progress.frames)
         if "train/episode_reward" in metrics:

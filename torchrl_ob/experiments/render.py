@@ -25,6 +25,7 @@ def render_run(
     *,
     exploration: str = "deterministic",
     trust: bool = False,
+    config_dir: Path | None = None,
 ) -> Path:
     """Draw one episode of a run's newest checkpoint, at the speed of the simulator.
 
@@ -37,6 +38,7 @@ def render_run(
         path: of the GIF; by default in the run's folder, named by the exploration.
         exploration: ``"deterministic"`` or ``"stochastic"``.
         trust: whether code that the folder names, and that is not torchrl_ob's own, may be called.
+        config_dir: a folder of the user's own configs: code that they name may be called.
 
     Returns:
         The path of the GIF.
@@ -54,7 +56,7 @@ def render_run(
             )
     if path.suffix.lower() != ".gif":
         raise ExperimentError(f"cannot write {path}: give a name that ends in .gif.")
-    evaluation = trained_evaluation(folder, episodes=1, trust=trust)
+    evaluation = trained_evaluation(folder, episodes=1, trust=trust, config_dir=config_dir)
     if not is_vmas(evaluation.env):
         raise ExperimentError(f"{folder} is not of VMAS, and render draws VMAS scenarios alone.")
     with isolated_rng(evaluation.seed, evaluation.env):

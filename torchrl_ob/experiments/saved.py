@@ -1,9 +1,14 @@
-"""What a run's folder gives: its trained actor, and the evaluation of it."""
+"""What a run's folder gives: its trained policy, and the evaluation of it."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+
+from omegaconf import DictConfig
+from torch import nn
+from torchrl.envs import EnvBase
 
 from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.intervals import Estimate
@@ -14,11 +19,59 @@ from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluation import Evaluation
 from torchrl_ob.experiments.imports import imports_outside
 
-__all__ = ["evaluate_run", "trained_evaluation"]
+__all__ = ["TrainedRun", "evaluate_run", "load_run", "trained_evaluation"]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run has trained."""
+
+    policy: nn.Module
+    """Of all groups of agents; it acts on a tensordict of the environment."""
+    env: EnvBase
+    """The environments in which the run was evaluated."""
+    config: DictConfig
+    """What environment and policy are built from."""
+
+
+def load_run(
+    folder: Path | str,
+    *,
+    num_envs: int | None = None,
+    trust: bool = False,
+    config_dir: Path | None = None,
+) -> TrainedRun:
+    """The policy of a run's newest checkpoint, with its environment and its config.
+
+    Args:
+        folder: of the run.
+        num_envs: how many environments; as in its evaluation by default.
+        trust: whether code that the folder names, and that is not torchrl_ob's own, may be called.
+        config_dir: a folder of your own configs: code that they name may be called.
+
+    Returns:
+        The trained run.
+
+    Raises:
+        ExperimentError: where the folder has no run or no checkpoint, and where it names foreign code.
+
+    Example:
+        .. code-block:: python
+
+            run = load_run("runs/mine")
+            batch = run.env.rollout(100, run.policy)
+    """
+    evaluation = trained_evaluation(Path(folder), num_envs, trust=trust, config_dir=config_dir)
+    config = read_config(Path(folder), trust=trust, config_dir=config_dir)
+    return TrainedRun(evaluation.policy, evaluation.env, config)
 
 
 def evaluate_run(
-    folder: Path, episodes: int | None = None, *, trust: bool = False
+    folder: Path,
+    episodes: int | None = None,
+    *,
+    trust: bool = False,
+    config_dir: Path | None = None,
 ) -> dict[str, Estimate]:
     """Mean episode reward of a run's newest checkpoint, deterministic and stochastic.
 
@@ -26,6 +79,7 @@ def evaluate_run(
         folder: of the run.
         episodes: how many; as in training by default.
         trust: whether code that the folder names, and that is not torchrl_ob's own, may be called.
+        config_dir: a folder of the user's own configs: code that they name may be called.
 
     Returns:
         Means with 95% intervals.
@@ -33,11 +87,15 @@ def evaluate_run(
     Raises:
         ExperimentError: where the folder has no run or no checkpoint, and where it names foreign code.
     """
-    return trained_evaluation(folder, episodes, trust=trust).estimates()
+    return trained_evaluation(folder, episodes, trust=trust, config_dir=config_dir).estimates()
 
 
 def trained_evaluation(
-    folder: Path, episodes: int | None = None, *, trust: bool = False
+    folder: Path,
+    episodes: int | None = None,
+    *,
+    trust: bool = False,
+    config_dir: Path | None = None,
 ) -> Evaluation:
     """The evaluation of a run, with the actor of its newest checkpoint.
 
@@ -47,6 +105,7 @@ def trained_evaluation(
         folder: of the run.
         episodes: how many; as in training by default.
         trust: whether code that the folder names, and that is not torchrl_ob's own, may be called.
+        config_dir: a folder of the user's own configs: code that they name may be called.
 
     Returns:
         The evaluation; its ``policy`` is the trained actor.
@@ -54,9 +113,10 @@ def trained_evaluation(
     Raises:
         ExperimentError: where the folder has no run or no checkpoint, and where it names foreign code.
     """
-    config, latest = read_config(folder, trust=trust), newest_checkpoint(folder)
+    config = read_config(folder, trust=trust, config_dir=config_dir)
+    latest = newest_checkpoint(folder)
     try:
-        with isolated_rng(), nullcontext() if trust else imports_outside(folder):
+        with isolated_rng(), nullcontext() if trust or config_dir else imports_outside(folder):
             if episodes is not None:
                 config.evaluation.num_envs = episodes
             evaluation = build_evaluation(config)
@@ -67,7 +127,8 @@ def trained_evaluation(
             f"{folder}/config.yaml cannot be built: {type(error).__name__}: {first_line(error)}"
         ) from error
     try:
-        read_checkpoint(latest, actor=evaluation.policy)
+        components = {"transforms": evaluation.env} if config.env.get("transforms") else {}
+        read_checkpoint(latest, actor=evaluation.policy, **components)
     except Exception as error:  # whichever way it is broken, or another network's
         raise ExperimentError(
             f"{latest} does not fit {folder}/config.yaml ({first_line(error)})."

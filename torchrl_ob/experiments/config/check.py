@@ -81,7 +81,14 @@ def _check_part(name: str, part: Any, schema: type[Part]) -> None:
         **options.types,
         **{k: v for k, v in _hints(schema).items() if k in options.types or options.open},
     }
-    own = {option: value for option, value in part.items() if not option.startswith("_")}
+    for option in schema.by_command:
+        if option in part:
+            check_value(f"{name}.{option}", part[option], _hints(schema)[option])
+    own = {
+        option: value
+        for option, value in part.items()
+        if not option.startswith("_") and option not in schema.by_command
+    }
     by_command = {*schema.given, *schema.may_be_given} - set(schema.needed)
     by_position = list(options.types)[: schema.positional]
     for option in own:

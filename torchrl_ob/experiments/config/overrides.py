@@ -40,7 +40,7 @@ def read_override(argument: str, configs: Path) -> str:
         >>> read_override("logger=null", config_folder())
         'logger=none'
     """
-    argument = re.sub(r"^(?=env\.scenario_kwargs[.=])", "++", argument)
+    argument = re.sub(r"^(?=env\.(scenario_kwargs|transforms)[.=])", "++", argument)
     group, equals, choice = argument.partition("=")
     if not equals or not group or not (configs / group).is_dir():
         return argument

@@ -30,6 +30,7 @@ class Part:
     needed: ClassVar[tuple[str, ...]] = ()  # in the config whatever is built
     positional: ClassVar[int] = 0  # how many the command gives without a name
     partial: ClassVar[bool] = False
+    by_command: ClassVar[tuple[str, ...]] = ()  # read by the command itself, and not by the target
     null: ClassVar[str] = ""  # the choice that null stands for; without one the group is needed
 
 
@@ -81,6 +82,7 @@ class Env(Part):
     """The environment."""
 
     given = ("num_envs", "max_steps", "seed", "device")
+    by_command = ("transforms",)
     needed = ("num_envs", "max_steps")
 
     num_envs: Count
@@ -89,6 +91,7 @@ class Env(Part):
     group_map: str | Mapping[str, Any] | None
     scenario: str
     scenario_kwargs: Mapping[str, Any] | None
+    transforms: list[Mapping[str, Any]] | None
 
 
 @dataclass

@@ -31,6 +31,22 @@ TRUSTED = {
 }
 """What a run's folder may name, and where: the choices of ``configs/env`` and ``configs/policy``."""
 
+TRANSFORMS = frozenset(
+    f"torchrl.envs.transforms.{name}"
+    for name in (
+        "ClipTransform",
+        "DoubleToFloat",
+        "FiniteTensorDictCheck",
+        "ObservationNorm",
+        "RewardClipping",
+        "RewardScaling",
+        "SignTransform",
+        "TimeMaxPool",
+        "VecNormV2",
+    )
+)
+"""Of an environment's ``transforms``: they compute, and nothing else."""
+
 READ = (*TRUSTED, "evaluation", "seed", "device")
 GAME = re.compile(r"(mpe2|pettingzoo)(\.\w+)*\.\w+_v\d+")
 ACTIVATIONS = frozenset(f"torch.nn.{name}" for name in ("ELU", "GELU", "ReLU", "SiLU", "Tanh"))
@@ -39,12 +55,13 @@ LARGEST = 2**18
 DEEPEST = 40
 
 
-def read_config(folder: Path, *, trust: bool = False) -> DictConfig:
+def read_config(folder: Path, *, trust: bool = False, config_dir: Path | None = None) -> DictConfig:
     """What of a run's config its actor and its evaluation are built from.
 
     Args:
         folder: of the run.
         trust: whether what it names may be called, whatever it is.
+        config_dir: a folder of the user's own configs: what they name at the same key may be called too.
 
     Returns:
         The config, in which nothing is left to resolve.
@@ -60,10 +77,13 @@ def read_config(folder: Path, *, trust: bool = False) -> DictConfig:
     if missing := [key for key in READ if key not in config]:
         raise ExperimentError(f"{path} is not the config of a run: it has no {', '.join(missing)}.")
     foreign = [] if trust else sorted({*_foreign_targets(config), *_foreign_modules(config)})
+    if foreign and config_dir is not None:
+        own = _own_settings(config_dir)
+        foreign = [x for x in foreign if x not in own]
     if foreign:
         raise ExperimentError(
             f"{path} names code that is not torchrl_ob's own: {', '.join(map(_shown, foreign))}. Read it, and where you "
-            "would run it, add --trust."
+            "would run it, add --trust, or --config-dir with the folder of your own configs that name it."
         )
     return OmegaConf.create(config)
 
@@ -119,6 +139,8 @@ def _foreign_targets(config: Mapping[str, Any]) -> Iterator[str]:
         listed = TRUSTED.get(group, frozenset())
         if group == "policy.activation_class" and _is_activation(config["policy"]):
             listed = frozenset({GET_CLASS})
+        if re.fullmatch(r"env\.transforms\[\d+\]", group):
+            listed = TRANSFORMS
         if name == "_target_" and not (isinstance(target, str) and target in listed):
             yield f"{key}={target!r}"
 
@@ -136,6 +158,16 @@ def _foreign_modules(config: Mapping[str, Any]) -> Iterator[str]:
     scenario = env.get("scenario")
     if scenario is not None and not (isinstance(scenario, str) and scenario.isidentifier()):
         yield f"env.scenario={scenario!r}"
+
+
+def _own_settings(config_dir: Path) -> set[str]:
+    """The settings of a user's own configs, as ``key=value``."""
+    found = set()
+    for path in config_dir.rglob("*.yaml"):
+        prefix = "" if "@package _global_" in path.read_text() else f"{path.parent.name}."
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+        found |= {f"{prefix}{key}={value!r}" for key, value in _leaves(content or {})}
+    return found
 
 
 def _is_activation(policy: Mapping[str, Any]) -> bool:

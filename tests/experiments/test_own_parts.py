@@ -1,0 +1,107 @@
+"""The page about parts of one's own: its example trains, is evaluated, drawn and reported; transforms; load_run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from short_runs import configure, ignored_warnings, scalars
+
+from torchrl_ob.experiments import load_run
+from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.config.check import check_config
+from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.run import run
+from torchrl_ob.experiments.saved import evaluate_run
+
+pytestmark = [*ignored_warnings, pytest.mark.filterwarnings("ignore:Support of VecNormV2")]
+PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "own_parts.md").read_text()
+OWN = ("env=my_env", "policy=my_policy", "critic=my_critic", "advantage=my_advantage")
+SCALING = "{_target_: torchrl.envs.transforms.RewardScaling, loc: 0.0, scale: 0.5, in_keys: [[agents, reward]]}"
+NORM = "{_target_: torchrl.envs.transforms.VecNormV2, in_keys: [[agents, observation]]}"
+
+
+def test_the_example_of_the_page_trains_and_is_taken_by_every_command(tmp_path):
+    for path, text in re.findall(r"```\w+\n# (\S+\.(?:py|yaml))\n(.*?)```", PAGE, re.DOTALL):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    def command(*arguments):
+        program = [sys.executable, "-m", "torchrl_ob.train", *arguments]
+        return subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
+
+    small = ("experiment=smoke", "device=cpu", "progress_bar=false", "trainer.num_epochs=1")
+    sweep = ("seed=0,1", "hydra.sweep.dir=runs")
+    done = command("train", "-m", "--config-dir", "mine", *small, *OWN, "loss=my_loss", *sweep)
+    assert done.returncode == 0, done.stderr[-1000:]
+    first = next(x.parent for x in (tmp_path / "runs").rglob("run.json"))
+    refused = command("eval", str(first))
+    assert refused.returncode == 1
+    assert "env._target_='my_parts.make_env'" in refused.stderr
+    assert "policy._target_='my_parts.make_policy'" in refused.stderr
+    taken = command("eval", str(first), "--config-dir", "mine", "--episodes", "2")
+    assert "mean episode reward, deterministic" in taken.stdout, taken.stderr
+    drawn = command("render", str(first), "--config-dir", "mine")
+    assert drawn.returncode == 0 or "cannot draw here" in drawn.stderr
+    reported = command("report", "runs")
+    assert "| task | algorithm |" in reported.stdout, reported.stderr
+    assert "my_advantage" in reported.stdout
+
+
+def test_a_transform_acts_on_what_is_learned_from_in_every_environment(tmp_path):
+    batches = []
+    for more in ((), (f"++env.transforms=[{SCALING}]",)):
+        parts = build(configure("env.scenario=balance", *more), tmp_path)
+        batches.append(next(iter(parts.collector)).clone())
+        parts.close()
+    key = ("next", "agents", "reward")
+    torch.testing.assert_close(batches[1][key], 0.5 * batches[0][key])
+    key = ("next", "agents", "episode_reward")
+    assert batches[1][key].equal(batches[0][key])
+
+
+def test_what_a_transform_has_learned_is_evaluated_saved_and_resumed(tmp_path):
+    config = configure("env.scenario=balance", f"++env.transforms=[{NORM}]")
+    check_config(config)
+    parts = run(config, tmp_path)
+    first, trained = scalars(tmp_path), parts.evaluation.env.state_dict()
+    assert any(x.numel() and x.is_floating_point() and x.any() for x in trained.values())
+    loaded = load_run(tmp_path, num_envs=3)
+    for name, value in loaded.env.state_dict().items():
+        torch.testing.assert_close(value, trained[name])
+    assert loaded.env.batch_size == (3,)
+    assert evaluate_run(tmp_path).keys() == {"deterministic_reward", "stochastic_reward"}
+    sorted((tmp_path / "checkpoints").iterdir())[-1].unlink()  # as if it had been killed
+    config.resume = "auto"
+    run(config, tmp_path)
+    assert scalars(tmp_path) == first
+
+
+def test_a_loaded_policy_is_the_one_that_was_trained(tmp_path):
+    parts = run(configure("env.scenario=balance"), tmp_path)
+    loaded = load_run(tmp_path)
+    for name, value in loaded.policy.state_dict().items():
+        assert value.equal(parts.actor.state_dict()[name])
+    assert loaded.config.env.scenario == "balance"
+    assert loaded.env.rollout(2, loaded.policy).shape == (10, 2)
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (SCALING.replace("[[agents, reward]]", "[reward]"), r"reads \['reward'\].*set its in_keys"),
+        (SCALING.replace("scale: 0.5", "scal: 1"), "RewardScaling: TypeError"),
+        (SCALING.replace("RewardScaling", "RewardScalin"), "RewardScalin"),
+    ],
+)
+def test_a_transform_that_cannot_be_is_told(transform, message, tmp_path):
+    with pytest.raises(ExperimentError, match=message):
+        build(configure(f"++env.transforms=[{transform}]"), tmp_path)
+
+
+def test_workers_would_each_learn_a_state_of_their_own(tmp_path):
+    config = configure("collector=multi_sync", f"++env.transforms=[{NORM}]")
+    with pytest.raises(ExperimentError, match="collector=single"):
+        build(config, tmp_path)
