@@ -99,6 +99,7 @@ class Experiment:
 
     def save(self) -> None:
         """Write a checkpoint."""
+        self.copy_transforms()  # those of the evaluation have seen its episodes too
         metadata = {"config": training_config(self.config), **asdict(self.progress)}
         self.rotation.save(self.checkpoint, step=self.progress.frames, metadata=metadata)
 
