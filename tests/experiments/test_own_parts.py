@@ -66,11 +66,9 @@ def test_a_transform_acts_on_what_is_learned_from_in_every_environment(tmp_path)
 def test_what_a_transform_has_learned_is_evaluated_saved_and_resumed(tmp_path):
     config = configure("env.scenario=balance", f"++env.transforms=[{NORM}]")
     check_config(config)
-    parts = run(config, tmp_path)
-    first, learned = scalars(tmp_path), parts.collector.env.transform[-1].loc
-    assert learned.any()
-    loaded = load_run(tmp_path)
-    torch.testing.assert_close(loaded.env.transform[-1].loc, learned)
+    run(config, tmp_path)
+    first = scalars(tmp_path)
+    assert load_run(tmp_path).env.transform[-1].loc.any()
     again = {name: [x.item() for x in y] for name, y in evaluate_run(tmp_path).items()}
     assert again == json.loads((tmp_path / "evaluation.json").read_text())
     sorted((tmp_path / "checkpoints").iterdir())[-1].unlink()  # as if it had been killed
