@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -95,7 +96,7 @@ class Experiment:
         """Evaluate with what transforms have learned in training, such as the mean of observations."""
         env = getattr(self.collector, "env", None)
         if self.config.env.get("transforms") and env is not None:
-            self.evaluation.env.load_state_dict(env.state_dict())
+            self.evaluation.env.load_state_dict(copy.deepcopy(env.state_dict()))
 
     def save(self) -> None:
         """Write a checkpoint."""

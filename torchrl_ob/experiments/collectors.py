@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import signal
 import warnings
 import weakref
@@ -47,6 +48,7 @@ class ResumableCollector(Collector):
 
     def load_state_dict(self, state_dict: OrderedDict[str, Any], **kwargs: Any) -> None:
         """Go on from there."""
+        learned = copy.deepcopy(state_dict.get("env_state_dict"))  # which loading aliases
         super().load_state_dict(state_dict, **kwargs)
         if "simulator" not in state_dict:
             _warn_of_new_episodes()
@@ -55,6 +57,8 @@ class ResumableCollector(Collector):
             self.reset()
             return
         load_simulator_state(self.env, state_dict["simulator"])
+        if learned:  # transforms have seen the steps that this took
+            self.env.load_state_dict(learned)
         last_step = TensorDict({}).load_state_dict(state_dict["carrier"], strict=False)
         self._carrier = last_step.to(self.env.device)
 
