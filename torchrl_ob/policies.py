@@ -169,7 +169,9 @@ def _distribution(
             # its cross entropy takes no samples of a batch of teams, which a compiled loss draws
             return ["logits"], MaskedCategorical, action.action_dim, {"use_cross_entropy": False}
         return ["logits"], D.Categorical, action.action_dim, {}
-    if action.encoding == "one_hot" and action.dtype == torch.int64:
+    # of a single choice TorchRL's unmasked one leaves out the last dimension
+    torchrls = action.dtype == torch.int64 and (masked or action.action_dim > 1)
+    if action.encoding == "one_hot" and torchrls:
         one_hot = MaskedOneHotCategorical if masked else OneHotCategorical
         return ["logits"], one_hot, action.action_dim, {}
     factors = {
