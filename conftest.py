@@ -19,7 +19,7 @@ settings.load_profile("default")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come last, so that what fails fast fails first."""
     for item in items:
-        if item.path.parent.name in ("experiments", "envs") and "tests" in item.path.parts:
+        if {"experiments", "envs"} & {*item.path.parts}:  # of the tests, and of the package
             item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path in slow)
