@@ -33,6 +33,15 @@ def test_script_runs(script, outcome):
     assert "Traceback" not in result.stderr
 
 
+def test_the_trainer_goes_on_from_its_checkpoint(outcome):
+    result, folder = outcome(ROOT / "tutorials/vmas_trainer_ob.py")
+    out = folder / "runs" / "vmas_trainer_ob"
+    assert "at 80 frames\nstopped after 160 frames" in result.stdout
+    rewards = (out / "metrics" / "scalars" / "train_reward.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rewards] == ["40", "80", "120", "160"]
+    assert len(list((out / "checkpoints").iterdir())) == 2
+
+
 def test_navigation_leaves_its_pictures(outcome):
     result, folder = outcome(ROOT / "tutorials/vmas_navigation_ob.py")
     out = folder / "runs" / "vmas_navigation_ob"

@@ -16,6 +16,9 @@ score moves the policy too, which leaves the gradient the least variance.
 
 It needs JaxMARL: ``pip install '.[smax]'``. Run it with ``python tutorials/discrete_and_masks.py``. It takes about two
 minutes on two CPU cores and leaves a picture in ``runs/discrete_and_masks``.
+
+.. image:: /images/discrete_and_masks.png
+   :alt: Weights of an agent's actions in two baselines, and battles won during training
 """
 
 import os
@@ -185,8 +188,8 @@ collector.shutdown()
 # The trained team
 # ----------------
 #
-# By the mode of the policy, in new battles. Of one state we keep the agent that has most to choose from: where the policy
-# prefers one action clearly, OB leans on the *others*, which move the logits most when they are sampled.
+# By the mode of the policy, in new battles. We show an agent that has most to choose from and prefers one action clearly: COMA's
+# baseline is then nearly that action's Q. OB leans on the *others*, which move the logits most when they are sampled.
 env.set_seed(1)
 with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
     played = env.rollout(MAX_STEPS, policy, break_when_any_done=False)
@@ -232,3 +235,5 @@ right.grid(alpha=0.3)
 right.legend()
 figure.savefig(FOLDER / "battles.png", dpi=100)
 print(f"picture: {FOLDER / 'battles.png'}")
+
+# sphinx_gallery_thumbnail_path = "images/discrete_and_masks.png"
