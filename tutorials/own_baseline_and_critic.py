@@ -15,6 +15,9 @@ This tutorial adds a fourth advantage, in one method, and takes a critic that th
 The team is VMAS's *navigation*: three agents, each with a goal of its own, and a force in two dimensions as the action.
 Run it with ``python tutorials/own_baseline_and_critic.py``. It takes about a minute on two CPU cores and leaves a picture in
 ``runs/own_baseline_and_critic``.
+
+.. image:: /images/own_baseline_and_critic.png
+   :alt: Learning with an own baseline and critic, and the variance of the gradient under three baselines
 """
 
 import os
@@ -266,3 +269,5 @@ right.grid(alpha=0.3, axis="y")
 right.legend()
 figure.savefig(FOLDER / "own.png", dpi=100)
 print(f"picture: {FOLDER / 'own.png'}")
+
+# sphinx_gallery_thumbnail_path = "images/own_baseline_and_critic.png"
