@@ -56,7 +56,7 @@ def slow_loop(critic, td, actions):
     return values
 
 
-@pytest.mark.parametrize("backbone", ["pooled", "concat"])
+@pytest.mark.parametrize("backbone", ["pooled", "concat", "additive"])
 @pytest.mark.parametrize("share_params", [True, False])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("inputs", INPUTS)
@@ -101,7 +101,7 @@ def test_any_number_of_batch_dimensions(encoding, batch):
         torch.testing.assert_close(values.reshape(-1, N, 4), flat)
 
 
-@pytest.mark.parametrize("backbone", ["pooled", "concat"])
+@pytest.mark.parametrize("backbone", ["pooled", "concat", "additive"])
 @pytest.mark.parametrize("encoding", ["continuous", "categorical"])
 def test_candidates_do_not_depend_on_the_own_action_taken(backbone, encoding):
     torch.manual_seed(0)
@@ -137,7 +137,7 @@ def test_own_parameters_only_where_they_are_not_shared(share_params, agent):
     assert used.tolist() == ([True] if share_params else [i == agent for i in range(N)])
 
 
-@pytest.mark.parametrize("backbone", ["pooled", "concat"])
+@pytest.mark.parametrize("backbone", ["pooled", "concat", "additive"])
 @pytest.mark.parametrize("share_params", [True, False])
 @pytest.mark.parametrize("key", ["state", ("agents", "observation"), ("agents", "action")])
 def test_every_value_moves_with_everything_that_is_read(backbone, share_params, key):

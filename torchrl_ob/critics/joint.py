@@ -46,8 +46,9 @@ class JointQCritic(TensorDictModuleBase):
         nvec: number of choices of each factor of a multi-categorical action; ``action_dim`` is
             then their sum.
         backbone: ``"pooled"`` (the default: an embedding of each agent's observation and action,
-            averaged over the other agents; linear in the number of agents) or ``"concat"``
-            (everything concatenated, as in COMA); or a function ``(sizes, share_params=..., activation=...)`` that
+            averaged over the other agents; linear in the number of agents), ``"concat"``
+            (everything concatenated, as in COMA), or ``"additive"`` (a term for each agent, added up to one value for
+            the team: for team rewards); or a function ``(sizes, share_params=..., activation=...)`` that
             makes a module of one's own, see :class:`~torchrl_ob.critics.Backbone`.
         hidden_dim: width of the hidden layers.
         share_params: whether the agents' values come from one network, told which agent it speaks

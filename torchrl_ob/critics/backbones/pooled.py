@@ -1,0 +1,88 @@
+"""Each agent embedded, and the others averaged."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from torchrl_ob.critics.backbones.layers import AgentLinear
+from torchrl_ob.critics.backbones.protocol import Others, Sizes
+
+__all__ = ["PooledBackbone"]
+
+
+class PooledBackbone(nn.Module):
+    r"""Embeds each agent's observation and action, and hands each the mean over the team.
+
+    .. math::
+        z_j(a) = \phi(o_j, a, j), \qquad
+        Q_i(s, a) = \rho\Big(z_i(a^i) + M\, \tfrac{1}{n}\textstyle\sum_j \sigma\big(z_j(a^j)\big)
+        + S s\Big)
+
+    Linear in the number of agents, with one layer evaluated once for the team; a candidate embeds one
+    agent again and moves the mean by an n-th of the difference. Where all own actions are valued at
+    once, the own action is blank in both terms. Agents of other groups, whose networks embed them, enter
+    the mean with their messages :math:`\sigma(z_j)`. (Zaheer et al., "Deep Sets", NeurIPS 2017, section 3.)
+    """
+
+    def __init__(
+        self, sizes: Sizes, *, share_params: bool = True, activation: type[nn.Module] = nn.Tanh
+    ) -> None:
+        super().__init__()
+        linear = partial(AgentLinear, num_agents=sizes.num_agents, share_params=share_params)
+        self.observation = linear(sizes.observation_dim, sizes.hidden_dim, identity=True)
+        self.action = linear(sizes.action_dim, sizes.hidden_dim, bias=False)
+        self.activation = activation()
+        self.own = linear(sizes.hidden_dim, sizes.hidden_dim)
+        self.team = linear(sizes.hidden_dim, sizes.hidden_dim, bias=False)
+        self.state = linear(sizes.state_dim, sizes.hidden_dim, bias=False)
+        self.tail = nn.Sequential(activation(), linear(sizes.hidden_dim, sizes.out_dim))
+
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose weights and biases scale the output."""
+        return self.tail[-1]
+
+    def embed(self, observed: Tensor, actions: Tensor) -> Tensor:
+        """An agent as it sees itself, ``[B, n, K, h]``, with each of K actions."""
+        # in place: of candidates these are the largest tensors there are
+        return self.own(self.activation(self.action(actions).add_(observed)))
+
+    def messages(self, observation: Tensor, action: Tensor) -> Tensor:
+        """What the agents show to those of other groups, added up, ``[B, h]``."""
+        observed = self.observation(observation.unsqueeze(-2))
+        return self.activation(self.embed(observed, action.unsqueeze(-2))).sum((1, 2))
+
+    def forward(
+        self, observation: Tensor, state: Tensor, action: Tensor, others: Others | None = None
+    ) -> Tensor:
+        """Values of the joint action, ``[B, n, out_dim]``."""
+        return self.candidates(observation, state, action, None, others).squeeze(-2)
+
+    def candidates(
+        self,
+        observation: Tensor,
+        state: Tensor,
+        action: Tensor,
+        own: Tensor | None,
+        others: Others | None = None,
+    ) -> Tensor:
+        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
+        observed = self.observation(observation.unsqueeze(-2))
+        mine = self.embed(observed, action.unsqueeze(-2))
+        messages = self.activation(mine)
+        mean, num_agents = messages.mean(1, keepdim=True), action.shape[1]
+        if others is not None:
+            num_agents += others.num_agents
+            shown = others.messages[:, None, None]
+            mean = (messages.sum(1, keepdim=True) + shown) / num_agents
+        context = self.team(mean if own is None else mean - messages / num_agents)
+        if state.shape[-1]:
+            context = context + self.state(state[:, None, None])
+        if own is None:
+            return self.tail(mine + context)
+        mine = self.embed(observed, own)
+        moved = self.team(self.activation(mine))
+        return self.tail(torch.add(mine, moved, alpha=1 / num_agents).add_(context))
