@@ -84,7 +84,11 @@ def test_a_dueling_critic_needs_the_last_layer():
 @pytest.mark.parametrize(
     ("backbone", "error", "message"),
     [
-        ("transformer", ValueError, r"one of \['additive', 'concat', 'pooled'\], or a function of sizes"),
+        (
+            "transformer",
+            ValueError,
+            r"one of \['additive', 'concat', 'pooled'\], or a function of sizes",
+        ),
         (3, ValueError, "got 3"),
         (nn.Linear(1, 1), TypeError, "is a Linear itself: give its class, or a function"),
     ],
