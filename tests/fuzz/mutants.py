@@ -255,8 +255,8 @@ MUTANTS = {
         CRITICS,
     ),
     "chunks in another order": (
-        "return torch.cat([function(*chunk) for chunk in chunks])",
-        "return torch.cat([function(*chunk) for chunk in chunks][::-1])",
+        "return torch.cat([function(chunk) for chunk in inputs.split(size)])",
+        "return torch.cat([function(chunk) for chunk in inputs.split(size)][::-1])",
         CRITICS,
     ),
     "substitution into everybody": (
