@@ -14,7 +14,7 @@ FILES = {
 
 def test_no_file_is_long():
     for path in FILES.values():
-        assert len(path.read_text().splitlines()) <= 400, path
+        assert len(path.read_text().splitlines()) <= 300, path
 
 
 def test_library_loads_without_the_tutorials_dependencies():

@@ -54,18 +54,16 @@ class JointQCritic(TensorDictModuleBase):
         share_params: whether the agents' values come from one network, told which agent it speaks
             for, or from a network for each agent.
         activation: activation function.
-        value_norm: a TorchRL :class:`~torchrl.modules.ValueNorm`. The network then works in
-            normalised values and the output is denormalised. Of shape 1; pass the same instance to
+        value_norm: a TorchRL :class:`~torchrl.modules.ValueNorm` of shape 1, where returns are far from unit scale:
+            the network works in normalized values and the output is denormalized. Pass the same instance to
             :class:`~torchrl.objectives.multiagent.MAPPOLoss`, which alone updates its statistics.
-            Needed where returns are far from unit scale.
         observation_key: where the observations are, ``[*B, n, observation_dim]``.
         state_key: where the global state is, ``[*B, state_dim]``.
         action_key: where the joint action is.
         out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_action_value"``
             in the group of the action.
-        chunk_bytes: memory that the activations of one layer may take; without gradients the batch is
-            processed in chunks of that size. By default 4 MiB, which the caches of a CPU hold, and on a GPU 16 MiB, where
-            few large kernels are faster.
+        chunk_bytes: memory that the activations of one layer may take; without gradients the batch is processed in
+            chunks of that size. By default 4 MiB, which a CPU's caches hold, and on a GPU 16 MiB, for few large kernels.
 
     Example:
         >>> import torch

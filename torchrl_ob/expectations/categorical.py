@@ -19,10 +19,10 @@ from torchrl_ob.expectations._registry import Options, register_candidates
 from torchrl_ob.expectations.quadrature import Candidates, mixture_of_products
 from torchrl_ob.functional import (
     GaussianPsi,
-    available_log_probs,
     categorical_log_score_weights,
     categorical_optimal_weights,
 )
+from torchrl_ob.functional.scores import available_log_probs
 
 __all__ = ["MAX_JOINT_CHOICES", "categorical_log_probs"]
 
@@ -138,8 +138,9 @@ def _joint_weights(log_probs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
     ψ is all their logits.
     """
-    # w = Σ_d w_d, so E[w f] / E[w] = Σ_d c_d Σ_a x_d(a_d) Π_{j != d} pi_j(a_j) f(a)
-    # with c_d = E[w_d] / E[w] and x_d the optimal weights of factor d
+    # The mixture of products that quadrature.py writes, as there over components: E[w f] / E[w] =
+    # Σ_d c_d Σ_a x_d(a_d) Π_{j != d} pi_j(a_j) f(a) with c_d = E[w_d] / E[w] and x_d the optimal weights of
+    # factor d. Both in log space, as functional/scores.py has x_d, because E[w_d] may vanish.
     log_expected = torch.stack(
         [(x + categorical_log_score_weights(x)).logsumexp(-1) for x in log_probs], -1
     )

@@ -11,12 +11,8 @@ from torch import Tensor
 from torchrl_ob.expectations._registry import Options
 from torchrl_ob.expectations.lines import check_rule, sample_size
 from torchrl_ob.expectations.quadrature import Candidates, Measure, gauss_rule
-from torchrl_ob.functional import (
-    GaussianPsi,
-    gaussian_score_factors,
-    optimal_weights,
-    squared_scores,
-)
+from torchrl_ob.functional import GaussianPsi, optimal_weights
+from torchrl_ob.functional.scores import gaussian_score_factors, squared_scores
 
 __all__ = ["Components", "component_candidates", "component_scores", "node_candidates"]
 

@@ -17,7 +17,8 @@ from torchrl_ob.expectations.components import (
 )
 from torchrl_ob.expectations.lines import gauss_hermite
 from torchrl_ob.expectations.quadrature import Candidates
-from torchrl_ob.functional import GaussianPsi, at_least_single
+from torchrl_ob.functional import GaussianPsi
+from torchrl_ob.functional.scores import at_least_single
 
 __all__ = ["gaussian_components", "gaussian_of", "normal_line", "squashed_line"]
 

@@ -9,7 +9,9 @@ values stands for the distribution of each component, with its probabilities ``p
     \frac{w\,p}{E[w]} = \sum_d c_d\, \frac{w_d\, p_d}{E[w_d]} \prod_{j \ne d} p_j,
     \qquad w = \sum_d w_d, \quad c_d = E[w_d] / E[w],
 
-a mixture of products, whose marginal in dimension d is ``c_d w_d p / E[w_d] + (1 - c_d) p``.
+a mixture of products, whose marginal in dimension d is ``c_d w_d p / E[w_d] + (1 - c_d) p``. Categorical factors are mixed alike
+(``categorical.py``). A single categorical has its weights in log space and samples theirs from explicit scores, both
+in :mod:`torchrl_ob.functional`: neither has a product to exploit, and only the former can lose E[w] to rounding.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ r"""The truncated Gaussian: a line of values that stands for it, its scores and 
 Everything is told from the likeliest point of the interval, ``mode = clip(loc, low, high)``, in units of the scale:
 with :math:`t = (u - mode)/σ` and :math:`h = (mode - loc)/σ` the density is proportional to
 :math:`\exp(-t\,(t/2 + h))`. So nothing cancels where loc is far outside the bounds or the scale is far wider than
-they are, and no distribution function of the normal is divided by another one.
+they are, and no distribution function of the normal is divided by another one. Without bounds the scores are those of
+:func:`torchrl_ob.functional.normal_score_weights`, which needs no line.
 """
 
 from __future__ import annotations
@@ -24,12 +25,8 @@ from torchrl_ob.expectations.components import (
 )
 from torchrl_ob.expectations.lines import gauss_legendre
 from torchrl_ob.expectations.quadrature import Candidates
-from torchrl_ob.functional import (
-    GaussianPsi,
-    at_least_single,
-    gaussian_score_factors,
-    squared_scores,
-)
+from torchrl_ob.functional import GaussianPsi
+from torchrl_ob.functional.scores import at_least_single, gaussian_score_factors, squared_scores
 
 __all__ = [
     "Truncation",

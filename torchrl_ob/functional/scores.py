@@ -1,9 +1,9 @@
-"""The mathematics of the optimal baseline, as pure tensor functions.
+"""The weights of the optimal baseline: squared scores ``w``, and ``x = p w / E[w]``.
 
-For one agent, ``b* = E[Q w] / E[w]`` with ``w(a) = ‖∇_ψ log π(a | ψ)‖²``, where ψ is what the
-network hands to the agent's distribution (Kuba et al., "Settling the Variance of Multi-Agent
-Policy Gradients", NeurIPS 2021, arXiv:2108.08612, section 4). Over a finite set of candidate
-actions this is a weighted sum ``b* = Σ_k x_k Q_k``; the functions below give ``w`` and ``x``.
+The same ``x`` is evaluated in three forms: here in log space for one categorical action, because E[w] vanishes near a
+deterministic policy; here from explicit probabilities and squared scores (:func:`optimal_weights`), all that is known
+of samples and in ``expectations/autodiff.py``; in ``expectations/quadrature.py`` as a mixture of products, because the
+components of an action are independent. ``expectations/truncated.py`` has the scores between bounds.
 """
 
 from __future__ import annotations
@@ -16,21 +16,15 @@ from torch import Tensor
 
 __all__ = [
     "GaussianPsi",
-    "at_least_single",
-    "available_log_probs",
     "categorical_log_score_weights",
     "categorical_optimal_weights",
-    "control_variate",
-    "gaussian_score_factors",
-    "lambda_return",
     "normal_score_weights",
     "optimal_weights",
-    "squared_scores",
     "weighted_baseline",
 ]
 
 GaussianPsi = Literal["loc_scale", "loc_log_scale", "loc"]
-"""What ψ is for a Gaussian: the parameters in which the variance of the gradient is minimised."""
+"""What ψ is for a Gaussian: the parameters in which the variance of the gradient is minimized."""
 
 _SMALLEST = math.log(5e-324)
 """Logarithm of the smallest positive double: an action that is less likely is ruled out."""
@@ -51,7 +45,7 @@ def available_log_probs(logits: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from torchrl_ob.functional import available_log_probs
+        >>> from torchrl_ob.functional.scores import available_log_probs
         >>> available_log_probs(torch.tensor([0.0, -80.0, -1e10]))
         tensor([  0., -80., -inf])
     """
@@ -70,8 +64,8 @@ def categorical_log_score_weights(log_probs: Tensor) -> Tensor:
     policies keep every digit and nothing is clamped. (arXiv:2108.08612, section 4.)
 
     Args:
-        log_probs: log-probabilities or logits, ``[..., A]``; those ruled out are as
-            :func:`available_log_probs` says.
+        log_probs: log-probabilities or logits, ``[..., A]``. An action whose probability is below the smallest
+            positive double, 5e-324, is ruled out, as by a mask of ``-inf`` or of -1e10.
 
     Returns:
         ``log w``, ``[..., A]``; ``-inf`` for the only available action of a set.
@@ -105,7 +99,7 @@ def categorical_optimal_weights(log_probs: Tensor) -> Tensor:
              = \frac{\pi(a)\,(1 + \|\pi\|^2 - 2\pi(a))}{1 - \|\pi\|^2}
 
     Near a deterministic policy ``x`` moves to the actions that are not preferred, in proportion to their
-    probabilities, as long as these are not ruled out, see :func:`available_log_probs`. With a single available
+    probabilities, as long as these are not ruled out, see :func:`categorical_log_score_weights`. With a single available
     action every baseline is optimal and ``x`` is that action's indicator.
     (arXiv:2108.08612, section 4 and appendix.)
 
@@ -144,7 +138,7 @@ def normal_score_weights(z: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale
     change of variable leaves the score unchanged. (arXiv:2108.08612, section 4 and appendix.)
 
     Args:
-        z: standardised samples, ``[..., d]``.
+        z: standardized samples, ``[..., d]``.
         scale: standard deviations, broadcastable to ``z``.
         psi: what ψ is.
 
@@ -214,116 +208,6 @@ def optimal_weights(probabilities: Tensor, score_weights: Tensor) -> Tensor:
 def at_least_single(x: Tensor) -> Tensor:
     """The tensor, in single precision where it is in half."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def lambda_return(
-    reward: Tensor,
-    next_value: Tensor,
-    done: Tensor,
-    terminated: Tensor,
-    *,
-    gamma: float,
-    lmbda: float,
-    time_dim: int = -2,
-) -> Tensor:
-    r"""The λ-return.
-
-    .. math::
-        G_t = r_t + \gamma\,(1 - d_t)\,[(1 - \lambda_t)\,V_{t+1} + \lambda_t\,G_{t+1}]
-
-    with :math:`d_t = 1` where the episode terminated, :math:`\lambda_t = 0` at the end of a
-    trajectory (``done``, or the last step given) and λ elsewhere. (Sutton and Barto,
-    "Reinforcement Learning", 2nd edition, equation 12.18.)
-
-    The recursion is linear, so it is evaluated by doubling: after k rounds every step has absorbed
-    the :math:`2^k - 1` that follow it. Unlike TorchRL's vectorised return it drops no small term,
-    takes γλ = 0, and can be traced.
-
-    Args:
-        reward: ``[..., T, ...]``, time at ``time_dim``; the others have the same shape.
-        next_value: bootstrap value of the state that follows each step.
-        done: whether the trajectory ends with the step, for whatever reason.
-        terminated: whether the episode terminated with it, so that nothing follows.
-        gamma: discount.
-        lmbda: trace decay λ.
-        time_dim: dimension of time.
-
-    Returns:
-        ``G``, of the shape of ``reward``.
-
-    Example:
-        >>> import torch
-        >>> from torchrl_ob.functional import lambda_return
-        >>> end = torch.tensor([False, False, True])
-        >>> args = torch.ones(3), torch.zeros(3), end, end
-        >>> lambda_return(*args, gamma=0.5, lmbda=1.0, time_dim=0)
-        tensor([1.7500, 1.5000, 1.0000])
-    """
-    reward, next_value, done, terminated = (
-        x.movedim(time_dim, 0) for x in (reward, next_value, done, terminated)
-    )
-    steps = reward.shape[0]
-    # first, or a float would round λ to float32; nor do rewards that are integers
-    dtype = torch.promote_types(reward.dtype, next_value.dtype)
-    goes_on = (~(done | terminated)).to(dtype)
-    trace = lmbda * goes_on
-    trace = torch.cat([trace[:-1], torch.zeros_like(trace[-1:])])
-    value = reward + gamma * (~terminated).to(dtype) * (1 - trace) * next_value
-    decay, reach = gamma * trace, 1
-    while reach < steps:
-        value = torch.cat([value[:-reach] + decay[:-reach] * value[reach:], value[-reach:]])
-        decay = torch.cat([decay[:-reach] * decay[reach:], torch.zeros_like(decay[-reach:])])
-        reach *= 2
-    return value.movedim(0, time_dim)
-
-
-def control_variate(
-    next_value: Tensor,
-    value: Tensor,
-    done: Tensor,
-    terminated: Tensor,
-    *,
-    gamma: float,
-    lmbda: float,
-    time_dim: int = -2,
-) -> Tensor:
-    r"""What to add to the rewards so that a λ-return is free of what Q knows of later actions.
-
-    .. math::
-        c_t = \gamma\,\lambda_t\,[V(s_{t+1}) - Q(s_{t+1}, a_{t+1})]
-
-    with :math:`V(s) = E_{a \sim \pi}[Q(s, a)]`, so that its mean is zero whatever Q is. With it,
-    :func:`lambda_return` is
-    :math:`G_t = r_t + \gamma\,[V(s_{t+1}) + \lambda_t\,(G_{t+1} - Q(s_{t+1}, a_{t+1}))]`. (De Asis and Sutton,
-    "Per-decision Multi-step Temporal Difference Learning with Control Variates", UAI 2018, equation 9.)
-
-    Args:
-        next_value: V of the state that follows each step, time at ``time_dim``; the others have the same
-            shape.
-        value: Q of each step's state and the action that was taken in it.
-        done: whether the trajectory ends with the step, for whatever reason.
-        terminated: whether the episode terminated with it.
-        gamma: discount.
-        lmbda: trace decay λ.
-        time_dim: dimension of time.
-
-    Returns:
-        ``c``, of the shape of ``value``; 0 at the end of a trajectory, where :math:`\lambda_t = 0`.
-
-    Example:
-        >>> import torch
-        >>> from torchrl_ob.functional import control_variate
-        >>> end = torch.tensor([False, True])
-        >>> args = torch.tensor([2.0, 2.0]), torch.tensor([5.0, 3.0]), end, end
-        >>> control_variate(*args, gamma=0.5, lmbda=1.0, time_dim=0)
-        tensor([-0.5000,  0.0000])
-    """
-    next_value, value, done, terminated = (
-        x.movedim(time_dim, 0) for x in (next_value, value, done, terminated)
-    )
-    goes_on = (~(done | terminated))[:-1].to(value.dtype)
-    correction = gamma * lmbda * goes_on * (next_value[:-1] - value[1:])
-    return torch.cat([correction, torch.zeros_like(value[-1:])]).movedim(0, time_dim)
 
 
 def weighted_baseline(values: Tensor, weights: Tensor) -> Tensor:
