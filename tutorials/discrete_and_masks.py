@@ -188,8 +188,8 @@ collector.shutdown()
 # The trained team
 # ----------------
 #
-# By the mode of the policy, in new battles. We show an agent that has most to choose from and prefers one action clearly: COMA's
-# baseline is then nearly that action's Q. OB leans on the *others*, which move the logits most when they are sampled.
+# By the mode of the policy, in new battles. We show an agent that has all actions but one and prefers one clearly: COMA's baseline is
+# then nearly that action's Q. OB leans on the *others*, which move the logits most when they are sampled.
 env.set_seed(1)
 with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
     played = env.rollout(MAX_STEPS, policy, break_when_any_done=False)
@@ -198,7 +198,8 @@ print(f"the trained team, by the mode of its policy: {won} of {ended} new battle
 choices = played["agents", "action_mask"].sum(-1)
 probabilities = policy.get_dist(played).probs.detach()
 preferred = probabilities.amax(-1)
-sure = ((choices == choices.max()) & (preferred < 0.95)).float() * preferred
+some_barred = choices == choices.max() - 1
+sure = (some_barred & (preferred < 0.95)).float() * preferred
 at = (sure == sure.max()).nonzero()[0].unbind()
 shown, x = probabilities[at], categorical_optimal_weights(probabilities[at].log())
 

@@ -15,6 +15,7 @@ Run it with ``python tutorials/groups_simple_tag.py``. It takes about three minu
 """
 
 import os
+from copy import deepcopy
 from pathlib import Path
 
 import matplotlib
@@ -25,7 +26,7 @@ import matplotlib.pyplot as plt
 import torch
 from tensordict.nn import TensorDictSequential
 from torchrl.collectors import Collector
-from torchrl.envs import StepCounter, TransformedEnv, VmasEnv
+from torchrl.envs import ExplorationType, StepCounter, TransformedEnv, VmasEnv, set_exploration_type
 from torchrl.objectives import ClipPPOLoss
 
 from torchrl_ob import ObAdvantage, group_critics, policy_from_env
@@ -49,12 +50,18 @@ torch.manual_seed(0)
 # ----------
 #
 # ``env.group_map`` lists the agents of each group. Entries of a group stand under its name, such as
-# ``("adversary", "reward")``; ``"done"`` is the root's. Adversaries share a reward of 10 for each touch; whom they touch
-# loses 10, and pays for leaving the field too.
-env = TransformedEnv(
-    VmasEnv("simple_tag", num_envs=FRAMES_PER_BATCH // MAX_STEPS, max_steps=None, seed=0),
-    StepCounter(max_steps=MAX_STEPS),  # a time limit: the return goes on beyond it
+# ``("adversary", "reward")``; ``"done"`` is the root's. Adversaries share a reward of 10 for each touch, and the agent
+# loses 10. Touches are rare at first, so distances are rewarded too (``shape_..._rew``): adversaries for being near, the agent for being
+# far.
+game = VmasEnv(
+    "simple_tag",
+    num_envs=FRAMES_PER_BATCH // MAX_STEPS,
+    max_steps=None,
+    seed=0,
+    shape_adversary_rew=True,
+    shape_agent_rew=True,
 )
+env = TransformedEnv(game, StepCounter(max_steps=MAX_STEPS))  # a time limit: the return goes on
 for group, agents in env.group_map.items():
     observation = env.observation_spec_unbatched[group, "observation"].shape
     action = env.full_action_spec_unbatched[group, "action"].shape
@@ -67,6 +74,7 @@ for group, agents in env.group_map.items():
 # The views of ``group_critics`` share all networks: an agent of one group is embedded by its group's network, and what it
 # shows to others is of one width, so that an agent's value depends on every agent of every group.
 policies = {group: policy_from_env(env, group=group) for group in env.group_map}
+first = deepcopy(policies)  # as they are before training
 critics = group_critics(env)
 print("the critic of the adversaries reads", critics["adversary"].in_keys)
 
@@ -136,6 +144,27 @@ for number, batch in enumerate(collector, start=1):
     words = (f"{group} {rewards[group][-1].mean():7.2f}" for group in losses)
     print(f"batch {number:2}, reward of an episode: {', '.join(words)}")
 collector.shutdown()
+
+# %%
+# What each group has learned
+# ---------------------------
+#
+# Opponents hide one another's progress: both learn, and the rewards need not rise. Each group is therefore played against the *first*
+# policy of the other too, in the same starts. The table has the adversaries' reward of an episode, with 95% intervals.
+print("\nreward of an adversary        first agent        trained agent")
+for words, adversaries in (("first adversaries", first), ("trained adversaries", policies)):
+    cells = []
+    for agents in (first, policies):
+        env.set_seed(1)
+        team = TensorDictSequential(adversaries["adversary"], agents["agent"])
+        with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+            played = env.rollout(MAX_STEPS, team, break_when_any_done=False)
+        reward = played["next", "adversary", "reward"].sum(1).mean((-2, -1))
+        half = 1.96 * reward.std() / len(reward) ** 0.5
+        cells.append(
+            f"{reward.mean():7.2f} [{reward.mean() - half:.2f}, {reward.mean() + half:.2f}]"
+        )
+    print(f"{words:20} {cells[0]:>22} {cells[1]:>22}")
 
 # %%
 # Whose action moves whose baseline

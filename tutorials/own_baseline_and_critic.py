@@ -73,8 +73,8 @@ policy = policy_from_env(env)
 # The critic
 # ----------
 #
-# Any module will do that reads the observations and the joint action and writes one value for each agent, ``[*B, n, 1]``. The
-# baseline asks it for Q of *other* own actions: they are substituted into copies of its inputs, one agent at a time. So it has to
+# Any module will do that reads the observations and the joint action and writes one value for each agent, ``[*B, n, 1]``. For
+# the baseline it is evaluated at *other* own actions: they are substituted into copies of its inputs, one agent at a time. So it has to
 # be a function of a step, without a memory in time. (``JointQCritic`` computes what does not depend on the own action once, and
 # is faster; a network of your own inside it is a *backbone*, see :doc:`/how_to/own_critic`.)
 class AttentionCritic(torch.nn.Module):

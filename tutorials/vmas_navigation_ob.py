@@ -131,8 +131,8 @@ policy = ProbabilisticActor(
 # Critic
 # ------
 #
-# The optimal baseline asks what the return would have been had one agent acted otherwise, so the
-# critic reads the joint action: Q(s, a), not V(s). Its sizes come from the environment's specs.
+# The optimal baseline needs the values of own actions that were not taken, so the critic reads
+# the joint action: Q(s, a), not V(s). Its sizes come from the environment's specs.
 critic = JointQCritic.from_env(env).to(device)
 
 # %%

@@ -132,7 +132,7 @@ class Evaluation:
 # -----------
 #
 # Policy, critic, loss and advantage are those of any TorchRL pipeline. The critic reads the joint
-# action: the baseline asks what the return would have been had one agent acted otherwise.
+# action, since the baseline needs values of own actions that were not taken.
 #
 # **Trap 2: the advantage in every epoch.** ``PPOTrainer(gae=advantage)`` works, and computes the advantage at the
 # start of each of the 30 epochs, with the critic and next actions of that moment: thirty times the cost, and targets that
