@@ -10,8 +10,11 @@ chase. An advantage with the *optimal baseline* (OB) subtracts, for each agent, 
 For that the critic has to read the actions of both groups, which ``group_critics`` makes, and the advantage has to know
 who draws the other group's next actions, which ``other_actors`` says.
 
-Run it with ``python tutorials/groups_simple_tag.py``. It takes about three minutes on two CPU cores and leaves a picture in
+Run it with ``python tutorials/groups_simple_tag.py``. It takes about two minutes on two CPU cores and leaves a picture in
 ``runs/groups_simple_tag``.
+
+.. image:: /images/groups_simple_tag.png
+   :alt: Rewards of adversaries before and after training, and whose action moves whose baseline
 """
 
 import os
@@ -52,7 +55,7 @@ torch.manual_seed(0)
 # ``env.group_map`` lists the agents of each group. Entries of a group stand under its name, such as
 # ``("adversary", "reward")``; ``"done"`` is the root's. Adversaries share a reward of 10 for each touch, and the agent
 # loses 10. Touches are rare at first, so distances are rewarded too (``shape_..._rew``): adversaries for being near, the agent for being
-# far.
+# far. One's gain is the other's loss.
 game = VmasEnv(
     "simple_tag",
     num_envs=FRAMES_PER_BATCH // MAX_STEPS,
@@ -90,7 +93,7 @@ for group, policy in policies.items():
     loss = ClipPPOLoss(
         policy,
         critics[group],
-        entropy_coeff=1e-3,
+        entropy_coeff=1e-4,
         normalize_advantage=True,
         normalize_advantage_exclude_dims=(-2,),  # each agent's apart
     )
@@ -113,11 +116,11 @@ def call_advantages(batch):
 # Training
 # --------
 #
-# All groups act in one sequence, and one optimizer steps the losses' sum. The critic's parameters are in both losses, hence the
-# set. The critic's loss is half a squared error of returns, which are in the tens here: ``clip_grad_norm_`` keeps
-# its steps in bounds; a value norm would do so too.
-parameters = list({x for loss in losses.values() for x in loss.parameters()})
-optimizer = torch.optim.Adam(parameters, lr=5e-4)
+# All groups act in one sequence, and one optimizer steps the losses' sum. The critic's parameters are in both losses, and are
+# taken once. The critic's loss is a distance to returns, which are in the tens here: ``clip_grad_norm_`` bounds
+# the size of a step; a value norm would do so too.
+parameters = list(dict.fromkeys(x for loss in losses.values() for x in loss.parameters()))
+optimizer = torch.optim.Adam(parameters, lr=1e-3)
 collector = Collector(
     env,
     TensorDictSequential(*policies.values()),
@@ -125,7 +128,6 @@ collector = Collector(
     total_frames=FRAMES_PER_BATCH * NUM_BATCHES,
     auto_register_policy_transforms=False,
 )
-rewards = {group: [] for group in losses}  # of episodes, [batches][episodes]
 for number, batch in enumerate(collector, start=1):
     steps = call_advantages(batch).reshape(-1)
     for _ in range(NUM_EPOCHS):
@@ -139,10 +141,8 @@ for number, batch in enumerate(collector, start=1):
             total.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-    for group in losses:
-        rewards[group].append(batch["next", group, "reward"].sum(1).mean(-2).squeeze(-1))
-    words = (f"{group} {rewards[group][-1].mean():7.2f}" for group in losses)
-    print(f"batch {number:2}, reward of an episode: {', '.join(words)}")
+    reward = batch["next", "adversary", "reward"].sum(1).mean()
+    print(f"batch {number:2}: reward of an adversary's episode {reward:.2f}")
 collector.shutdown()
 
 # %%
@@ -151,20 +151,20 @@ collector.shutdown()
 #
 # Opponents hide one another's progress: both learn, and the rewards need not rise. Each group is therefore played against the *first*
 # policy of the other too, in the same starts. The table has the adversaries' reward of an episode, with 95% intervals.
-print("\nreward of an adversary        first agent        trained agent")
-for words, adversaries in (("first adversaries", first), ("trained adversaries", policies)):
-    cells = []
-    for agents in (first, policies):
+ADVERSARIES = {"first adversaries": first, "trained adversaries": policies}
+AGENTS = {"first agent": first, "trained agent": policies}
+played = {}  # mean and half of the interval, of each pair
+print("\nreward of an adversary")
+for words, adversaries in ADVERSARIES.items():
+    for opponent, agents in AGENTS.items():
         env.set_seed(1)
         team = TensorDictSequential(adversaries["adversary"], agents["agent"])
         with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
-            played = env.rollout(MAX_STEPS, team, break_when_any_done=False)
-        reward = played["next", "adversary", "reward"].sum(1).mean((-2, -1))
-        half = 1.96 * reward.std() / len(reward) ** 0.5
-        cells.append(
-            f"{reward.mean():7.2f} [{reward.mean() - half:.2f}, {reward.mean() + half:.2f}]"
-        )
-    print(f"{words:20} {cells[0]:>22} {cells[1]:>22}")
+            batch_of_pair = env.rollout(MAX_STEPS, team, break_when_any_done=False)
+        reward = batch_of_pair["next", "adversary", "reward"].sum(1).mean((-2, -1))
+        mean, half = reward.mean().item(), 1.96 * reward.std().item() / len(reward) ** 0.5
+        played[words, opponent] = mean, half
+        print(f"  {words}, {opponent}: {mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]")
 
 # %%
 # Whose action moves whose baseline
@@ -203,20 +203,20 @@ for name, row in zip(names, moved, strict=True):
 # The picture
 # -----------
 #
-# Bands are 95% intervals over the episodes of a batch. The agent learns to stay out of reach within a few batches, and the
-# adversaries to corner it.
+# On the left, trained adversaries do better against either agent, and the trained agent does better against the adversaries that
+# it was not trained with. Bars are 95% intervals over episodes.
 FOLDER.mkdir(parents=True, exist_ok=True)
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-frames = torch.arange(1, NUM_BATCHES + 1) * FRAMES_PER_BATCH
-for group, color in zip(rewards, ("tab:red", "tab:blue"), strict=True):
-    of_episodes = torch.stack(rewards[group])
-    mean = of_episodes.mean(1)
-    half = 1.96 * of_episodes.std(1) / of_episodes.shape[1] ** 0.5
-    left.plot(frames, mean, color=color, marker="o", label=f"{group}, mean over its agents")
-    left.fill_between(frames, mean - half, mean + half, color=color, alpha=0.2)
-left.set(title="simple_tag, MAPPO with OB", xlabel="frames (steps of all agents)")
-left.set_ylabel("reward of an episode")
-left.grid(alpha=0.3)
+for position, (words, color) in enumerate(zip(ADVERSARIES, ("tab:gray", "tab:red"), strict=True)):
+    means, halves = zip(*(played[words, opponent] for opponent in AGENTS), strict=True)
+    places = [place + 0.1 * (position - 0.5) for place in range(len(AGENTS))]
+    left.errorbar(
+        places, means, halves, marker="o", linestyle="", capsize=4, color=color, label=words
+    )
+left.set_xticks(range(len(AGENTS)), AGENTS)
+left.set(title="simple_tag, MAPPO with OB", xlabel="opponent", xlim=(-0.5, len(AGENTS) - 0.5))
+left.set_ylabel("an adversary's reward of an episode")
+left.grid(alpha=0.3, axis="y")
 left.legend()
 image = right.imshow(moved, cmap="Greens", vmin=0, vmax=1.5 * moved.max())
 for row in range(len(names)):
@@ -235,3 +235,5 @@ print(f"picture: {FOLDER / 'groups.png'}")
 # %%
 # A critic that reads its own group alone is ``JointQCritic.from_env(env, group="agent")``, and its advantage needs no
 # ``other_actors``. From the command line: ``torchrl-ob train env.scenario=simple_tag``.
+
+# sphinx_gallery_thumbnail_path = "images/groups_simple_tag.png"
