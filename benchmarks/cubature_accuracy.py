@@ -25,7 +25,7 @@ from torchrl.modules import MLP, TanhNormal
 from torchrl_ob.expectations import action_candidates
 from torchrl_ob.expectations.components import node_candidates
 from torchrl_ob.expectations.gaussian import gaussian_components
-from torchrl_ob.expectations.lines import gauss_hermite
+from torchrl_ob.expectations.rules import gauss_hermite
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.loop import estimate, improve
 from torchrl_ob.functional import weighted_baseline

@@ -6,7 +6,7 @@ import torch
 
 from torchrl_ob.expectations.components import node_candidates
 from torchrl_ob.expectations.gaussian import gaussian_components
-from torchrl_ob.expectations.lines import gauss_hermite
+from torchrl_ob.expectations.rules import gauss_hermite
 from torchrl_ob.expectations.truncated import truncated_components
 
 

@@ -6,7 +6,7 @@ from tensordict import TensorDict
 from torchrl.envs import ExplorationType, VmasEnv, set_exploration_type
 from torchrl.modules import OneHotCategorical, TanhNormal
 
-from torchrl_ob.distributions import FactoredCategorical
+from torchrl_ob import FactoredCategorical
 from torchrl_ob.policies import policy_from_env
 
 KINDS = {

@@ -13,8 +13,7 @@ from torchrl.envs import InitTracker, TransformedEnv, VmasEnv
 from torchrl.modules import NormalParamExtractor, ProbabilisticActor, TanhNormal, set_recurrent_mode
 from torchrl.modules.utils import get_primers_from_module
 
-from torchrl_ob import recurrence
-from torchrl_ob.recurrent import MultiAgentGRU, MultiAgentLSTM
+from torchrl_ob.recurrent import MultiAgentGRU, MultiAgentLSTM, equations
 
 N, IN, H = 3, 4, 5
 MODULES = [MultiAgentGRU, MultiAgentLSTM]
@@ -102,7 +101,7 @@ def test_sequences_are_steps_with_their_gradients(cls, share, layers, agents_res
 @both
 def test_derivatives_are_those_of_finite_differences(cls):
     gates, states = cls.gates, len(cls.states)
-    function = recurrence.gru if cls is MultiAgentGRU else recurrence.lstm
+    function = equations.gru if cls is MultiAgentGRU else equations.lstm
     starts = torch.rand(2, 4, 3, 1) < 0.3
     starts[0, 0], starts[1, 2] = True, True
 
@@ -120,7 +119,7 @@ def test_derivatives_are_those_of_finite_differences(cls):
 @both
 def test_operators_are_what_they_declare(cls):
     net = cls(N, IN, H)
-    function = recurrence._gru if cls is MultiAgentGRU else recurrence._lstm
+    function = equations._gru if cls is MultiAgentGRU else equations._lstm
     parameters = list(net.parameters()) if cls is MultiAgentGRU else list(net.parameters())[:3]
     parameters = [p.detach().unsqueeze(0).requires_grad_() for p in parameters]
     starts, initial = torch.rand(1, 4, 2, 1) < 0.5, [torch.randn(1, 2, H) for _ in cls.states]

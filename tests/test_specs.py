@@ -33,9 +33,8 @@ from torchrl.envs import (
 from torchrl.modules import TanhNormal, TruncatedNormal
 from vmas.scenarios.balance import Scenario
 
-from torchrl_ob import JointQCritic, ObAdvantage
+from torchrl_ob import FactoredCategorical, JointQCritic, ObAdvantage
 from torchrl_ob._encodings import one_hot_factors
-from torchrl_ob.distributions import FactoredCategorical
 from torchrl_ob.expectations import action_candidates
 from torchrl_ob.policies import policy_from_env
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what _HOMES says, for type checkers
+    from torchrl_ob._factored import FactoredCategorical as FactoredCategorical
     from torchrl_ob.advantages import ComaAdvantage as ComaAdvantage
     from torchrl_ob.advantages import DuelingFit as DuelingFit
     from torchrl_ob.advantages import JointAdvantage as JointAdvantage
@@ -15,7 +16,6 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
     from torchrl_ob.critics import DuelingCritic as DuelingCritic
     from torchrl_ob.critics import JointQCritic as JointQCritic
     from torchrl_ob.critics import group_critics as group_critics
-    from torchrl_ob.distributions import FactoredCategorical as FactoredCategorical
     from torchrl_ob.expectations import Candidates as Candidates
     from torchrl_ob.expectations import register_candidates as register_candidates
     from torchrl_ob.policies import policy_from_env as policy_from_env
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
 _HOMES = {
     "advantages": "ComaAdvantage DuelingFit JointAdvantage MapgAdvantage ObAdvantage",
     "critics": "DuelingCritic JointQCritic group_critics",
-    "distributions": "FactoredCategorical",
+    "_factored": "FactoredCategorical",
     "expectations": "Candidates register_candidates",
     "policies": "policy_from_env",
     "recurrent": "MultiAgentGRU MultiAgentLSTM",

@@ -20,6 +20,7 @@ from torchrl.modules import (
     TanhNormal,
 )
 
+from torchrl_ob._factored import FactoredCategorical
 from torchrl_ob._networks import team_network
 from torchrl_ob._specs import (
     OWN_ACTOR,
@@ -30,7 +31,6 @@ from torchrl_ob._specs import (
     read_action,
     read_observation,
 )
-from torchrl_ob.distributions import FactoredCategorical
 
 __all__ = ["policy_from_env"]
 

@@ -7,7 +7,7 @@ from dense_rules import dense_candidates
 from games import CONTINUOUS, DISCRETE, FunctionCritic, make_actor, random_batch
 
 from torchrl_ob import ComaAdvantage, MapgAdvantage, ObAdvantage
-from torchrl_ob.expectations.lines import gauss_hermite
+from torchrl_ob.expectations.rules import gauss_hermite
 from torchrl_ob.team import Team
 
 

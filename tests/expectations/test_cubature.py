@@ -4,7 +4,7 @@ import pytest
 import torch
 from dense_rules import grid_rule, sobol_rule
 
-from torchrl_ob.expectations.lines import gauss_hermite
+from torchrl_ob.expectations.rules import gauss_hermite
 
 
 def normal_moment(degree):

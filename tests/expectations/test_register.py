@@ -19,7 +19,7 @@ from torchrl_ob import (
 from torchrl_ob.diagnostics import gradient_variance
 from torchrl_ob.diagnostics.measured.scores import scores
 from torchrl_ob.expectations import action_candidates
-from torchrl_ob.expectations._registry import _KNOWN
+from torchrl_ob.expectations.registry import _KNOWN
 from torchrl_ob.functional import optimal_weights
 
 N, OBS, REACH = 3, 4, 4

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torchrl.envs import check_env_specs
 
 from torchrl_ob.experiments.build import build
-from torchrl_ob.experiments.envs.active import ActiveAgents
+from torchrl_ob.experiments.envs.active_agents import ActiveAgents
 from torchrl_ob.experiments.envs.smacv2 import Battle, make_smacv2
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.run import run

@@ -19,7 +19,7 @@ from torchrl.objectives.value import ValueEstimatorBase
 from torchrl_ob._checks.arguments import check_arguments, check_whole_number
 from torchrl_ob._checks.batch import require_only_reward, sibling
 from torchrl_ob.advantages._loss_networks import copy_network, live_network
-from torchrl_ob.expectations.lines import ExpectationRule, check_rule
+from torchrl_ob.expectations.rules import ExpectationRule, check_rule
 from torchrl_ob.functional import GaussianPsi
 from torchrl_ob.team import Team
 

@@ -5,7 +5,7 @@ They are exact for discrete actions and a quadrature for continuous ones. The op
 """
 
 from torchrl_ob.expectations import categorical, gaussian, truncated  # noqa: F401  they register
-from torchrl_ob.expectations._registry import Options, action_candidates, register_candidates
 from torchrl_ob.expectations.quadrature import Candidates
+from torchrl_ob.expectations.registry import Options, action_candidates, register_candidates
 
 __all__ = ["Candidates", "Options", "action_candidates", "register_candidates"]

@@ -8,8 +8,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import distributions as D
 
-from torchrl_ob.expectations.lines import sample_size
 from torchrl_ob.expectations.quadrature import Candidates
+from torchrl_ob.expectations.rules import sample_size
 from torchrl_ob.functional import optimal_weights
 
 __all__ = ["score_candidates"]

@@ -8,9 +8,9 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from torchrl_ob.expectations._registry import Options
-from torchrl_ob.expectations.lines import check_rule, sample_size
 from torchrl_ob.expectations.quadrature import Candidates, Measure, gauss_rule
+from torchrl_ob.expectations.registry import Options
+from torchrl_ob.expectations.rules import check_rule, sample_size
 from torchrl_ob.functional import GaussianPsi, optimal_weights
 from torchrl_ob.functional.scores import gaussian_score_factors, squared_scores
 

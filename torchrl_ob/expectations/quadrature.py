@@ -127,7 +127,7 @@ def gauss_nodes(values: Tensor, measure: Tensor, num_points: int) -> tuple[Tenso
 
     Example:
         >>> import torch
-        >>> from torchrl_ob.expectations.lines import gauss_hermite
+        >>> from torchrl_ob.expectations.rules import gauss_hermite
         >>> from torchrl_ob.expectations.quadrature import gauss_nodes
         >>> line = gauss_hermite(8)
         >>> gauss_nodes(line.nodes, line.weights, 3)[2].abs().round(decimals=4)

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch import distributions as D
 from torchrl.modules import TruncatedNormal
 
-from torchrl_ob.expectations._registry import Options, register_candidates
 from torchrl_ob.expectations.components import (
     Components,
     component_candidates,
     component_scores,
 )
-from torchrl_ob.expectations.lines import gauss_legendre
 from torchrl_ob.expectations.quadrature import Candidates
+from torchrl_ob.expectations.registry import Options, register_candidates
+from torchrl_ob.expectations.rules import gauss_legendre
 from torchrl_ob.functional import GaussianPsi
 from torchrl_ob.functional.scores import at_least_single, gaussian_score_factors, squared_scores
 

@@ -19,8 +19,8 @@ from torchrl_ob.diagnostics.measured.signals import (
 )
 from torchrl_ob.expectations.components import node_candidates
 from torchrl_ob.expectations.gaussian import gaussian_components
-from torchrl_ob.expectations.lines import gauss_hermite
 from torchrl_ob.expectations.quadrature import Candidates
+from torchrl_ob.expectations.rules import gauss_hermite
 from torchrl_ob.expectations.truncated import truncated_components
 from torchrl_ob.functional import optimal_weights, weighted_baseline
 

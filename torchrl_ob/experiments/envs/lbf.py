@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 from torchrl.envs.libs.lbforaging import LBForagingWrapper
 
-from torchrl_ob.experiments.envs.several import several_envs
+from torchrl_ob.experiments.envs.batched_envs import batch_envs
 from torchrl_ob.experiments.envs.teams import team_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
@@ -76,7 +76,7 @@ def make_lbf(
     options = {"max_episode_steps": max_steps, **dict(scenario_kwargs or {})}
     make_env = partial(_make_field, task, options)
     try:
-        env = several_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
+        env = batch_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
     except Exception as error:
         raise ExperimentError(
             f"Level-Based Foraging refuses task {task!r} with scenario_kwargs={dict(scenario_kwargs or {})}: "

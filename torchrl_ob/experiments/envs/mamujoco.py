@@ -10,7 +10,7 @@ import torch
 from torchrl.envs import EnvBase
 
 from torchrl_ob.envs.mamujoco import SCENARIOS, MaMujocoEnv
-from torchrl_ob.experiments.envs.several import several_envs
+from torchrl_ob.experiments.envs.batched_envs import batch_envs
 from torchrl_ob.experiments.envs.teams import require_team_reward, team_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
@@ -69,7 +69,7 @@ def make_mamujoco(
     options = dict(scenario_kwargs or {})
     make_env = partial(MaMujocoEnv, scenario, agent_conf, agent_obsk, **options)
     try:
-        env = several_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
+        env = batch_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
     except ModuleNotFoundError as error:
         raise ExperimentError(first_line(error)) from error
     except Exception as error:

@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.libs.pettingzoo import PettingZooWrapper
 
 from torchrl_ob.experiments.config.modules import load_module
-from torchrl_ob.experiments.envs.several import several_envs
+from torchrl_ob.experiments.envs.batched_envs import batch_envs
 from torchrl_ob.experiments.envs.teams import read_group_map, team_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 
@@ -62,7 +62,7 @@ def make_pettingzoo(
         _make_game, task, dict(scenario_kwargs or {}), read_group_map(group_map), use_mask
     )
     try:
-        env = several_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
+        env = batch_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
     except ExperimentError:
         raise
     except Exception as error:

@@ -15,8 +15,8 @@ from torchrl.data import Categorical, Composite
 from torchrl.envs import ActionMask, EnvBase
 from torchrl.envs.libs.smacv2 import SMACv2Env
 
-from torchrl_ob.experiments.envs.active import ActiveAgents
-from torchrl_ob.experiments.envs.several import several_envs
+from torchrl_ob.experiments.envs.active_agents import ActiveAgents
+from torchrl_ob.experiments.envs.batched_envs import batch_envs
 from torchrl_ob.experiments.envs.teams import require_team_reward, team_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
@@ -83,7 +83,7 @@ def make_smacv2(
     options = dict(scenario_kwargs or {})
     make_env = partial(Battle, map_name, max_steps=max_steps, **options)
     try:
-        env = several_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
+        env = batch_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
     except Exception as error:
         raise ExperimentError(
             f"smacv2 refuses map {map_name!r} with scenario_kwargs={options}: {first_line(error)}"

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 from torch import Tensor
 from torch import distributions as D
 
-from torchrl_ob.expectations.lines import ExpectationRule
 from torchrl_ob.expectations.quadrature import Candidates, Measure
+from torchrl_ob.expectations.rules import ExpectationRule
 from torchrl_ob.functional import GaussianPsi
 
 __all__ = ["Options", "action_candidates", "closed_form_scores", "register_candidates"]

@@ -48,7 +48,7 @@ def gru(
 
     Example:
         >>> import torch
-        >>> from torchrl_ob.recurrence import gru
+        >>> from torchrl_ob.recurrent.equations import gru
         >>> net = torch.nn.GRU(3, 4)
         >>> x, start = torch.randn(5, 2, 3), torch.zeros(1, 5, 2, 1, dtype=torch.bool)
         >>> params = [parameter.unsqueeze(0) for parameter in net.parameters()]

@@ -1,4 +1,7 @@
-"""Gauss rules of one dimension: ``E[f(z)] ≈ Σ_k p_k f(z_k)``, exact for polynomials."""
+"""Rules of an expectation over a continuous own action: their names, and Gauss rules of one dimension.
+
+``E[f(z)] ≈ Σ_k p_k f(z_k)``, exact for polynomials; ``quadrature.py`` builds the rules of an action on them.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def gauss_hermite(num_points: int) -> Line:
         Nodes ``[num_points]`` in ascending order, and weights.
 
     Example:
-        >>> from torchrl_ob.expectations.lines import gauss_hermite
+        >>> from torchrl_ob.expectations.rules import gauss_hermite
         >>> nodes, weights = gauss_hermite(3)  # ±√3 with 1/6, and 0 with 2/3
         >>> (weights * nodes ** 4).sum().round(decimals=6)
         tensor(3., dtype=torch.float64)
@@ -67,7 +70,7 @@ def gauss_legendre(num_points: int) -> Line:
         Nodes ``[num_points]`` in ascending order, and weights.
 
     Example:
-        >>> from torchrl_ob.expectations.lines import gauss_legendre
+        >>> from torchrl_ob.expectations.rules import gauss_legendre
         >>> nodes, weights = gauss_legendre(3)
         >>> (weights * nodes ** 4).sum().round(decimals=6)
         tensor(0.2000, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Several environments of a kind that steps one at a time, as one batch."""
+"""Environments that step one at a time, as one batch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 import torch
 from torchrl.envs import EnvBase, ParallelEnv, SerialEnv
 
-__all__ = ["several_envs"]
+__all__ = ["batch_envs"]
 
 
-def several_envs(
+def batch_envs(
     make_env: Callable[[], EnvBase],
     num_envs: int,
     *,
@@ -38,8 +38,8 @@ def several_envs(
 
     Example:
         >>> from torchrl.envs import LBForagingEnv  # needs lbforaging
-        >>> from torchrl_ob.experiments.envs.several import several_envs
-        >>> env = several_envs(lambda: LBForagingEnv("Foraging-5x5-2p-1f-v3"), 3, seed=0)
+        >>> from torchrl_ob.experiments.envs.batched_envs import batch_envs
+        >>> env = batch_envs(lambda: LBForagingEnv("Foraging-5x5-2p-1f-v3"), 3, seed=0)
         >>> env.reset()["agents", "observation"].shape
         torch.Size([3, 2, 9])
     """

@@ -24,7 +24,7 @@ class ActiveAgents(Transform):
     Example:
         >>> import torch
         >>> from tensordict import TensorDict
-        >>> from torchrl_ob.experiments.envs.active import ActiveAgents
+        >>> from torchrl_ob.experiments.envs.active_agents import ActiveAgents
         >>> available = torch.tensor([[True, True], [True, False], [False, False]])
         >>> td = ActiveAgents()(TensorDict({"agents": {"action_mask": available}}))
         >>> td["agents", "mask"]

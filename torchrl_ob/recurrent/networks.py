@@ -15,7 +15,7 @@ from torchrl.data import Composite, Unbounded
 from torchrl.envs import TensorDictPrimer
 from torchrl.modules import recurrent_mode
 
-from torchrl_ob.recurrence import gru, lstm
+from torchrl_ob.recurrent.equations import gru, lstm
 
 __all__ = ["MultiAgentGRU", "MultiAgentLSTM"]
 
@@ -189,7 +189,7 @@ class MultiAgentGRU(_MultiAgentRecurrence):
 
     Reads ``("agents", "observation")`` ``[*B, n, o]``, ``("agents", "hidden")`` ``[*B, n, layers, h]`` and ``"is_init"``
     ``[*B, 1]``, or one for each agent ``[*B, n, 1]``. Writes ``("agents", "features")`` ``[*B, n, h]`` and ``("next",
-    "agents", "hidden")``. Of :func:`~torchrl_ob.recurrence.gru`, the state is zeroed where ``is_init``.
+    "agents", "hidden")``. Of :func:`~torchrl_ob.recurrent.equations.gru`, the state is zeroed where ``is_init``.
 
     Each element of the batch is one step by default, as a collector needs it. Under
     :class:`torchrl.modules.set_recurrent_mode`, which TorchRL's losses set, the last batch dimension is time:
@@ -241,7 +241,7 @@ class MultiAgentGRU(_MultiAgentRecurrence):
 class MultiAgentLSTM(_MultiAgentRecurrence):
     r"""Long short-term memory for each agent of a team (Hochreiter & Schmidhuber, Neural Computation 1997).
 
-    As :class:`MultiAgentGRU`, with :func:`~torchrl_ob.recurrence.lstm` and two states, ``("agents", "hidden")`` and
+    As :class:`MultiAgentGRU`, with :func:`~torchrl_ob.recurrent.equations.lstm` and two states, ``("agents", "hidden")`` and
     ``("agents", "cell")``, each ``[*B, n, layers, h]``; the parameters are those of :class:`torch.nn.LSTM`.
 
     Args: as :class:`MultiAgentGRU`; ``state_keys`` names two.

@@ -34,7 +34,7 @@ class FactoredCategorical(D.Distribution):
 
     Example:
         >>> import torch
-        >>> from torchrl_ob.distributions import FactoredCategorical
+        >>> from torchrl_ob import FactoredCategorical
         >>> dist = FactoredCategorical(torch.tensor([0.0, 9.0, 9.0, 0.0, 0.0]), nvec=(2, 3))
         >>> dist.mode
         tensor([1, 0])
