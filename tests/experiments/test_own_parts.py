@@ -28,11 +28,17 @@ def test_the_example_of_the_page_trains_and_is_taken_by_every_command(tmp_path):
     for path, text in re.findall(r"```\w+\n# (\S+\.(?:py|yaml))\n(.*?)```", PAGE, re.DOTALL):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
+    (experiment,) = re.findall(r"```yaml\n(# @package.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "mine" / "experiment").mkdir()
+    (tmp_path / "mine" / "experiment" / "my_task.yaml").write_text(experiment)
 
     def command(*arguments):
         program = [sys.executable, "-m", "torchrl_ob.train", *arguments]
         return subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
 
+    shown = command("train", "--config-dir", "mine", "experiment=my_task", "--cfg", "job").stdout
+    assert "_target_: my_parts.HalfOfComa" in shown
+    assert "wind: 2.0" in shown
     small = ("experiment=smoke", "device=cpu", "progress_bar=false", "trainer.num_epochs=1")
     sweep = ("seed=0,1", "hydra.sweep.dir=runs")
     done = command("train", "-m", "--config-dir", "mine", *small, *OWN, "loss=my_loss", *sweep)
