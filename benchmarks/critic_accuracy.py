@@ -112,7 +112,7 @@ def variance_in_training(advantage: Any, batch: TensorDictBase, weight: torch.Te
     return (signal.square() * weight).mean((0, 1)).sum().item()
 
 
-def truth_of(returns: torch.Tensor) -> dict[str, float]:
+def compute_truth(returns: torch.Tensor) -> dict[str, float]:
     """What the team's returns themselves say."""
     team = returns.mean(-1, keepdim=True)
     action, noise = nested_variance(team)
@@ -150,7 +150,7 @@ def measure(
     for row in rows.values():
         row["variance"] /= reference
     rows["upper bound"] = against_truth(upper_bound(env, policy, test), returns)
-    rows["truth"] = truth_of(returns)
+    rows["truth"] = compute_truth(returns)
     return rows
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torchrl.envs import EnvBase
 
-__all__ = ["isolated_rng", "simulator_of"]
+__all__ = ["find_simulator", "isolated_rng"]
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def isolated_rng(seed: int | None = None, env: EnvBase | None = None) -> Iterato
         >>> torch.get_rng_state().equal(before)
         True
     """
-    vmas_state = getattr(simulator_of(env), "vmas_random_state", [])
+    vmas_state = getattr(find_simulator(env), "vmas_random_state", [])
     saved = list(vmas_state), np.random.get_state(), random.getstate()  # noqa: NPY002
     used = torch.cuda.is_initialized()
     try:
@@ -51,7 +51,7 @@ def isolated_rng(seed: int | None = None, env: EnvBase | None = None) -> Iterato
         random.setstate(saved[2])
 
 
-def simulator_of(env: EnvBase | None) -> Any:
+def find_simulator(env: EnvBase | None) -> Any:
     """What TorchRL's wrapper, or the one that transforms are around, wraps; ``None`` where it wraps nothing."""
     # not by getattr: a ParallelEnv claims to have whatever it is asked for
     return vars(getattr(env, "base_env", env)).get("_env") if env is not None else None

@@ -26,7 +26,7 @@ from torchrl.data import (
 from torchrl.data.tensor_specs import Stacked
 from torchrl.envs import EnvBase
 
-from torchrl_ob._checks.batch import name_of
+from torchrl_ob._checks.batch import entry_name
 from torchrl_ob._encodings import ActionEncoding
 
 __all__ = [
@@ -35,9 +35,9 @@ __all__ = [
     "Group",
     "check_entry",
     "check_vector",
+    "find_mask_key",
     "group_key",
     "is_image",
-    "mask_key_of",
     "observation_leaves",
     "read_action",
     "read_observation",
@@ -90,7 +90,7 @@ def group_key(group: Group, *names: str) -> NestedKey:
     return unravel_key((*(group if isinstance(group, tuple) else (group,)), *names))
 
 
-def mask_key_of(env: EnvBase, group: Group) -> NestedKey | None:
+def find_mask_key(env: EnvBase, group: Group) -> NestedKey | None:
     """Where an environment says which actions are available: beside the observation, or in it."""
     specs, key = env.observation_spec_unbatched, group_key(group, "action_mask")
     if specs.get(key, None) is not None:
@@ -206,7 +206,7 @@ def observation_leaves(spec: TensorSpec | None, key: NestedKey) -> dict[NestedKe
     return {
         unravel_key((key, name)): leaf
         for name, leaf in spec.items(True, True)
-        if name_of(name) != "action_mask"
+        if entry_name(name) != "action_mask"
     }
 
 

@@ -26,8 +26,8 @@ from torchrl_ob._specs import (
     OWN_ACTOR,
     ActionSpace,
     Group,
+    find_mask_key,
     group_key,
-    mask_key_of,
     read_action,
     read_observation,
 )
@@ -114,7 +114,7 @@ def policy_from_env(
 
 def _mask_key(env: EnvBase, group: Group, action: ActionSpace) -> NestedKey | None:
     """Where the available actions are, checked against the action; ``None`` where all always are."""
-    key, action_key = mask_key_of(env, group), action.key
+    key, action_key = find_mask_key(env, group), action.key
     if key is None:
         if getattr(env.full_action_spec_unbatched[action_key], "mask", None) is not None:
             raise ValueError(

@@ -15,18 +15,18 @@ N, OBS, STATE, D = 3, 4, 2, 2
 class Plain(nn.Module):
     """The pooled backbone with nothing but ``forward``."""
 
-    made_of = PooledBackbone
+    backbone_class = PooledBackbone
 
     def __init__(self, sizes, **options):
         super().__init__()
-        self.whole = self.made_of(sizes, **options)
+        self.whole = self.backbone_class(sizes, **options)
 
     def forward(self, observation, state, action):
         return self.whole(observation, state, action)
 
 
 class PlainConcat(Plain):
-    made_of = ConcatBackbone
+    backbone_class = ConcatBackbone
 
 
 class Fitted(Plain):

@@ -37,7 +37,7 @@ def inputs(*batch):
     return td
 
 
-def critic_of(name, **options):
+def make_critic(name, **options):
     n, observation, width, encoding = GROUPS[name]
     return JointQCritic(
         n,
@@ -53,7 +53,7 @@ def critic_of(name, **options):
 
 
 def views(**options):
-    return join_critics({name: critic_of(name, **options) for name in GROUPS})
+    return join_critics({name: make_critic(name, **options) for name in GROUPS})
 
 
 def value(critic, td):
@@ -128,7 +128,7 @@ def test_the_mean_is_over_all_agents_and_messages_are_of_the_actions_taken():
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_one_group_is_the_joint_critic_to_the_last_bit(group):
-    critic, td = critic_of(group), inputs(B)
+    critic, td = make_critic(group), inputs(B)
     (view,) = join_critics({group: critic}).values()
     n, _, width, encoding = GROUPS[group]
     own = draw(encoding, width, B, n, 3)
@@ -172,9 +172,11 @@ def test_views_share_the_networks_and_critics_that_cannot_be_joined_are_told():
     networks = [set(critic.parameters()) for critic in critics.values()]
     assert networks[0] == networks[1] == networks[2]
     with pytest.raises(ValueError, match=r"group 'hare' .*ConcatBackbone.*backbone=\"pooled\""):
-        join_critics({"hounds": critic_of("hounds"), "hare": critic_of("hare", backbone="concat")})
-    wide = critic_of("hare")
+        join_critics(
+            {"hounds": make_critic("hounds"), "hare": make_critic("hare", backbone="concat")}
+        )
+    wide = make_critic("hare")
     wide.hidden_dim = 2 * H
     with pytest.raises(ValueError, match=r"same hidden_dim.*'hounds': 16, 'hare': 32"):
-        join_critics({"hounds": critic_of("hounds"), "hare": wide})
+        join_critics({"hounds": make_critic("hounds"), "hare": wide})
     assert all(isinstance(critic, GroupQCritic) for critic in critics.values())

@@ -87,7 +87,7 @@ class OverAgents(nn.Module):
         return self.layer(x.flatten(0, -3))[0].reshape(x.shape)
 
 
-def critic_of(net):
+def make_critic(net):
     return TensorDictModule(net, [OBSERVATION, ACTION], [VALUE])
 
 
@@ -97,7 +97,7 @@ def build(critic, kind=ObAdvantage, actor=None):
     return advantage
 
 
-def batch_of(*batch):
+def make_batch(*batch):
     return random_batch(batch, torch.randn(*batch, N, D), OBS)
 
 
@@ -112,13 +112,13 @@ MEMORIES = {
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_a_critic_with_a_memory_is_told(memory, kind):
     before = torch.get_rng_state()
-    critic = critic_of(Net(MEMORIES[memory]()))
+    critic = make_critic(Net(MEMORIES[memory]()))
     advantage = build(critic, kind)
     torch.set_rng_state(before)
     with pytest.raises(ValueError, match=r"the critic has a memory in time.*single steps"):
-        advantage(batch_of(4, 6))
+        advantage(make_batch(4, 6))
     with pytest.raises(ValueError, match="memory in time"):
-        advantage.value_estimate(batch_of(4, 6))
+        advantage.value_estimate(make_batch(4, 6))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -133,7 +133,7 @@ def test_a_critic_with_a_memory_is_told(memory, kind):
     ],
 )
 def test_what_is_no_memory_is_taken_and_leaves_no_trace(between, dtype):
-    critic = critic_of(Net(*between)).to(dtype)
+    critic = make_critic(Net(*between)).to(dtype)
     modes = {name: module.training for name, module in critic.named_modules()}
     advantage = build(critic)
     td = random_batch([4, 6], torch.randn(4, 6, N, D, dtype=dtype), OBS, dtype=dtype)
@@ -148,30 +148,30 @@ def test_what_is_no_memory_is_taken_and_leaves_no_trace(between, dtype):
 
 
 def test_batch_norm_in_training_is_told_apart():
-    critic = critic_of(Net(Flat(nn.BatchNorm1d(HIDDEN))))
+    critic = make_critic(Net(Flat(nn.BatchNorm1d(HIDDEN))))
     with pytest.raises(
         ValueError, match=r"the critic has a BatchNorm1d in training mode.*eval\(\)"
     ):
-        build(critic)(batch_of(4, 6))
+        build(critic)(make_batch(4, 6))
 
 
 def test_a_critic_that_is_flat_at_first_is_asked_again():
-    critic = critic_of(Net(MEMORIES["gru"]()))
+    critic = make_critic(Net(MEMORIES["gru"]()))
     last = critic.module.last
     nn.init.zeros_(last.weight)
     advantage = build(critic)
-    advantage(batch_of(4, 6))
+    advantage(make_batch(4, 6))
     nn.init.normal_(last.weight)
     with pytest.raises(ValueError, match="memory in time"):
-        advantage(batch_of(4, 6))
-    linear = build(critic_of(Net()))
-    linear(batch_of(4, 1))  # one step tells nothing
+        advantage(make_batch(4, 6))
+    linear = build(make_critic(Net()))
+    linear(make_batch(4, 1))  # one step tells nothing
     assert not linear.known_pointwise
 
 
 def test_time_is_where_it_is_said_to_be():
-    critic = critic_of(Net(MEMORIES["gru"]()))
-    turned = batch_of(6, 4)
+    critic = make_critic(Net(MEMORIES["gru"]()))
+    turned = make_batch(6, 4)
     advantage = build(FunctionCritic(lambda a: a.cumsum(0).sum(-1)))
     advantage.time_dim = 0
     with pytest.raises(ValueError, match="memory in time"):
@@ -217,7 +217,7 @@ def with_distribution(module, names):
 
 
 def hidden_batch(*batch):
-    td = batch_of(*batch)
+    td = make_batch(*batch)
     for state in (td, td["next"]):
         state["agents", "hidden"] = torch.randn(*batch, N, HIDDEN)
     return td
@@ -260,7 +260,7 @@ def test_a_policy_with_a_memory_is_told():
     actor = with_distribution(TensorDictModule(Remembers(), [OBSERVATION], names), names)
     actor.module[-1].distribution_class = IndependentOfDimensions
     with pytest.raises(ValueError, match=r"the actor has a memory in time \(GRU\)"):
-        build(JointQCritic(N, D, OBS), actor=actor)(batch_of(4, 6))
+        build(JointQCritic(N, D, OBS), actor=actor)(make_batch(4, 6))
 
 
 def test_a_recurrent_module_of_torchrl_reads_its_state_but_not_in_recurrent_mode():
@@ -280,7 +280,7 @@ def test_a_recurrent_module_of_torchrl_reads_its_state_but_not_in_recurrent_mode
 
     critic = TensorDictSequential(gru, TensorDictModule(value, ["summary", ACTION], [VALUE]))
     critic.out_keys = [VALUE]
-    td = batch_of(4, 6)
+    td = make_batch(4, 6)
     for state in (td, td["next"]):
         state["state"] = torch.randn(4, 6, OBS)
         state["hidden"] = torch.randn(4, 6, 1, HIDDEN)

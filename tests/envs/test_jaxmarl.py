@@ -11,7 +11,7 @@ from torchrl.envs.utils import step_mdp
 
 from torchrl_ob.envs import jaxmarl as wrapping
 from torchrl_ob.envs._dlpack import jax_device, to_jax, to_torch
-from torchrl_ob.envs._jaxmarl_batch import keys_of
+from torchrl_ob.envs._jaxmarl_batch import make_keys
 from torchrl_ob.envs.jaxmarl import JaxMARLEnv, JaxMARLWrapper
 from torchrl_ob.experiments.collectors import ResumableCollector
 from torchrl_ob.experiments.envs.smax import make_smax
@@ -253,7 +253,7 @@ def test_the_seed_decides_the_episodes(battles):
     starts = found[0]["state"][:, 0]
     assert len(starts.unique(dim=0)) == 5  # each environment has its own
     cpu = jax_device(torch.device("cpu"))
-    assert keys_of(2**32 - 1, 3, cpu).tolist() == keys_of(2**32 - 1, 5, cpu)[:3].tolist()
+    assert make_keys(2**32 - 1, 3, cpu).tolist() == make_keys(2**32 - 1, 5, cpu)[:3].tolist()
 
 
 def test_tensors_cross_without_a_copy_in_both_directions(battles, monkeypatch):

@@ -31,7 +31,7 @@ def random_psi(kind, dtype=torch.float64):
     return [torch.randn(3, 2, dtype=dtype), torch.rand(3, 2, dtype=dtype) + 0.2]
 
 
-def policy_of(kind, psi):
+def make_policy(kind, psi):
     """Actor, its distribution and parameters, for a batch of two."""
     td = TensorDict({"agents": {"observation": torch.zeros(2, 3, 1)}}, [2])
     if kind.startswith("masked"):
@@ -45,7 +45,7 @@ def policy_of(kind, psi):
 @pytest.mark.parametrize("kind", DISCRETE)
 def test_discrete_candidates_are_the_whole_support_with_its_probabilities(kind):
     torch.manual_seed(0)
-    _, dist, _ = policy_of(kind, random_psi(kind))
+    _, dist, _ = make_policy(kind, random_psi(kind))
     candidates = action_candidates(dist)
     log_probs = torch.stack([dist.log_prob(a) for a in candidates.actions.unbind(2)], -1)
     torch.testing.assert_close(candidates.probabilities, log_probs.exp())
@@ -57,7 +57,7 @@ def test_discrete_candidates_are_the_whole_support_with_its_probabilities(kind):
 @pytest.mark.parametrize("kind", ["categorical", "multi_categorical", "one_hot", "masked"])
 def test_closed_forms_agree_with_automatic_differentiation(kind):
     torch.manual_seed(0)
-    actor, dist, params = policy_of(kind, random_psi(kind))
+    actor, dist, params = make_policy(kind, random_psi(kind))
     exact = action_candidates(dist)
     values = torch.randn(2, 3, exact.probabilities.shape[-1], dtype=torch.float64)
 
@@ -90,7 +90,7 @@ def test_closed_forms_agree_with_automatic_differentiation(kind):
 
 def test_any_other_distribution_takes_samples_and_autograd():
     torch.manual_seed(0)
-    actor, dist, params = policy_of("laplace", random_psi("laplace"))
+    actor, dist, params = make_policy("laplace", random_psi("laplace"))
     assert action_candidates(dist) is None
     candidates = score_candidates(
         dist, params, actor.build_dist_from_params, actor.dist_params_keys, num_points=50

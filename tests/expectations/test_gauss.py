@@ -58,7 +58,7 @@ def components(dim, seed=0):
     return line, mass / mass.sum(), score
 
 
-def rule_of(line, mass, score, measure):
+def make_rule(line, mass, score, measure):
     probabilities = mass.reshape(-1, 1, 1).expand_as(line)
     return gauss_rule(line, probabilities, score, measure=measure)
 
@@ -83,7 +83,7 @@ def everything(line, mass, score, f):
 @pytest.mark.parametrize(("dim", "num_points"), [(1, 3), (2, 3), (3, 2), (4, 2)])
 def test_products_of_low_powers_are_exact(dim, num_points, measure):
     parts = components(dim)
-    rule = rule_of(*parts, measure)
+    rule = make_rule(*parts, measure)
     assert rule.actions.shape == (2, num_points**dim, dim)
 
     def f(action):
@@ -100,7 +100,7 @@ def test_products_of_low_powers_are_exact(dim, num_points, measure):
 @pytest.mark.parametrize(("dim", "num_points"), [(1, 3), (2, 3), (3, 2), (4, 2), (5, 2)])
 def test_sums_of_high_powers_are_exact(dim, num_points, measure):
     parts = components(dim)
-    rule = rule_of(*parts, measure)
+    rule = make_rule(*parts, measure)
     assert rule.actions.shape[1] == (num_points**dim if dim < 5 else 11)
     slopes = torch.arange(1, dim + 1)
 
@@ -173,7 +173,7 @@ def test_saturated_policies_keep_bounded_weights_in_single_precision(loc, log_sc
 
 def test_a_component_without_spread_has_one_action():
     line = torch.full((4, 1, 2), 0.5)
-    rule = rule_of(line, torch.full((4,), 0.25), torch.zeros(4, 1, 2), "optimal_weights")
+    rule = make_rule(line, torch.full((4,), 0.25), torch.zeros(4, 1, 2), "optimal_weights")
     assert (rule.actions == 0.5).all()
     for weights in rule[1:]:
         torch.testing.assert_close(weights.sum(-1), torch.ones(1))

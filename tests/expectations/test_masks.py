@@ -62,7 +62,7 @@ def rollouts(policy, batch=(B, T)):
     return td.detach()
 
 
-def losses_of(policy, critic, kind=ClipPPOLoss):
+def compute_losses(policy, critic, kind=ClipPPOLoss):
     options = {"normalize_advantage": True, "normalize_advantage_exclude_dims": [-2]}
     loss = kind(policy, critic, **(options if kind is ClipPPOLoss else {}))
     advantage = ObAdvantage(actor_network=policy, value_network=critic, **OPTIONS)
@@ -71,7 +71,7 @@ def losses_of(policy, critic, kind=ClipPPOLoss):
     return loss, advantage
 
 
-def minibatch_of(loss, advantage, batch):
+def make_minibatch(loss, advantage, batch):
     actor, critic = advantage.team.actor, advantage.value_network
     learner = Learner("agents", actor, critic, loss, advantage, ("agents", "mask"))
     learner.estimate(batch)
@@ -133,8 +133,8 @@ def test_a_mask_of_another_shape_is_told():
 @pytest.mark.parametrize("compile_update", [False, True])
 def test_the_update_is_the_slow_loop_over_those_who_take_part(compile_update):
     policy, critic = networks()
-    loss, advantage = losses_of(policy, critic)
-    total, minibatch = minibatch_of(loss, advantage, rollouts(policy))
+    loss, advantage = compute_losses(policy, critic)
+    total, minibatch = make_minibatch(loss, advantage, rollouts(policy))
     if compile_update:
         total = torch.compile(total, fullgraph=True, backend="aot_eager")
     _, found = total(minibatch)
@@ -163,8 +163,8 @@ def test_the_update_is_the_slow_loop_over_those_who_take_part(compile_update):
 @pytest.mark.parametrize("kind", [ClipPPOLoss, A2CLoss])
 def test_nothing_of_those_who_take_no_part_reaches_the_policy_but_all_reaches_the_critic(kind):
     policy, critic = networks()
-    loss, advantage = losses_of(policy, critic, kind)
-    objective, minibatch = minibatch_of(loss, advantage, rollouts(policy))
+    loss, advantage = compute_losses(policy, critic, kind)
+    objective, minibatch = make_minibatch(loss, advantage, rollouts(policy))
     dead = ~minibatch["agents", "mask"]
     other = minibatch.clone()
     other["advantage"][dead] = 1e9

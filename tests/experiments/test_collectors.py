@@ -54,7 +54,7 @@ def batches(folder, *overrides):
         return list(parts.collector)
 
 
-def is_of(batch, actor):
+def comes_from(batch, actor):
     """Whether the actor gives the actions the probabilities that are in the batch."""
     action, found = batch["agents", "action"], batch["agents", "action_log_prob"]
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_workers_act_on_the_newest_weights(tmp_path):
     untrained, seen = build_evaluation(config).policy, []
     with built(tmp_path, config) as parts:
         for batch in parts.collector:
-            seen.append((is_of(batch, parts.actor), is_of(batch, untrained)))
+            seen.append((comes_from(batch, parts.actor), comes_from(batch, untrained)))
             estimate(parts, batch)
             improve(parts, batch)
     assert seen == [(True, True), (True, False), (True, False)]
@@ -103,8 +103,8 @@ def test_a_resumed_run_goes_on_with_the_saved_weights_in_other_episodes(tmp_path
             resume(parts, tmp_path / "checkpoints", training_config(config))
         assert parts.progress.frames == 200
         (batch,) = parts.collector  # the second of two
-    assert is_of(batch, parts.actor)
-    assert not is_of(batch, build_evaluation(config).policy)
+    assert comes_from(batch, parts.actor)
+    assert not comes_from(batch, build_evaluation(config).policy)
     starts = [x["agents", "observation"][:, 0] for x in (*seen, batch)]
     assert not starts[2].equal(starts[0])
     assert not starts[2].equal(starts[1])

@@ -44,7 +44,7 @@ BUILT = [(x, env) for x in ("coma", "shared_reward") for env in ENVS] + [
 ]
 
 
-def config_of(experiment, env):
+def compose_config(experiment, env):
     sizes = ("evaluation.num_envs=2", "progress_bar=false", "device=cpu")
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return compose("train", [f"experiment={experiment}", f"env={env}", *ENVS[env], *sizes])
@@ -53,7 +53,7 @@ def config_of(experiment, env):
 @pytest.mark.parametrize("experiment", GROUPS["experiment"])
 def test_a_pair_composes_or_is_refused_in_one_line(experiment):
     for env in ENVS:
-        config = config_of(experiment, env)
+        config = compose_config(experiment, env)
         if env in (ENVS if experiment in ANY else NAMES_A_TASK[experiment]):
             check_config(config)
         else:
@@ -71,7 +71,7 @@ def test_a_pair_builds_or_is_refused_in_one_line(experiment, env, monkeypatch, t
         pytest.importorskip("jaxmarl")
     if env == "mamujoco":
         pytest.importorskip("gymnasium_robotics")
-    config = config_of(experiment, env)
+    config = compose_config(experiment, env)
     check_config(config)
     if (experiment, env) in REFUSED:
         with pytest.raises(ExperimentError, match=f"^[^\n]*{REFUSED[experiment, env]}[^\n]*$"):
@@ -81,7 +81,7 @@ def test_a_pair_builds_or_is_refused_in_one_line(experiment, env, monkeypatch, t
 
 
 def test_a_reward_of_the_team_cannot_be_taken_apart(tmp_path):
-    config = config_of("shared_reward", "mamujoco")
+    config = compose_config("shared_reward", "mamujoco")
     config.env.shared_reward = False
     check_config(config)
     with pytest.raises(ExperimentError, match="gives all agents the reward of the team"):

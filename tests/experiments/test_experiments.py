@@ -18,7 +18,7 @@ from torchrl.envs import VmasEnv
 
 from torchrl_ob.diagnostics.branching.simulator import load_simulator_state, simulator_state
 from torchrl_ob.experiments.build import build
-from torchrl_ob.experiments.envs.teams import groups_of
+from torchrl_ob.experiments.envs.teams import find_group_names
 from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.loop import train
@@ -236,7 +236,7 @@ def test_a_simulator_goes_on_from_what_was_saved(scenario, tmp_path):
     expected, reset = go_on(env), env.reset()
     load_simulator_state(other, torch.load(tmp_path / "state.pt", weights_only=True))
     found, other_reset = go_on(other), other.reset()
-    for group in groups_of(env):
+    for group in find_group_names(env):
         for key in ((group, "observation"), (group, "reward"), "done"):
             assert found[key].equal(expected[key])
         assert reset[group, "observation"].equal(other_reset[group, "observation"])

@@ -153,7 +153,7 @@ def test_workers_act_on_the_newest_weights_of_every_group(tmp_path):
     untrained, seen = build_evaluation(config).policy, []
     parts = build(config, tmp_path)
 
-    def is_of(batch, policy, group):
+    def comes_from(batch, policy, group):
         (actor,) = (x for x in policy if (group, "action") in x.out_keys)
         action, found = batch[group, "action"], batch[group, "action_log_prob"]
         with torch.no_grad():
@@ -164,7 +164,9 @@ def test_workers_act_on_the_newest_weights_of_every_group(tmp_path):
     try:
         for batch in parts.collector:
             for group in GROUPS:
-                seen.append((is_of(batch, parts.actor, group), is_of(batch, untrained, group)))
+                seen.append(
+                    (comes_from(batch, parts.actor, group), comes_from(batch, untrained, group))
+                )
             estimate(parts, batch)
             improve(parts, batch)
     finally:

@@ -275,7 +275,7 @@ class Expected:
         else:
             returns = reference.lambda_return(reward, following, *decay)
         for s, target, value in zip(steps, returns, taken, strict=True):
-            baseline = self.baseline_of(s, agent)
+            baseline = self.compute_baseline(s, agent)
             signal = value if case.signal == "critic" else target
             active = not case.some_active or self.td["agents", "mask"][(*s, agent)]
             self.value_target[(*s, agent)], self.baseline[(*s, agent)] = target, baseline
@@ -328,7 +328,7 @@ class Expected:
         assert len(values) == draws
         return sum(values) / len(values)
 
-    def baseline_of(self, state, agent):
+    def compute_baseline(self, state, agent):
         if self.case.advantage == "mapg":
             return 0.0
         agents = self.td["agents"]

@@ -67,7 +67,7 @@ def draw_actions(encoding, width, dtype, *shape):
     return torch.nn.functional.one_hot(action, width) if encoding == "one_hot" else action
 
 
-def critics_of(case, dtype):
+def make_critics(case, dtype):
     """One critic over all groups, by the name of each."""
     critics = {}
     groups = zip(case.encodings, case.agents, case.widths, strict=True)
@@ -90,7 +90,7 @@ def critics_of(case, dtype):
     return join_critics(critics) if len(critics) > 1 else critics
 
 
-def inputs_of(case, dtype):
+def make_inputs(case, dtype):
     td = TensorDict({"state": torch.randn(*case.batch, 2, dtype=dtype)}, case.batch)
     groups = zip(case.encodings, case.agents, case.widths, strict=True)
     for k, (encoding, agents, width) in enumerate(groups):
@@ -103,7 +103,7 @@ def inputs_of(case, dtype):
 def check_critic(case):
     torch.manual_seed(case.seed)
     dtype = torch.float64 if case.double else torch.float32
-    critics, td = critics_of(case, dtype), inputs_of(case, dtype)
+    critics, td = make_critics(case, dtype), make_inputs(case, dtype)
     close = {"rtol": 1e-9, "atol": 1e-9} if case.double else {"rtol": 1e-4, "atol": 1e-4}
     for k, (name, critic) in enumerate(critics.items()):
         n, size = case.agents[k], case.candidates
@@ -133,7 +133,7 @@ test_critic = fuzz(critic_cases(), check_critic, short=50)
 def check_action_outside(case):
     """An action that is none of the choices is refused where it was taken, and among candidates."""
     torch.manual_seed(case.seed)
-    critics, td = critics_of(case, torch.float64), inputs_of(case, torch.float64)
+    critics, td = make_critics(case, torch.float64), make_inputs(case, torch.float64)
     for k, (name, critic) in enumerate(critics.items()):
         if case.encodings[k] == "continuous":
             continue
@@ -155,7 +155,7 @@ def check_action_outside(case):
 def check_pooled_sum(case):
     """The values, from the networks, agent by agent: ``ρ(z_i + M mean_j σ(z_j) + S s)``."""
     torch.manual_seed(case.seed)
-    critics, td = critics_of(case, torch.float64), inputs_of(case, torch.float64)
+    critics, td = make_critics(case, torch.float64), make_inputs(case, torch.float64)
     groups = list(critics)
     joint = {name: getattr(critics[name], "critics", critics)[name] for name in groups}
     size = torch.Size(case.batch).numel()
@@ -166,7 +166,7 @@ def check_pooled_sum(case):
             net, critic = joint[name].backbone, joint[name]
             for agent in range(critic.action_shape[0]):
                 observation = flat[name, "observation"][state, agent]
-                action = features_of(critic, flat[name, "action"][state, agent])
+                action = encode_features(critic, flat[name, "action"][state, agent])
                 inner = linear(net.observation, agent, observation)
                 inner = inner + linear(net.action, agent, action)
                 shown[name, agent] = linear(net.own, agent, torch.tanh(inner))
@@ -176,7 +176,7 @@ def check_pooled_sum(case):
             value = critics[name](flat.clone())[critics[name].out_keys[0]][state]
             for agent in range(joint[name].action_shape[0]):
                 if joint[name].all_actions_at_once:
-                    action = features_of(joint[name], flat[name, "action"][state, agent])
+                    action = encode_features(joint[name], flat[name, "action"][state, agent])
                     z = blank(net, agent, flat[name, "observation"][state, agent], action)
                     rest = mean + (torch.tanh(z) - torch.tanh(shown[name, agent])) / len(shown)
                 else:
@@ -202,7 +202,7 @@ def linear(layer, agent, x):
     return out if layer.bias is None else out + layer.bias[agent if len(layer.bias) > 1 else 0, 0]
 
 
-def features_of(critic, action):
+def encode_features(critic, action):
     if critic.action_encoding == "continuous":
         return action
     if critic.action_encoding == "one_hot":

@@ -95,7 +95,7 @@ class Polynomial(TensorDictModuleBase):
         return td.set(self.out_keys[0], (own + others).to(action.dtype).unsqueeze(-1))
 
 
-def team_of(case):
+def make_team(case):
     torch.manual_seed(case.seed)
     n, d = case.agents, case.dim
     dtype = torch.float64 if case.double else torch.float32
@@ -159,7 +159,7 @@ def expected_baseline(case, critic, loc, scale, bounds):
 
 
 def check_gaussian(case):
-    loc, scale, bounds = team_of(case)
+    loc, scale, bounds = make_team(case)
     psi = torch.cat([loc, scale], -1)
     net = TensorDictModule(
         lambda observation: observation.chunk(2, -1),

@@ -178,7 +178,7 @@ def spoil(folder, outside, case):
     if case.settings:
         config = OmegaConf.to_container(OmegaConf.create(text))
         for which, payload in case.settings:
-            places = sorted(paths_of(config), key=str)
+            places = sorted(list_paths(config), key=str)
             *parents, last = places[which % len(places)]
             node = config
             for parent in parents:
@@ -195,11 +195,11 @@ def spoil(folder, outside, case):
             damage(paths[which % len(paths)], how, where, outside)
 
 
-def paths_of(node, path=()):
+def list_paths(node, path=()):
     if isinstance(node, dict):
         for key, child in node.items():
             yield (*path, key)
-            yield from paths_of(child, (*path, key))
+            yield from list_paths(child, (*path, key))
 
 
 def filled(node, names):

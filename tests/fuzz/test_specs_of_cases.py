@@ -80,14 +80,14 @@ class Still(EnvBase):
         n, batch = case.agents, case.envs
         self.case = case
         seen = {"observation": Unbounded(shape=(*batch, n, 3))}
-        spec = self.action_spec_of()
+        spec = self.make_action_spec()
         if case.masked:
             seen["action_mask"] = Binary(shape=(*batch, n, case.sizes[0]), dtype=torch.bool)
         self.observation_spec = Composite(agents=Composite(seen, shape=batch), shape=batch)
         self.action_spec = Composite(agents=Composite(action=spec, shape=batch), shape=batch)
         self.reward_spec = Unbounded(shape=(*batch, 1))
 
-    def action_spec_of(self):
+    def make_action_spec(self):
         case = self.case
         n, size, batch = case.agents, case.sizes[0], case.envs
         dtype = torch.float64 if case.double else torch.float32

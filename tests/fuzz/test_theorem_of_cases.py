@@ -39,7 +39,7 @@ def enumerated(case):
     return team, index[:, 0]
 
 
-def others_of(index, agent, choices):
+def list_others(index, agent, choices):
     """A number for what all but an agent do, of joint actions ``[J, n, factors]``."""
     others = torch.cat([index[:, :agent], index[:, agent + 1 :]], 1).flatten(1)
     return (others * choices ** torch.arange(others.shape[1])).sum(-1)
@@ -77,7 +77,7 @@ def check_theorem(case):
     # for every joint action of the others: E[w X] = 0 of OB, E[X] = 0 of COMA
     weight = score.square().sum(-1)
     for agent in range(case.agents):
-        group = others_of(index, agent, case.choices)
+        group = list_others(index, agent, case.choices)
         for name, measure in (("ob", probability * weight), ("coma", probability)):
             sums = torch.zeros(int(group.max()) + 1, dtype=torch.float64)
             sums.index_add_(0, group, (measure * found[name])[:, agent])
@@ -92,7 +92,7 @@ def check_own_action(case):
     team, index = enumerated(case)
     baseline = team.advantage()(team.td.clone())["agents", "baseline"][:, 0, :, 0]  # [J, n]
     for agent in range(case.agents):
-        group = others_of(index, agent, case.choices)
+        group = list_others(index, agent, case.choices)
         values = [baseline[group == k, agent] for k in range(int(group.max()) + 1)]
         for same in values:
             assert (same - same[0]).abs().max() < 1e-9

@@ -13,10 +13,10 @@ __all__ = [
     "active_agents",
     "as_flags",
     "check_shape",
-    "name_of",
-    "next_of",
+    "entry_name",
     "per_agent",
     "require_finite",
+    "require_next",
     "require_only_reward",
     "require_time",
     "require_value_per_agent",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def name_of(key: NestedKey) -> str:
+def entry_name(key: NestedKey) -> str:
     """What an entry is called in its group."""
     key = unravel_key(key)
     return key[-1] if isinstance(key, tuple) else key
@@ -50,7 +50,7 @@ def select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -
     return tensordict.select(*keys)
 
 
-def next_of(tensordict: TensorDictBase) -> TensorDictBase:
+def require_next(tensordict: TensorDictBase) -> TensorDictBase:
     """The transitions' next states."""
     following = tensordict.get("next", None)
     if following is None:
@@ -65,7 +65,7 @@ def per_agent(
     tensordict: TensorDictBase, key: NestedKey, name: str, shape: Sequence[int]
 ) -> Tensor:
     """A signal of every agent, ``[*B, T, n, 1]``; that of a team, ``[*B, T, 1]``, is expanded."""
-    key, following = unravel_key(("next", key)), next_of(tensordict)
+    key, following = unravel_key(("next", key)), require_next(tensordict)
     signal = tensordict.get(key, None)
     if signal is None:
         raise KeyError(

@@ -12,7 +12,7 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 
-from torchrl_ob._checks.batch import name_of
+from torchrl_ob._checks.batch import entry_name
 from torchrl_ob._rng import isolated_rng
 
 __all__ = ["is_pointwise_in_time", "require_joint_critic"]
@@ -25,7 +25,7 @@ def require_joint_critic(
     in_keys = [unravel_key(key) for key in critic.in_keys]
     # of a critic that does not tell, what is named as the own action is
     read = getattr(critic, "action_keys", None) or [
-        key for key in in_keys if name_of(key) == name_of(action)
+        key for key in in_keys if entry_name(key) == entry_name(action)
     ]
     missing = [key for key in read if key not in (action, *others)]
     if missing and action in in_keys:

@@ -9,7 +9,7 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-from torchrl_ob._checks.batch import as_flags, name_of, next_of
+from torchrl_ob._checks.batch import as_flags, entry_name, require_next
 
 __all__ = [
     "fill_padding",
@@ -125,7 +125,7 @@ def following_states(
         keys: of what is read of the next states.
     """
     over = terminated.flatten(tensordict.ndim).all(-1)
-    following = next_of(tensordict)
+    following = require_next(tensordict)
     states = following.copy()
     for key in keys:
         before, after = tensordict.get(key, None), following.get(key, None)
@@ -158,7 +158,7 @@ def require_whole_trajectories(
     # a collector takes a trajectory for ended where any agent is done, and marks it with a new number
     ends = [
         done,
-        *(x for key, x in next_of(tensordict).items(True, True) if name_of(key) == "done"),
+        *(x for key, x in require_next(tensordict).items(True, True) if entry_name(key) == "done"),
     ]
     ended = torch.stack([x.flatten(tensordict.ndim).bool().any(-1) for x in ends]).any(0)
     ended = ended.movedim(time_dim, 0)

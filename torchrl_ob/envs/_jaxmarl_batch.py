@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["Batch", "batch_of", "keys_of"]
+__all__ = ["Batch", "compile_batch", "make_keys"]
 
 
 class Batch(NamedTuple):
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     """Of two simulations the first where a mask ``[B]`` is true, and else the second."""
 
 
-def batch_of(env: Any, read_action: Callable[[Any], Any]) -> Batch:
+def compile_batch(env: Any, read_action: Callable[[Any], Any]) -> Batch:
     """Compile a JaxMARL environment for any number of copies of it.
 
     An environment draws its random numbers from its own key: its episodes are the same whatever
@@ -81,7 +81,7 @@ def batch_of(env: Any, read_action: Callable[[Any], Any]) -> Batch:
     return Batch(*(jax.jit(jax.vmap(function)) for function in (start, step, select)))
 
 
-def keys_of(seed: int, num_envs: int, device: Any) -> Any:
+def make_keys(seed: int, num_envs: int, device: Any) -> Any:
     """A random key for each environment, ``[num_envs, 2]``; the k-th depends on seed and k alone."""
     import jax
     from jax import numpy as jnp

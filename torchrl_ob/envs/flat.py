@@ -13,7 +13,7 @@ from torchrl.envs import ActionMask, Compose, DTypeCastTransform, EnvBase, Trans
 
 from torchrl_ob._checks.batch import sibling
 from torchrl_ob._encodings import one_hot, one_hot_factors
-from torchrl_ob._specs import check_entry, group_key, mask_key_of, observation_leaves, read_action
+from torchrl_ob._specs import check_entry, find_mask_key, group_key, observation_leaves, read_action
 
 __all__ = ["FlatObservation", "flat_env"]
 
@@ -47,7 +47,7 @@ def flat_env(env: EnvBase) -> EnvBase:
 def _vectors(env: EnvBase, group: str) -> list[Transform]:
     """What makes a vector of the observation of a group; nothing where it is one."""
     specs, key = env.observation_spec_unbatched, group_key(group, "observation")
-    leaves, mask = observation_leaves(specs.get(key, None), key), mask_key_of(env, group)
+    leaves, mask = observation_leaves(specs.get(key, None), key), find_mask_key(env, group)
     for name, leaf in leaves.items():
         check_entry(leaf, name)
     ready = all(

@@ -18,7 +18,7 @@ from torchrl.envs.common import _EnvWrapper
 from torchrl.envs.utils import _classproperty
 
 from torchrl_ob.envs._dlpack import jax_device, to_jax, to_torch
-from torchrl_ob.envs._jaxmarl_batch import batch_of, keys_of
+from torchrl_ob.envs._jaxmarl_batch import compile_batch, make_keys
 from torchrl_ob.envs._jaxmarl_specs import action_spec, example_spec, require_equal_spaces
 
 __all__ = ["JaxMARLEnv", "JaxMARLWrapper"]
@@ -119,7 +119,7 @@ class JaxMARLWrapper(_EnvWrapper):
                 "takes Discrete and Box."
             )
         self._jax_device = jax_device(self.device)
-        self._batch = batch_of(env, self._read_action)
+        self._batch = compile_batch(env, self._read_action)
         return env
 
     def _init_env(self) -> None:
@@ -130,7 +130,7 @@ class JaxMARLWrapper(_EnvWrapper):
         import jax
 
         self.group_map = {"agents": list(env.agents)}
-        keys = keys_of(0, self.num_envs, self._jax_device)
+        keys = make_keys(0, self.num_envs, self._jax_device)
         example = jax.eval_shape(self._batch.start, keys)["shown"]
         ends = {name: example.pop(name) for name in ("done", "terminated", "truncated")}
         agents = torch.Size([len(env.agents)])
@@ -155,7 +155,7 @@ class JaxMARLWrapper(_EnvWrapper):
     def _set_seed(self, seed: int | None) -> None:
         if seed is None:
             seed = int(torch.randint(2**31, ()))
-        self._simulation["key"] = keys_of(seed, self.num_envs, self._jax_device)
+        self._simulation["key"] = make_keys(seed, self.num_envs, self._jax_device)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         simulation = self._batch.start(self._simulation["key"])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributions as D
 
-from torchrl_ob.expectations.gaussian import gaussian_of
+from torchrl_ob.expectations.gaussian import unwrap_gaussian
 
 __all__ = ["antithetic_pair"]
 
@@ -31,7 +31,7 @@ def antithetic_pair(dist: D.Distribution) -> Tensor:
         >>> antithetic_pair(torch.distributions.Normal(torch.zeros(3), 2.0)).sum(0)
         tensor([0., 0., 0.])
     """
-    gaussian = gaussian_of(dist)
+    gaussian = unwrap_gaussian(dist)
     if gaussian is None:
         return dist.sample(torch.Size([2]))
     base, transforms = gaussian

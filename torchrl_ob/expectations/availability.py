@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from tensordict.utils import NestedKey
 from torch import Size, Tensor
 
-from torchrl_ob._checks.batch import name_of
+from torchrl_ob._checks.batch import entry_name
 
 __all__ = ["has_choice", "lend_a_choice"]
 
@@ -88,6 +88,6 @@ def _available(params: TensorDictBase, key: NestedKey) -> Tensor | None:
         return None
     if entry.dtype == torch.bool:
         return entry
-    if name_of(key) == "logits" and entry.is_floating_point():
+    if entry_name(key) == "logits" and entry.is_floating_point():
         return entry != -math.inf
     return None

@@ -20,7 +20,7 @@ from torchrl_ob.expectations.rules import gauss_hermite
 from torchrl_ob.functional import GaussianPsi
 from torchrl_ob.functional.scores import at_least_single
 
-__all__ = ["gaussian_components", "gaussian_of", "normal_line", "squashed_line"]
+__all__ = ["gaussian_components", "normal_line", "squashed_line", "unwrap_gaussian"]
 
 PLAIN_LINE, SQUASHED_LINE = 12, 32
 """Nodes on which a component's own distribution is known; no critic is asked there."""
@@ -29,7 +29,7 @@ REACH = 7.0
 """Standard deviations that the line of a squashed Gaussian covers."""
 
 
-def gaussian_of(dist: D.Distribution) -> tuple[D.Normal, list[D.Transform]] | None:
+def unwrap_gaussian(dist: D.Distribution) -> tuple[D.Normal, list[D.Transform]] | None:
     """The Gaussian under a distribution, and the elementwise transforms of its samples.
 
     ``None`` where there is none: where a subclass has a ``log_prob`` of its own (a half normal), or a transform mixes
@@ -50,7 +50,7 @@ def gaussian_of(dist: D.Distribution) -> tuple[D.Normal, list[D.Transform]] | No
 
 def gaussian_components(dist: D.Distribution) -> Components | None:
     """The components of a Gaussian under elementwise transforms; ``None`` for another distribution."""
-    if (gaussian := gaussian_of(dist)) is None:
+    if (gaussian := unwrap_gaussian(dist)) is None:
         return None
     normal, transforms = gaussian
     loc, scale = at_least_single(normal.loc), at_least_single(normal.scale)
@@ -73,7 +73,7 @@ def gaussian_components(dist: D.Distribution) -> Components | None:
         action=action,
         inverse=inverse,
         scores=lambda z: (z, z.square().sub_(1)),
-        bounds=_bounds_of(dist),
+        bounds=_read_bounds(dist),
         dtype=normal.loc.dtype,
     )
 
@@ -148,7 +148,7 @@ def _is_elementwise(transform: D.Transform) -> bool:
     return bool(transform.bijective) and events == (0, 0)
 
 
-def _bounds_of(dist: D.Distribution) -> tuple[Tensor, Tensor] | None:
+def _read_bounds(dist: D.Distribution) -> tuple[Tensor, Tensor] | None:
     """Bounds that a distribution, or one that it wraps, declares, as TorchRL's ``TanhNormal`` does."""
     inner: Any = dist
     while not hasattr(inner, "low") and hasattr(inner, "base_dist"):

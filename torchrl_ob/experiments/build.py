@@ -23,7 +23,7 @@ from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
 from torchrl_ob.experiments.config.instantiate import call, make
 from torchrl_ob.experiments.config.settings import NOT_TRAINING
 from torchrl_ob.experiments.envs.contract import check_env
-from torchrl_ob.experiments.envs.teams import groups_of
+from torchrl_ob.experiments.envs.teams import find_group_names
 from torchrl_ob.experiments.envs.transforms import make_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluation import Evaluation
@@ -225,7 +225,7 @@ def build_evaluation(config: DictConfig) -> Evaluation:
     env = make_env(config.env, num_envs=options.num_envs, seed=options.seed, device=str(device))
     check_env(env, options.num_envs, config.env._target_)
     _seed(config.seed)
-    actors = [make(config.policy, env, group=group).to(device) for group in groups_of(env)]
+    actors = [make(config.policy, env, group=group).to(device) for group in find_group_names(env)]
     actor = actors[0] if len(actors) == 1 else TensorDictSequential(*actors)
     steps = config.env.max_steps
     return Evaluation(env, actor, max_steps=steps, interval=options.interval, seed=options.seed)

@@ -13,11 +13,11 @@ from torchrl_ob.experiments.envs.teams import (
     BATTLE_WON,
     agent_rewards,
     episode_key,
-    groups_of,
-    reward_key_of,
+    find_group_names,
+    find_reward_key,
 )
 
-__all__ = ["Evaluation", "describe", "mean_with_interval", "words_of"]
+__all__ = ["Evaluation", "describe", "describe_metric", "mean_with_interval"]
 
 EXPLORATION = {"deterministic": ExplorationType.DETERMINISTIC, "stochastic": ExplorationType.RANDOM}
 NAMES = {"reward": "mean episode reward", "win_rate": "battles won"}
@@ -48,8 +48,8 @@ class Evaluation:
     ) -> None:
         self.policy, self.max_steps = policy, max_steps
         self.interval, self.seed = interval, seed
-        self.env, self.groups = env, groups_of(env)
-        self.reward_keys = {group: reward_key_of(env, group) for group in self.groups}
+        self.env, self.groups = env, find_group_names(env)
+        self.reward_keys = {group: find_reward_key(env, group) for group in self.groups}
 
     def episodes(self, exploration: str) -> dict[str, Tensor]:
         """The first episode of each environment, ``[envs]``: its rewards' sum, and whether it was won.
@@ -106,16 +106,16 @@ def describe(estimates: dict[str, Estimate]) -> str:
     lines = []
     for key, (value, low, high) in estimates.items():
         exploration, name = key.split("_", 1)
-        lines.append(f"{words_of(name)}, {exploration}: {value:.3f} [{low:.3f}, {high:.3f}]")
+        lines.append(f"{describe_metric(name)}, {exploration}: {value:.3f} [{low:.3f}, {high:.3f}]")
     return "\n".join(lines)
 
 
-def words_of(metric: str) -> str:
+def describe_metric(metric: str) -> str:
     """What a metric of an evaluation is called.
 
     Example:
-        >>> from torchrl_ob.experiments.evaluation import words_of
-        >>> words_of("reward_adversary")
+        >>> from torchrl_ob.experiments.evaluation import describe_metric
+        >>> describe_metric("reward_adversary")
         'mean episode reward of adversary'
     """
     return NAMES.get(metric) or f"{NAMES['reward']} of {metric.removeprefix('reward_')}"

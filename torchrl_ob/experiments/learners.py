@@ -21,8 +21,8 @@ from torchrl_ob.critics.joint import JointQCritic
 from torchrl_ob.experiments.config.instantiate import make, make_optional
 from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.rules import check_learner
-from torchrl_ob.experiments.config.signatures import options_of
-from torchrl_ob.experiments.envs.teams import active_key_of, reward_key_of
+from torchrl_ob.experiments.config.signatures import read_options
+from torchrl_ob.experiments.envs.teams import find_active_key, find_reward_key
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.update import mean_over_active, update_keys
 
@@ -116,7 +116,7 @@ def make_learners(
     """
     norms = {group: make_optional(config.get("value_norm")) for group in actors}
     normed = {group: {} if norm is None else {"value_norm": norm} for group, norm in norms.items()}
-    critic_takes = options_of(load_object(config.critic._target_, "critic._target_")).types
+    critic_takes = read_options(load_object(config.critic._target_, "critic._target_")).types
     critics = {
         group: make(
             config.critic,
@@ -146,10 +146,10 @@ def make_learners(
             options["other_actors"] = [actors[other] for other in actors if other != group]
         advantage = make(config.advantage, actor_network=actor, value_network=critic, **options)
         loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
-        keys = {"reward": reward_key_of(env, group), "action": (group, "action")}
+        keys = {"reward": find_reward_key(env, group), "action": (group, "action")}
         written = ("advantage", "value_target") if several else ()
         loss.set_keys(value=critic.out_keys[0], **keys, **{name: (group, name) for name in written})
-        active_key = active_key_of(env, group)
+        active_key = find_active_key(env, group)
         fit = None
         if isinstance(critic, DuelingCritic):
             fit = DuelingFit(advantage, **config.trainer.dueling_fit)

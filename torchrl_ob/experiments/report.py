@@ -15,7 +15,7 @@ from rliable import library, metrics, plot_utils
 
 from torchrl_ob._rng import isolated_rng
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.evaluation import words_of
+from torchrl_ob.experiments.evaluation import describe_metric
 from torchrl_ob.experiments.results import (
     Result,
     Scores,
@@ -93,7 +93,7 @@ def _markdown(
     exploration: str,
     metric: str,
 ) -> str:
-    words = words_of(metric)
+    words = describe_metric(metric)
     lines = [
         f"# {', '.join(scores)} on {', '.join(tasks)}",
         "",

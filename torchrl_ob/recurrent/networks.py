@@ -118,7 +118,7 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
         after = []
         for layer in range(self.num_layers):
             start = [self._to_sets(state[..., layer, :]).squeeze(1) for state in first]
-            after.append(self._layer(x, *start, is_init, *self._parameters_of(layer)))
+            after.append(self._layer(x, *start, is_init, *self._layer_parameters(layer)))
             x = after[-1][0]
         tensordict.set(
             self.out_keys[0], self._from_sets(x, batch).reshape(*lead, n, self.hidden_size)
@@ -132,7 +132,7 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
         """The states after every step, the hidden one first."""
         raise NotImplementedError
 
-    def _parameters_of(self, layer: int) -> list[Tensor]:
+    def _layer_parameters(self, layer: int) -> list[Tensor]:
         """Sets of parameters of a layer, one or ``n``."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         parameters = [getattr(self, f"{name}_l{layer}") for name in names]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase, TransformedEnv
 
-from torchrl_ob._rng import isolated_rng, simulator_of
+from torchrl_ob._rng import find_simulator, isolated_rng
 from torchrl_ob.diagnostics.branching.simulator import read_simulator, write_simulator
 
-__all__ = ["clone_vmas", "name_of"]
+__all__ = ["clone_vmas", "find_scenario_name"]
 
 
 def clone_vmas(env: EnvBase, index: Tensor) -> EnvBase:
@@ -48,7 +48,7 @@ def clone_vmas(env: EnvBase, index: Tensor) -> EnvBase:
     if isinstance(env, TransformedEnv):
         transform = copy.deepcopy(env.transform.clone())  # a clone alone shares its tensors
         return TransformedEnv(clone_vmas(env.base_env, index), transform)
-    simulator = simulator_of(env)
+    simulator = find_simulator(env)
     if not hasattr(simulator, "vmas_random_state"):
         raise TypeError(
             f"clone_vmas copies TorchRL's VmasEnv, and this is a {type(env).__name__}. Hand over "
@@ -66,14 +66,14 @@ def clone_vmas(env: EnvBase, index: Tensor) -> EnvBase:
             read_simulator(twin._env, write_simulator(simulator), index)
         except ValueError as error:
             raise ValueError(
-                f"a state of the VMAS scenario {name_of(env)!r} cannot be copied to a second environment of "
+                f"a state of the VMAS scenario {find_scenario_name(env)!r} cannot be copied to a second environment of "
                 f"it, reset and stepped once: {error} Hand over a function clone(env, index) that copies "
                 "this scenario's states."
             ) from error
     return twin
 
 
-def name_of(env: EnvBase) -> str:
+def find_scenario_name(env: EnvBase) -> str:
     """The name of the scenario of a VMAS environment; of the class of another."""
     scenario = getattr(env, "scenario_name", type(env).__name__)
     return scenario if isinstance(scenario, str) else type(scenario).__name__

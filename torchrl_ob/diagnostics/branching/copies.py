@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from torchrl_ob._rng import isolated_rng
-from torchrl_ob.diagnostics.branching.clone import name_of
+from torchrl_ob.diagnostics.branching.clone import find_scenario_name
 
 __all__ = [
     "Act",
@@ -145,7 +145,7 @@ def require_same_steps(
                 other = _differing(found.get(name), truth[t].get(name)[index])
                 if len(index[other.to(index.device)].unique()) > allowed * len(index.unique()):
                     raise ValueError(
-                        f"the scenario {name_of(env)!r} cannot be branched: with the same actions, "
+                        f"the scenario {find_scenario_name(env)!r} cannot be branched: with the same actions, "
                         f"step {t + 1} from the same state gave another {name!r}. {reason}"
                     )
 

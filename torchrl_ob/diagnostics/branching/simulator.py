@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from torchrl_ob._rng import simulator_of
+from torchrl_ob._rng import find_simulator
 
 __all__ = [
     "has_simulator",
@@ -40,7 +40,7 @@ def has_simulator(env: EnvBase) -> bool:
 
 def is_vmas(env: EnvBase) -> bool:
     """Whether an environment, or the one that its transforms wrap, is VMAS's."""
-    return hasattr(simulator_of(env), "world")
+    return hasattr(find_simulator(env), "world")
 
 
 def simulator_state(env: EnvBase) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def simulator_state(env: EnvBase) -> dict[str, Any]:
     """
     if _saves_itself(env):
         return _base(env).simulator_state()
-    return write_simulator(simulator_of(env))
+    return write_simulator(find_simulator(env))
 
 
 def load_simulator_state(env: EnvBase, state: dict[str, Any]) -> None:
@@ -83,7 +83,7 @@ def load_simulator_state(env: EnvBase, state: dict[str, Any]) -> None:
     if _saves_itself(env):
         _base(env).load_simulator_state(state)
         return
-    simulator = simulator_of(env)
+    simulator = find_simulator(env)
     env.step(env.rand_action(env.reset()))
     read_simulator(simulator, state)
     _Reader({}).value(state["random"], simulator.vmas_random_state, "random")

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.rules import check_rules
 from torchrl_ob.experiments.config.schema import Config, Part
-from torchrl_ob.experiments.config.signatures import options_of
+from torchrl_ob.experiments.config.signatures import read_options
 from torchrl_ob.experiments.config.values import check_value
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
@@ -76,7 +76,7 @@ def _check_part(name: str, part: Any, schema: type[Part]) -> None:
         raise ExperimentError(
             f"{key}={target} is a {type(built).__name__}, and must be a class or a function."
         )
-    options = options_of(built)
+    options = read_options(built)
     hints = {
         **options.types,
         **{k: v for k, v in _hints(schema).items() if k in options.types or options.open},

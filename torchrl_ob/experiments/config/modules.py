@@ -74,7 +74,7 @@ def load_object(name: str, key: str) -> Any:
         elif isinstance(found, ModuleType) and _exists(path):
             found = load_module(path, key, name)
         else:
-            choices = [x for x in dir(found) if not x.startswith("_")] + _modules_of(found)
+            choices = [x for x in dir(found) if not x.startswith("_")] + _list_modules(found)
             raise ExperimentError(
                 f"{key}={name}: {path.rpartition('.')[0]} has no {part!r}{_near(part, choices)}."
             )
@@ -121,7 +121,7 @@ def _reason(name: str, error: Exception) -> str:
 def _not_there(missing: str) -> str:
     package, _, name = missing.rpartition(".")
     if package:
-        modules = _modules_of(importlib.import_module(package))
+        modules = _list_modules(importlib.import_module(package))
         return f"{package} has no {name!r}: {nearest(name, modules) if modules else 'it is not a package.'}"
     if missing in PACKAGES:
         return f"pip install {PACKAGES[missing]}"
@@ -151,7 +151,7 @@ def _exists(module: str) -> bool:
         return False
 
 
-def _modules_of(package: Any) -> list[str]:
+def _list_modules(package: Any) -> list[str]:
     return [x.name for x in pkgutil.iter_modules(getattr(package, "__path__", []))]
 
 

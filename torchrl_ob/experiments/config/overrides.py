@@ -109,7 +109,7 @@ def explain(error: HydraException, configs: Path) -> str:
         of = [
             x.stem
             for x in sorted((configs / group).glob("*.yaml"))
-            if name in _names_of(x, configs)
+            if name in _list_names(x, configs)
         ]
         return f"{name!r} belongs to {' or '.join(f'{group}={x}' for x in of)}: take it, or leave the override out"
     under = {x for x in names if x.endswith(f".{name}")}
@@ -120,11 +120,11 @@ def _names(configs: Path) -> set[str]:
     """Everything that can be overridden: groups, and the keys of any choice."""
     names = {path.name for path in configs.iterdir() if path.is_dir()}
     for path in configs.rglob("*.yaml"):
-        names.update(_names_of(path, configs))
+        names.update(_list_names(path, configs))
     return names
 
 
-def _names_of(path: Path, configs: Path) -> set[str]:
+def _list_names(path: Path, configs: Path) -> set[str]:
     is_global = path.parent == configs or "@package _global_" in path.read_text()
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
     return set(_keys(content or {}, "" if is_global else f"{path.parent.name}."))

@@ -12,7 +12,7 @@ from torchrl.objectives import A2CLoss, ReinforceLoss
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.experiments.config.modules import load_object
-from torchrl_ob.experiments.config.signatures import options_of
+from torchrl_ob.experiments.config.signatures import read_options
 from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["check_learner", "check_rules"]
@@ -129,7 +129,7 @@ def _check_value_norm(config: Mapping[str, Any]) -> None:
     if not config.get("value_norm"):
         return
     loss = load_object(config["loss"]["_target_"], "loss._target_")
-    if "value_norm" not in options_of(loss).types:
+    if "value_norm" not in read_options(loss).types:
         raise ExperimentError(
             "a value norm is updated by MAPPOLoss and IPPOLoss alone: take loss=mappo or loss=ippo."
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Options", "options_of"]
+__all__ = ["Options", "read_options"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Options:
     open: bool
 
 
-def options_of(target: Any) -> Options:
+def read_options(target: Any) -> Options:
     """The options of a class, a function or a class's method.
 
     ``**kwargs`` of a class are those of its parents, and of a class method those of the class.
@@ -32,8 +32,8 @@ def options_of(target: Any) -> Options:
 
     Example:
         >>> from torchrl.objectives import ClipPPOLoss
-        >>> from torchrl_ob.experiments.config.signatures import options_of
-        >>> options = options_of(ClipPPOLoss)
+        >>> from torchrl_ob.experiments.config.signatures import read_options
+        >>> options = read_options(ClipPPOLoss)
         >>> "clip_epsilon" in options.types, "entropy_coeff" in options.types, options.open
         (True, True, False)
     """

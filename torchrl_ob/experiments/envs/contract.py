@@ -8,7 +8,7 @@ from typing import Any
 from tensordict import unravel_key
 from torchrl.envs import EnvBase
 
-from torchrl_ob.experiments.envs.teams import episode_key, reward_key_of
+from torchrl_ob.experiments.envs.teams import episode_key, find_reward_key
 from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["check_env"]
@@ -69,7 +69,7 @@ def _missing(env: EnvBase, num_envs: int) -> Iterator[str]:
         if (group, "action") not in actions:
             yield f"an action ({group!r}, 'action'): its actions are {actions}"
         if rewards:
-            beside = episode_key(reward_key_of(env, group))
+            beside = episode_key(find_reward_key(env, group))
             if beside not in seen:
                 yield f"the sum of an episode's rewards, {beside!r}"
     for key in ("done", "truncated"):

@@ -107,8 +107,8 @@ class _Game(PettingZooWrapper):
     def _make_specs(self, env: Any) -> None:
         super()._make_specs(env)
         for group, agents in self.group_map.items():
-            for space_of in (self.observation_space, self.action_space):
-                if len({str(space_of(agent)) for agent in agents}) > 1:
+            for find_space in (self.observation_space, self.action_space):
+                if len({str(find_space(agent)) for agent in agents}) > 1:
                     raise ExperimentError(
                         f"agents of the group {group!r} observe or act in different spaces, and those of a "
                         "group share one: take env.group_map=one_group_per_agent, or name groups of equal "

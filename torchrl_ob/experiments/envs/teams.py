@@ -24,14 +24,14 @@ from torchrl_ob.experiments.errors import ExperimentError, first_line
 
 __all__ = [
     "BATTLE_WON",
-    "active_key_of",
     "agent_rewards",
     "episode_key",
-    "groups_of",
+    "find_active_key",
+    "find_group_names",
+    "find_reward_key",
+    "find_reward_keys",
     "read_group_map",
     "require_team_reward",
-    "reward_key_of",
-    "reward_keys_of",
     "team_env",
 ]
 
@@ -66,14 +66,14 @@ def team_env(
         ExperimentError: for a group of agents of different spaces, for images, and
             for actions of the other kind.
     """
-    groups_of(env)
+    find_group_names(env)
     try:
         env = flat_env(env)
     except (TypeError, ValueError) as error:
         raise ExperimentError(first_line(error)) from error
-    for group in groups_of(env):
+    for group in find_group_names(env):
         _require_actions(env, group, continuous_actions)
-    keys = reward_keys_of(env)
+    keys = find_reward_keys(env)
     transforms: list[Any] = [StepCounter(max_steps=max_steps)]
     if shared_reward:
         transforms += [UnaryTransform([key], [key], fn=_team_mean) for key in keys]
@@ -104,7 +104,7 @@ def _require_actions(env: EnvBase, group: str, continuous: bool | None) -> None:
     )
 
 
-def active_key_of(env: EnvBase, group: str) -> NestedKey | None:
+def find_active_key(env: EnvBase, group: str) -> NestedKey | None:
     """Where an environment says which agents take part, ``[*B, n]``; ``None`` where all always do."""
     key = (group, "mask")
     return None if env.observation_spec.get(key, None) is None else key
@@ -115,7 +115,7 @@ def episode_key(reward_key: NestedKey) -> NestedKey:
     return sibling(unravel_key(reward_key), "episode_reward")
 
 
-def groups_of(env: EnvBase) -> list[str]:
+def find_group_names(env: EnvBase) -> list[str]:
     """The names of the groups of agents of an environment.
 
     Raises:
@@ -167,7 +167,7 @@ def read_group_map(
     return {group: list(agents) for group, agents in group_map.items()}
 
 
-def reward_key_of(env: EnvBase, group: str) -> NestedKey:
+def find_reward_key(env: EnvBase, group: str) -> NestedKey:
     """Where the rewards of a group are: its own, or else the one of the environment."""
     keys = [unravel_key(key) for key in env.reward_keys]
     if not keys:
@@ -177,9 +177,9 @@ def reward_key_of(env: EnvBase, group: str) -> NestedKey:
     return (group, "reward") if (group, "reward") in keys else keys[0]
 
 
-def reward_keys_of(env: EnvBase) -> list[NestedKey]:
+def find_reward_keys(env: EnvBase) -> list[NestedKey]:
     """Where the rewards of all groups are."""
-    return list(dict.fromkeys(reward_key_of(env, group) for group in groups_of(env)))
+    return list(dict.fromkeys(find_reward_key(env, group) for group in find_group_names(env)))
 
 
 def agent_rewards(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> torch.Tensor:
