@@ -6,7 +6,7 @@ from the baseline); *ob*, ``experiment=dueling``. Batches are of 1,500 frames, a
 updates: larger ones leave little noise to remove. *double* is GAE with twice the frames in each batch: what half of the variance
 is worth, at most. What is compared is the mean episode reward over the 20 batches of a run
 (the area under the learning curve): interquartile means over seeds, and of the differences of the same seed, with 95%
-bootstrap intervals (rliable). The curves are drawn into ``runs/dueling_learning.png``.
+intervals by resampling (rliable). The curves are drawn into ``runs/dueling_learning.png``.
 
 ``python benchmarks/dueling_learning.py [scenario ...]``: five by default, 125 runs of two minutes on one core
 each; ``METHODS=gae,ob`` for some of the methods, ``SEEDS=10`` for more. Runs that are already in ``runs/dueling_learning`` are kept.

@@ -61,7 +61,7 @@ torchrl_ob(
 # One report
 # ----------
 #
-# Reward over frames as an interquartile mean with bootstrap intervals, a table, and the probability
+# Reward over frames as an interquartile mean with intervals by resampling, a table, and the probability
 # that a run of one advantage is better than a run of another. Three seeds give wide intervals: where
 # they overlap, the honest answer is that this experiment does not tell them apart. Expect that here:
 # on navigation the three tie: :doc:`/concepts/limits` has the reasons.

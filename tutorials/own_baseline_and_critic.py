@@ -192,8 +192,8 @@ assert moved[1:].min() > moved[0]
 #
 # The same batch and critic under four baselines. An agent's gradient at one step is its score times its advantage; the score
 # in location and scale of the policy's Gaussian comes from automatic differentiation. Twice: with the *return* as the signal, as in
-# training, and with Q as the signal (``signal="critic"``), as the paper writes the estimators. Intervals are percentiles of a
-# bootstrap that resamples trajectories; the ratio to OB is taken within each resample.
+# training, and with Q as the signal (``signal="critic"``), as the paper writes the estimators. Intervals are by
+# resampling trajectories; the ratio to OB is taken within each resample.
 psi = {name: batch["agents", name].clone().requires_grad_() for name in ("loc", "scale")}
 acted = batch.copy()
 for name, value in psi.items():

@@ -391,7 +391,7 @@ def interquartile_mean(scores: Tensor) -> Tensor:
 
 
 def interval(scores: Tensor, num_resamples: int = 2_000) -> tuple[Tensor, Tensor, Tensor]:
-    """Interquartile mean over seeds, and its 95% interval by a percentile bootstrap of the seeds."""
+    """Interquartile mean over seeds, and its 95% interval by resampling the seeds: percentiles."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(scores), (len(scores), num_resamples), generator=generator)
     resampled = interquartile_mean(scores[drawn])

@@ -43,7 +43,7 @@ def write_report(
     """Compare runs.
 
     Interquartile means over seeds (and tasks, each scaled to its range of values in these runs),
-    with 95% stratified bootstrap intervals, and the probability that a run of one algorithm is better
+    with 95% intervals by stratified resampling, and the probability that a run of one algorithm is better
     than one of another (Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
     Precipice", NeurIPS 2021).
 
@@ -97,8 +97,8 @@ def _markdown(
     lines = [
         f"# {', '.join(scores)} on {', '.join(tasks)}",
         "",
-        f"{words[0].upper()}{words[1:]}, {exploration} policy; interquartile mean over seeds with 95% stratified "
-        f"bootstrap interval, {len(frames)} evaluations up to frame {frames[-1]:,}.",
+        f"{words[0].upper()}{words[1:]}, {exploration} policy; interquartile mean over seeds with a 95% interval by "
+        f"stratified resampling, {len(frames)} evaluations up to frame {frames[-1]:,}.",
         "",
         "| task | algorithm | seeds | at the end | mean over training |",
         "| --- | --- | --- | --- | --- |",
