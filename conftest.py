@@ -1,14 +1,19 @@
 """Settings of all tests, and of the examples in docstrings."""
 
 import os
+import sys
 from functools import partial
 
 # a process for each core: threads of torch's own would wait for one another
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import absl.logging
 import pytest
 import torch
 from hypothesis import settings
+
+# of JAX: Hydra closes all handlers, and this one would close the stream that it found, which is pytest's
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # the first call of a function pays for imports and allocations: no deadline for one example
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
