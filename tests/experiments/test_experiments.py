@@ -39,7 +39,13 @@ pytestmark = ignored_warnings
     ],
 )
 def test_every_choice_builds(group, choice, tmp_path):
-    extra = {"value_norm": ["loss=mappo"], "critic": ["advantage=gae"]}.get(group, [])
+    extra = ["loss=mappo"] if group == "value_norm" else []
+    if choice in ("state_value", "own_value"):
+        extra = ["advantage=gae"]
+    if choice == "dueling":
+        extra = ["loss.critic_coeff=0.0"]
+    if choice in ("a2c", "reinforce"):
+        extra = ["trainer.num_epochs=1", "trainer.minibatch_size=200"]
     parts = build(configure(*extra, f"{group}={choice}"), tmp_path)
     parts.close()
     env = parts.evaluation.env
