@@ -65,6 +65,11 @@ def line(message):
             ["advantage.num_points=0"],
             "advantage.num_points must be a whole number, 1 or more, or null",
         ),
+        (
+            ["~advantage.rule", "advantage.num_points=7"],
+            "num_points=7 .* 2 or 3 .*rule=monte_carlo",
+        ),
+        (["advantage.num_points=7"], "num_points=7 .* 2 or 3 .*advantage.rule=monte_carlo"),
         (["advantage.rule=guess"], "advantage.rule must be one of gauss, .*got 'guess'"),
         (
             ["+advantage.num_pointz=3"],

@@ -272,9 +272,9 @@ def test_a_run_writes_and_deletes_nothing_through_links(name, folder, tmp_path):
         )
         return {x: x.read_bytes() for x in files}
 
-    before = contents()
+    before, kind = contents(), "a folder" if outside.is_dir() else "a file"
     for overrides in (("resume=auto",), ()):
-        with pytest.raises(ExperimentError, match=f"{name} is a link"):
+        with pytest.raises(ExperimentError, match=f"{name} is a link, where a run writes {kind}:"):
             run(configure("total_frames=800", *overrides), folder)
     assert contents() == before
 

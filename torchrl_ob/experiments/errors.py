@@ -42,9 +42,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         "did you mean 'navigation'?"
         >>> nearest("x", ["balance", "navigation"])
         'choose from balance, navigation.'
+        >>> nearest("x", [])
+        'it takes none.'
     """
-    choices = sorted(choices)
+    choices = sorted(set(choices))
     near = difflib.get_close_matches(name, choices, n=3)
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"choose from {', '.join(choices)}."
+    return f"choose from {', '.join(choices)}." if choices else "it takes none."

@@ -32,7 +32,7 @@ def require_own_files(folder: Path) -> None:
             for a link of any name, which a logger may write through.
     """
     for path in folder.iterdir():
-        if path.name in FILES or path.is_symlink():
+        if path.name not in FOLDERS and (path.name in FILES or path.is_symlink()):
             _require(path, "a file")
     for name in FOLDERS:
         _require(folder / name, "a folder")

@@ -27,6 +27,7 @@ def check_rules(config: Mapping[str, Any]) -> None:
     _check_sizes(config)
     _check_loss(config["loss"])
     _check_value_norm(config)
+    _check_num_points(config["advantage"])
 
 
 def check_learner(config: DictConfig, group: str, critic: Any, loss: Any) -> None:
@@ -137,4 +138,18 @@ def _check_value_norm(config: Mapping[str, Any]) -> None:
         raise ExperimentError(
             "trainer.compile=true cannot compile a value norm, which changes while the loss is "
             "computed: take value_norm=none."
+        )
+
+
+def _check_num_points(advantage: Mapping[str, Any]) -> None:
+    """The Gauss rule refuses it too, but at the first batch."""
+    target, found = (
+        load_object(advantage["_target_"], "advantage._target_"),
+        advantage.get("num_points"),
+    )
+    ours = isinstance(target, type) and issubclass(target, JointAdvantage)
+    if ours and advantage.get("rule", "gauss") == "gauss" and found not in (None, 2, 3):
+        raise ExperimentError(
+            f"advantage.num_points={found} is not of the Gauss rule, which has 2 or 3 points in each dimension: take one of "
+            "them, null, or advantage.rule=monte_carlo."
         )
