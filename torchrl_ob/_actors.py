@@ -12,8 +12,16 @@ from torchrl.modules import OneHotCategorical
 
 from torchrl_ob._checks.batch import require_finite, select
 from torchrl_ob.expectations.availability import lend_a_choice
+from torchrl_ob.expectations.categorical import ONE_HOT
 
-__all__ = ["action_key", "build_policy", "flat_parameters", "input_keys", "policy_parameters"]
+__all__ = [
+    "action_key",
+    "build_policy",
+    "flat_parameters",
+    "input_keys",
+    "policy_parameters",
+    "require_choice",
+]
 
 
 def action_key(actor: ProbabilisticTensorDictSequential) -> NestedKey:
@@ -101,3 +109,29 @@ def _require_same_agents(actor: ProbabilisticTensorDictSequential, params: Tenso
             f"the policy's parameters and masks are of different numbers of agents, {shapes}: expected "
             f"{[*params.batch_size, 'n']} in front. Check the actor's outputs, and what the batch has of them."
         )
+
+
+def require_choice(
+    policy: D.Distribution, tensordict: TensorDictBase, key: NestedKey, active: Tensor | None
+) -> None:
+    """Stop where an agent that takes part took an action that is no choice of its categorical policy.
+
+    Args:
+        policy: of batch shape ``[*B, n]``.
+        tensordict: the batch, ``[*B]``.
+        key: of the action.
+        active: which agents take part, ``[*B, n]``; ``None`` where all do.
+    """
+    base, action = getattr(policy, "base_dist", policy), tensordict.get(key)
+    if isinstance(base, ONE_HOT):  # TorchRL's say that they are of integers
+        choice: Tensor = D.constraints.one_hot.check(action)
+    elif isinstance(base, D.Categorical):
+        choice = base.support.check(action)
+    else:
+        return
+    choice = choice.reshape(*action.shape[: tensordict.ndim + 1], -1).all(-1)
+    if active is not None:
+        choice = choice | ~active
+    torch._assert_async(
+        choice.all(), f"an action in {key!r} is out of range: no choice of the agent's policy."
+    )

@@ -14,7 +14,13 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torch import distributions as D
 
-from torchrl_ob._actors import action_key, build_policy, input_keys, policy_parameters
+from torchrl_ob._actors import (
+    action_key,
+    build_policy,
+    input_keys,
+    policy_parameters,
+    require_choice,
+)
 from torchrl_ob._checks.batch import (
     active_agents,
     require_finite,
@@ -197,6 +203,8 @@ class Team:
         else:
             params = policy_parameters(self.actor, tensordict)
         policy = build_policy(self.actor, params)
+        if acting:
+            require_choice(policy, tensordict, self.action_key, self.active(tensordict))
         own = action_candidates(
             policy, rule=self.rule, num_points=self.num_points, psi=self.psi, measure=measure
         )
@@ -212,8 +220,7 @@ class Team:
             )
         require_finite(
             own.optimal_weights,
-            "the policy's probabilities are not finite: a parameter of the actor or an observation "
-            "is NaN.",
+            "the policy's probabilities are not finite: a parameter or an observation is NaN.",
         )
         return own
 

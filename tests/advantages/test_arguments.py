@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from games import Plain, make_actor, random_batch
+from games import FunctionCritic, Plain, make_actor, random_batch
 from small_teams import ALL, OBS, N, make, make_batch, make_team
 from tensordict.nn import (
     CompositeDistribution,
@@ -183,6 +183,26 @@ def test_an_action_out_of_range(encoding, wrong):
         RuntimeError, match=r"actions .*'action'\).* out of range: the critic takes"
     ):
         critic(td.set(("agents", "action"), action))
+
+
+@pytest.mark.parametrize("wrong", [4, -1])
+@pytest.mark.parametrize("module", [ObAdvantage, ComaAdvantage])
+def test_an_action_out_of_range_with_a_critic_that_takes_any(module, wrong):
+    def compare(action):
+        chosen = (action.unsqueeze(-1) == torch.arange(4)).to(torch.float32)
+        return chosen.sum((-1, -2)).unsqueeze(-1).expand(action.shape)
+
+    actor = make_actor("categorical", [torch.randn(N, 4)])
+    td = random_batch([2, 4], torch.randint(4, (2, 4, N)))
+    td["agents", "action"][1, 2, 0] = wrong
+    advantage = make(module, actor, FunctionCritic(compare))
+    with pytest.raises(
+        RuntimeError, match=r"'action'.*out of range: no choice of the agent's policy"
+    ):
+        advantage(td.clone())
+    td["agents", "mask"] = torch.ones(2, 4, N, dtype=torch.bool)
+    td["agents", "mask"][1, 2, 0] = False  # what a dead agent does is nobody's business
+    assert advantage(td)["advantage"][1, 2, 0] == 0
 
 
 def test_a_policy_of_more_actions_than_the_critic():
