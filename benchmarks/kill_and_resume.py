@@ -34,7 +34,7 @@ OVERRIDES = (
     "progress_bar=false",
     "resume=auto",
 )
-NAMED_ANEW = ("collector", "logger")  # a resume counts episodes anew; the folders' names differ
+NAMED_ANEW = ("collector", "log")  # a resume counts episodes anew; the folders' names differ
 KINDS = ("any time", "while writing", "after writing")
 
 

@@ -47,8 +47,8 @@ def test_a_scenario_of_ones_own_is_the_same_by_name_instance_file_and_module(fol
         "from vmas.scenarios.balance import Scenario as Base\nclass Scenario(Base):\n    pass\n"
     )
     path = folder("mine.py", source)
-    folder("games/__init__.py", "")
-    folder("games/tilt.py", source.replace("Scenario(Base)", "Tilt(Base)"))
+    folder("own_games/__init__.py", "")
+    folder("own_games/tilt.py", source.replace("Scenario(Base)", "Tilt(Base)"))
     made = [
         make_vmas(scenario, **SIZES)
         for scenario in (
@@ -57,7 +57,7 @@ def test_a_scenario_of_ones_own_is_the_same_by_name_instance_file_and_module(fol
             "mine.py",
             str(path),
             "mine.Scenario",
-            "games.tilt.Tilt",
+            "own_games.tilt.Tilt",
         )
     ]
     batches = []
