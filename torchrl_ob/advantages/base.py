@@ -9,7 +9,6 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import dispatch
 from torch import Tensor
-from torch._guards import detect_fake_mode
 
 from torchrl_ob._actors import flat_parameters
 from torchrl_ob._checks.batch import (
@@ -249,8 +248,7 @@ class JointAdvantage(TeamEstimator):
 
     def require_pointwise(self, tensordict: TensorDictBase, time_dim: int) -> None:
         """Refuse networks with a memory in time, once, where something can be told."""
-        # nothing can be told of tensors without numbers
-        if self.known_pointwise or torch.compiler.is_compiling() or detect_fake_mode():
+        if self.known_pointwise or torch.compiler.is_compiling():
             return
         team = self.team
         inputs = tensordict.select(*team.in_keys, *team.action_keys, strict=False)
