@@ -46,7 +46,7 @@ class ObAdvantage(JointAdvantage):
         bootstrap: the next action in the return is ``"sampled"`` from the policy, or the own next
             action is averaged over its candidates while the others' are sampled: ``"expected"``. With
             ``"control_variate"`` what Q knows of later actions is taken off the return, see
-            :func:`~torchrl_ob.functional.control_variate`: for a critic that sees the action.
+            :func:`~torchrl_ob.functional.control_variate`: for a critic that explains what the action does.
         rule: how the expectation over a continuous own action is taken: ``"gauss"`` or
             ``"monte_carlo"``. Discrete actions are enumerated whatever it is.
         num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default

@@ -58,7 +58,7 @@ class Experiment:
 
     config: DictConfig
     folder: Path
-    actor: nn.Module  # of several groups, theirs one after the other
+    actor: nn.Module  # one after the other, where there are several groups
     critic: nn.Module
     learners: list[Learner]
     loss: nn.Module  # the losses of all learners

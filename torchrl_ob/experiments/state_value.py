@@ -35,7 +35,7 @@ def state_value_from_env(
         env: the environment, with ``(group, "observation")`` ``[n, o]``.
         group: name of the group of agents.
         observation_key: where the observation is, as in :func:`~torchrl_ob.policies.policy_from_env`.
-        centralized: whether the critic sees every agent's observation (MAPPO) or one (IPPO).
+        centralized: whether the critic reads every agent's observation (MAPPO) or one (IPPO).
         share_params: whether one network serves all agents. A centralized one then has one value
             for the team.
         depth: number of hidden layers.

@@ -46,7 +46,7 @@ class PooledBackbone(nn.Module):
         return self.tail[-1]
 
     def embed(self, observed: Tensor, actions: Tensor) -> Tensor:
-        """An agent as it sees itself, ``[B, n, K, h]``, with each of K actions."""
+        """The embedding of each agent, ``[B, n, K, h]``, with each of K actions."""
         # in place: of candidates these are the largest tensors there are
         return self.own(self.activation(self.action(actions).add_(observed)))
 

@@ -37,7 +37,7 @@ class NestedVariance(NamedTuple):
 
 
 class CriticFit(NamedTuple):
-    """How far a critic sees the joint action: two shares ``[n]``, with their intervals."""
+    """How much a critic explains of the joint action's effect: two shares ``[n]``, with their intervals."""
 
     r2: Estimate
     captured: Estimate
@@ -120,7 +120,7 @@ def true_headroom(returns: Tensor, *, confidence: float = 0.95) -> Estimate:
 def critic_fit(
     q: Tensor, returns: Tensor, *, leave_out: float = 0.0, confidence: float = 0.95
 ) -> CriticFit:
-    r"""Whether a critic sees the joint action: its Q against the true one, centred within the state.
+    r"""Whether a critic explains the joint action's effect: its Q against the true one, centred within the state.
 
     .. math::
         R^2 = \frac{Cov(Q, Q_{true})^2}{Var(Q) Var(Q_{true})}, \qquad

@@ -1,4 +1,4 @@
-"""Whether the critic sees the action, and how well it predicts the return."""
+"""Whether the critic's value depends on the action, and how well it predicts the return."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def critic_quality(
     num_draws: int = 8,
     confidence: float = 0.95,
 ) -> CriticQuality:
-    """Whether the critic sees the action, and how well it predicts the return.
+    """Whether the critic's value depends on the action, and how well it predicts the return.
 
     Args:
         advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.

@@ -63,7 +63,7 @@ def headroom(
     num_draws: int = 8,
     confidence: float = 0.95,
 ) -> Headroom:
-    r"""How much of the signal's variance a baseline can remove, as far as the critic sees it.
+    r"""How much of the signal's variance a baseline can remove, by the critic's account.
 
     Within a state, the return deviates from the state value by
     :math:`G - V = (Q - V) + (G - Q)`. The first part is the current joint action's,
