@@ -121,7 +121,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_numbers(name, tmp_path, capsys):
     ("overrides", "message"),
     [
         (("trainer.num_epochs=2",), "ReinforceLoss has no ratio of policies"),
-        (("trainer.target_tau=0",), "target_tau must be a number above 0"),
+        (("trainer.target_tau=0",), "target_tau must be greater than 0"),
         (("advantage=gae",), "target critic.*advantage=coma"),
     ],
 )

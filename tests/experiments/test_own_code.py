@@ -165,7 +165,7 @@ def test_an_environment_of_ones_own_trains_and_what_it_lacks_is_told_at_once(fol
         (own("make_env", wnd=2.0), "my_env.make_env has no 'wnd': did you mean 'wind'"),
         (
             own("make_env", wind="abc", max_steps=0),
-            "env.max_steps must be a whole number, 1 or more",
+            "env.max_steps must be greater than or equal to 1",
         ),
         (own("mak_env"), "my_env has no 'mak_env': did you mean 'make_env'"),
     ):

@@ -20,8 +20,8 @@ from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.critics.joint import JointQCritic
 from torchrl_ob.experiments.config.instantiate import make, make_optional
 from torchrl_ob.experiments.config.modules import load_object
+from torchrl_ob.experiments.config.options import read_options
 from torchrl_ob.experiments.config.rules import check_learner
-from torchrl_ob.experiments.config.signatures import read_options
 from torchrl_ob.experiments.envs.teams import find_active_key, find_reward_key
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.update import mean_over_active, update_keys

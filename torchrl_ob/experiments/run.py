@@ -21,9 +21,9 @@ from torchrl_ob.diagnostics.plots import plot_metrics
 from torchrl_ob.experiments.build import Experiment, build, training_config
 from torchrl_ob.experiments.checkpoints import resume
 from torchrl_ob.experiments.config.check import check_config
+from torchrl_ob.experiments.config.overrides import folder_name  # noqa: F401  # registers it for configs
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluation import describe
-from torchrl_ob.experiments.folder_names import folder_name  # noqa: F401  # registers it for configs
 from torchrl_ob.experiments.folders import locked, require_own_files
 from torchrl_ob.experiments.loop import train
 

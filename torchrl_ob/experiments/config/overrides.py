@@ -1,22 +1,31 @@
-"""What is wrong with an override of the command line, in one line and with the nearest names."""
+"""Overrides of the command line: as Hydra takes them, what is wrong with one, and as the name of a folder."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
+from torchrl_ob.experiments.config.settings import read_choice
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
-__all__ = ["explain", "read_override"]
+__all__ = ["explain", "folder_name", "read_override"]
 
 NULL = {"logger": "none", "scheduler": "constant", "value_norm": "none", "experiment": ""}
 """The choices that null stands for: nothing is built. A run needs the other groups."""
+
+NO_NAME = re.compile(r"null|true|false||[-+\d.]+(e[-+]?\d+)?|nan|-?inf", re.IGNORECASE)
+"""What is no name of a choice."""
+
+HIDDEN = re.compile(r"(^|\.)(_|defaults\b|hydra\b)")
+"""In a key that is Hydra's and not of the config."""
+
+LONGEST = 200
+"""Bytes of a folder's name. File systems take 255; the rest is for what is written beside a folder of that name."""
 
 
 def read_override(argument: str, configs: Path) -> str:
@@ -44,15 +53,11 @@ def read_override(argument: str, configs: Path) -> str:
     group, equals, choice = argument.partition("=")
     if not equals or not group or not (configs / group).is_dir():
         return argument
-    choices = [x.stem for x in (configs / group).glob("*.yaml")]
     if choice == "null" and group in NULL:
         return f"{group}={NULL[group]}" if NULL[group] else ""
-    if choice.lower() in ("null", "true", "false", "") or re.fullmatch(
-        r"[-+\d.]+(e[-+]?\d+)?|nan|-?inf", choice
-    ):
-        raise ExperimentError(
-            f"{argument}: {group} takes the name of a choice: {nearest(choice, choices)}"
-        )
+    if NO_NAME.fullmatch(choice):
+        near = nearest(choice, _choices(configs, group))
+        raise ExperimentError(f"{argument}: {group} takes the name of a choice: {near}")
     return argument
 
 
@@ -74,66 +79,84 @@ def explain(error: HydraException, configs: Path) -> str:
         >>> explain(error, config_folder())
         "the config has no 'optimizer.rl': did you mean 'optimizer.lr' or 'optimizer' or 'optimizer.eps'?"
     """
+    message = first_line(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher" and choice == "joblib":
+        if (group, choice) == ("hydra/launcher", "joblib"):
             return "hydra/launcher=joblib needs its plugin: pip install 'torchrl-ob[sweeps]'"
         return f"{group} has no choice {choice!r}: {nearest(choice, error.options)}"
     if isinstance(error, OverrideParseException):
-        choices = sorted(configs.glob("*/*.yaml"))
-        groups = [x.parent.name for x in choices if x.stem == error.override]
-        if groups:
-            return f"{error.override!r} is written {' or '.join(f'{x}={error.override}' for x in groups)}"
-        key, equals, value = str(error.override).partition("=")
-        if equals and value:
-            quoted = shlex.quote(f'{key}="{value}"')
-            return (
-                f"cannot read {error.override!r}: a value with any of = , [ ] {{ }} ( ) or a letter beyond ASCII stands "
-                f"in quotes, {quoted} in a shell."
-            )
-        return f"cannot read the override {error.override!r}, of the form key=value."
-    message = str(error)
+        return _explain_text(str(error.override), configs)
     if "Ambiguous value" in message:
         both = "; for one run with several experiments write experiment=[one,other]"
         more = both if "experiment" in message else ""
-        return f"{first_line(message)}: to sweep over several values give -m too{more}; one value with a comma stands in quotes, 'key=\"a,b\"'"
+        return f"{message}: to sweep over several values give -m too{more}; one value with a comma stands in quotes, 'key=\"a,b\"'"
     unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", message)
-    if unknown is None:
-        return first_line(message)
-    name, names = unknown[1], _names(configs)
-    if name in names:
-        group = name.split(".")[0]
-        if name == group:
-            stems = sorted(x.stem for x in (configs / group).glob("*.yaml"))
-            return f"{group} is a group: choose one of its choices by name, {', '.join(stems)}"
-        of = [
-            x.stem
-            for x in sorted((configs / group).glob("*.yaml"))
-            if name in _list_names(x, configs)
-        ]
-        return f"{name!r} belongs to {' or '.join(f'{group}={x}' for x in of)}: take it, or leave the override out"
+    return _explain_key(unknown[1], configs) if unknown else message
+
+
+def _explain_text(override: str, configs: Path) -> str:
+    """What cannot be read."""
+    groups = sorted(x.parent.name for x in configs.glob("*/*.yaml") if x.stem == override)
+    if groups:
+        return f"{override!r} is written {' or '.join(f'{x}={override}' for x in groups)}"
+    key, _, value = override.partition("=")
+    if not value:
+        return f"cannot read the override {override!r}, of the form key=value."
+    quoted = shlex.quote(f'{key}="{value}"')
+    return (
+        f"cannot read {override!r}: a value with any of = , [ ] {{ }} ( ) or a letter beyond ASCII stands in quotes, "
+        f"{quoted} in a shell."
+    )
+
+
+def _explain_key(name: str, configs: Path) -> str:
+    """What cannot be overridden: another choice's key, a group as a whole, or a name that is mistyped."""
+    keys = {
+        path: {
+            x for x in read_choice(path, is_global=path.parent == configs) if not HIDDEN.search(x)
+        }
+        for path in sorted(configs.rglob("*.yaml"))
+    }
+    groups = {path.parent.name for path in keys if path.parent != configs}
+    if name in groups:
+        return f"{name} is a group: choose one of its choices by name, {', '.join(_choices(configs, name))}"
+    group = name.split(".")[0]
+    of = [
+        f"{group}={path.stem}" for path in keys if path.parent.name == group and name in keys[path]
+    ]
+    if of:
+        return f"{name!r} belongs to {' or '.join(of)}: take it, or leave the override out"
+    names = groups.union(*keys.values())
     under = {x for x in names if x.endswith(f".{name}")}
     return f"the config has no {name!r}: {nearest(name, under or names)}"
 
 
-def _names(configs: Path) -> set[str]:
-    """Everything that can be overridden: groups, and the keys of any choice."""
-    names = {path.name for path in configs.iterdir() if path.is_dir()}
-    for path in configs.rglob("*.yaml"):
-        names.update(_list_names(path, configs))
-    return names
+def _choices(configs: Path, group: str) -> list[str]:
+    return sorted(x.stem for x in (configs / group).glob("*.yaml"))
 
 
-def _list_names(path: Path, configs: Path) -> set[str]:
-    is_global = path.parent == configs or "@package _global_" in path.read_text()
-    content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    return set(_keys(content or {}, "" if is_global else f"{path.parent.name}."))
+def folder_name(overrides: str) -> str:
+    """The overrides of a run as the name of its folder, which a file system takes whatever they are.
+
+    Names that are too long are cut, and a slash is a dash; a hash of the whole then tells such names apart.
+
+    Args:
+        overrides: such as ``"advantage=ob,seed=0"``.
+
+    Example:
+        >>> from torchrl_ob.experiments.config.overrides import folder_name
+        >>> folder_name("advantage=ob,seed=0")
+        'advantage=ob,seed=0'
+        >>> folder_name("env.scenario=games/mine.py,seed=0")
+        'env.scenario=games-mine.py,seed=0-d244caae'
+    """
+    name = overrides.replace("/", "-").replace("\0", "-")
+    kept = name.encode()[:LONGEST].decode(errors="ignore")
+    if kept == overrides and overrides not in (".", ".."):
+        return overrides
+    return f"{kept}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
 
 
-def _keys(node: dict[str, Any], prefix: str) -> Iterator[str]:
-    for key, value in node.items():
-        if key in ("defaults", "hydra") or key.startswith("_"):
-            continue
-        yield prefix + key
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
+# where this is imported, in the processes of a launcher too, configs can say ${folder_name:...}
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from torchrl_ob.experiments.config.settings import read_choice, walk
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.folders import read_text
 
@@ -112,7 +113,7 @@ def load_config(path: Path) -> dict[str, Any]:
         raise ExperimentError(f"{path} is not the config of a run: {first_line(error)}.") from error
     if not isinstance(content, dict) or not content:
         raise ExperimentError(f"{path} is not the config of a run: it has no keys.")
-    for key, value in _leaves(content):
+    for key, value in walk(content):
         if "${" in key or (isinstance(value, str) and "${" in value):
             raise ExperimentError(
                 f"{path} has an interpolation, {_shown(f'{key}={value}')}, and what a run saves has none."
@@ -134,7 +135,7 @@ def _require_plain(text: str) -> None:
 
 def _foreign_targets(config: Mapping[str, Any]) -> Iterator[str]:
     """Targets beyond the listed ones, and listed ones elsewhere than at the head of their group."""
-    for key, target in _leaves(config):
+    for key, target in walk(config):
         group, _, name = key.rpartition(".")
         listed = TRUSTED.get(group, frozenset())
         if group == "policy.activation_class" and _is_activation(config["policy"]):
@@ -162,12 +163,12 @@ def _foreign_modules(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _own_settings(config_dir: Path) -> set[str]:
     """The settings of a user's own configs, as ``key=value``."""
-    found = set()
-    for path in config_dir.rglob("*.yaml"):
-        prefix = "" if "@package _global_" in path.read_text() else f"{path.parent.name}."
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-        found |= {f"{prefix}{key}={value!r}" for key, value in _leaves(content or {})}
-    return found
+    return {
+        f"{key}={value!r}"
+        for path in config_dir.rglob("*.yaml")
+        for key, value in read_choice(path).items()
+        if key.endswith("._target_") or not isinstance(value, dict | list)
+    }
 
 
 def _is_activation(policy: Mapping[str, Any]) -> bool:
@@ -179,18 +180,3 @@ def _is_activation(policy: Mapping[str, Any]) -> bool:
 def _shown(text: str) -> str:
     """On one line, and with no word to the terminal."""
     return text[:200] if text.isprintable() else ascii(text[:200])
-
-
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value by its key; unlike in ``settings``, those in lists too, and targets that are no text."""
-    if isinstance(node, dict):
-        for name, child in node.items():
-            inner = f"{key}.{name}" if key else str(name)
-            if name == "_target_":
-                yield inner, child
-            yield from _leaves(child, inner)
-    elif isinstance(node, list):
-        for place, child in enumerate(node):
-            yield from _leaves(child, f"{key}[{place}]")
-    else:
-        yield key, node
