@@ -397,7 +397,7 @@ def test_what_cannot_be_wrapped_is_said():
 
 def test_without_jaxmarl_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "jaxmarl", None)
-    with pytest.raises(ExperimentError, match=r"^JaxMARL is not.*'torchrl-ob\[smax\]'\.$"):
+    with pytest.raises(ExperimentError, match=r"^SMAX needs jaxmarl: .*'torchrl-ob\[smax\]'$"):
         make_smax("3m", num_envs=1, max_steps=1, seed=0)
 
 

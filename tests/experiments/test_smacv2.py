@@ -7,12 +7,15 @@ import pytest
 import torch
 from short_runs import configure, ignored_warnings, scalars
 from smacv2_stand_in import MOVES, NO_OP, StarCraft2Env, install
-from tensordict import TensorDict
 from torchrl.envs import check_env_specs
 
 from torchrl_ob.experiments.build import build
-from torchrl_ob.experiments.envs.active_agents import ActiveAgents
-from torchrl_ob.experiments.envs.smacv2 import Battle, make_smacv2
+from torchrl_ob.experiments.envs.smacv2 import (
+    Battle,
+    give_an_action,
+    have_a_choice,
+    make_smacv2,
+)
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.run import run
 
@@ -119,9 +122,8 @@ def test_a_map_that_draws_its_units_has_the_same_limit():
 
 def test_agents_without_an_action_are_given_all_and_are_not_active():
     mask = torch.tensor([[[1, 1, 0], [0, 1, 0], [0, 0, 0]]]).bool()
-    found = ActiveAgents()(TensorDict({"agents": {"action_mask": mask}}, batch_size=[1]))
-    assert found["agents", "mask"].tolist() == [[True, False, False]]
-    assert found["agents", "action_mask"].int().tolist() == [[[1, 1, 0], [0, 1, 0], [1, 1, 1]]]
+    assert have_a_choice(mask).tolist() == [[True, False, False]]
+    assert give_an_action(mask).int().tolist() == [[[1, 1, 0], [0, 1, 0], [1, 1, 1]]]
 
 
 @pytest.mark.parametrize("advantage", ["ob", "gae"])
@@ -159,5 +161,5 @@ def test_what_is_missing_is_told_with_where_to_get_it(monkeypatch, tmp_path):
     with pytest.raises(ExperimentError, match=r"elsewhere: install the game.*SC2PATH"):
         make()
     monkeypatch.setitem(sys.modules, "smacv2.env.starcraft2.maps.smac_maps", None)
-    with pytest.raises(ExperimentError, match=r"needs the package smacv2.*oxwhirl/smacv2"):
+    with pytest.raises(ExperimentError, match=r"needs smacv2.*oxwhirl/smacv2"):
         make()

@@ -46,7 +46,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         'it takes none.'
     """
     choices = sorted(set(choices))
-    near = difflib.get_close_matches(name, choices, n=3)
-    if near:
+    if near := difflib.get_close_matches(name, choices, n=3):
         return f"did you mean {' or '.join(map(repr, near))}?"
+    if len(choices) > 100:
+        return f"there are {len(choices)}, such as {choices[0]!r}."
     return f"choose from {', '.join(choices)}." if choices else "it takes none."

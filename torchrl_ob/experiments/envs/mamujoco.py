@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Unpack
 
-import torch
 from torchrl.envs import EnvBase
 
 from torchrl_ob.envs.mamujoco import SCENARIOS, MaMujocoEnv
-from torchrl_ob.experiments.envs.batched_envs import batch_envs
-from torchrl_ob.experiments.envs.teams import require_team_reward, team_env
-from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
+from torchrl_ob.experiments.envs.simulators import (
+    BatchOptions,
+    batch_team,
+    require_name,
+    require_team_reward,
+    told,
+)
 
 __all__ = ["make_mamujoco"]
 
@@ -21,15 +23,8 @@ def make_mamujoco(
     scenario: str,
     agent_conf: str | None,
     *,
-    num_envs: int,
-    max_steps: int,
-    seed: int,
     agent_obsk: int = 1,
-    parallel: bool = False,
-    shared_reward: bool = True,
-    continuous_actions: bool | None = None,
-    scenario_kwargs: Mapping[str, Any] | None = None,
-    device: torch.device | str = "cpu",
+    **options: Unpack[BatchOptions],
 ) -> EnvBase:
     """Robots of :class:`~torchrl_ob.envs.mamujoco.MaMujocoEnv`.
 
@@ -38,15 +33,8 @@ def make_mamujoco(
     Args:
         scenario: the robot, such as ``"HalfCheetah"``.
         agent_conf: how it is shared out, such as ``"6x1"``; ``None`` for one agent that has it all.
-        num_envs: number of robots.
-        max_steps: length of an episode.
-        seed: that those of the robots follow from.
         agent_obsk: an agent observes joints up to so many away from its own.
-        parallel: step each in a process of its own.
-        shared_reward: the reward is the team's: nothing else is possible.
-        continuous_actions: they are.
-        scenario_kwargs: arguments of the robot, such as ``{"ctrl_cost_weight": 0.0}``.
-        device: where the tensors are.
+        **options: the sizes of the batch, and ``scenario_kwargs`` such as ``{"ctrl_cost_weight": 0.0}``.
 
     Returns:
         The environment, of batch size ``[num_envs]``.
@@ -61,22 +49,15 @@ def make_mamujoco(
         >>> env.rollout(5)["next", "agents", "episode_reward"].shape
         torch.Size([2, 5, 3, 1])
     """
-    require_team_reward(shared_reward, "Multi-Agent MuJoCo")
-    if scenario not in SCENARIOS:
-        raise ExperimentError(
-            f"Multi-Agent MuJoCo has no scenario {scenario!r}: {nearest(scenario, SCENARIOS)}"
-        )
-    options = dict(scenario_kwargs or {})
-    make_env = partial(MaMujocoEnv, scenario, agent_conf, agent_obsk, **options)
-    try:
-        env = batch_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
-    except ModuleNotFoundError as error:
-        raise ExperimentError(first_line(error)) from error
-    except Exception as error:
-        known = SCENARIOS[scenario]
-        remedy = "" if agent_conf == known else f": take env.agent_conf={known or 'null'}"
-        raise ExperimentError(
-            f"Multi-Agent MuJoCo refuses scenario {scenario!r} with agent_conf={agent_conf!r}, "
-            f"agent_obsk={agent_obsk!r} and scenario_kwargs={options}: {first_line(error)}{remedy}"
-        ) from error
-    return team_env(env, max_steps=max_steps, continuous_actions=continuous_actions)
+    library = "Multi-Agent MuJoCo"
+    require_team_reward(options, library)
+    require_name(library, "scenario", scenario, SCENARIOS)
+    known = SCENARIOS[scenario]
+    remedy = "" if agent_conf == known else f": take env.agent_conf={known or 'null'}"
+    given = {
+        "agent_conf": agent_conf,
+        "agent_obsk": agent_obsk,
+        "scenario_kwargs": options.get("scenario_kwargs"),
+    }
+    with told(library, "'torchrl-ob[mujoco]'", "scenario", scenario, given, remedy):
+        return batch_team(partial(MaMujocoEnv, scenario, agent_conf, agent_obsk), **options)

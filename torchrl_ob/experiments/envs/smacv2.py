@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from tensordict import TensorDictBase
 from torchrl.data import Categorical, Composite
-from torchrl.envs import ActionMask, EnvBase
+from torchrl.envs import ActionMask, Compose, EnvBase, UnaryTransform
 from torchrl.envs.libs.smacv2 import SMACv2Env
 
-from torchrl_ob.experiments.envs.active_agents import ActiveAgents
-from torchrl_ob.experiments.envs.batched_envs import batch_envs
-from torchrl_ob.experiments.envs.teams import require_team_reward, team_env
-from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
+from torchrl_ob.experiments.envs.simulators import (
+    BatchOptions,
+    batch_team,
+    require_name,
+    require_team_reward,
+    told,
+)
+from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["make_smacv2"]
 
 
-def make_smacv2(
-    map_name: str,
-    *,
-    num_envs: int,
-    max_steps: int,
-    seed: int,
-    parallel: bool = True,
-    shared_reward: bool = True,
-    continuous_actions: bool | None = None,
-    scenario_kwargs: Mapping[str, Any] | None = None,
-    device: torch.device | str = "cpu",
-) -> EnvBase:
+def make_smacv2(map_name: str, **options: Unpack[BatchOptions]) -> EnvBase:
     """Battles of StarCraft II, each in a game of its own.
 
     A battle that is won or lost ends an episode (``terminated``); after ``max_steps`` it is cut
@@ -47,14 +39,8 @@ def make_smacv2(
 
     Args:
         map_name: such as ``"3m"``, or ``"10gen_terran"``, which needs a ``capability_config``.
-        num_envs: number of games.
-        max_steps: length of an episode.
-        seed: that those of the games follow from.
-        parallel: step each in a process of its own.
-        shared_reward: the reward is the team's: nothing else is possible.
-        continuous_actions: they are not.
-        scenario_kwargs: arguments of smacv2's ``StarCraft2Env``, such as ``{"difficulty": "7"}``.
-        device: where the tensors are.
+        **options: the sizes of the batch, by default each game in a process of its own, and ``scenario_kwargs``, arguments of
+            smacv2's ``StarCraft2Env`` such as ``{"difficulty": "7"}``.
 
     Returns:
         The environment, of batch size ``[num_envs]``.
@@ -63,34 +49,55 @@ def make_smacv2(
         ExperimentError: for a map or an argument that is not known, without smacv2, and without the
             game.
     """
-    require_team_reward(shared_reward, "StarCraft II")
-    try:
+    require_team_reward(options, "StarCraft II")
+    package = "git+https://github.com/oxwhirl/smacv2, and the game as it says there"
+    given = {"scenario_kwargs": options.get("scenario_kwargs")}
+    with told("smacv2", package, "map", map_name, given):
         from smacv2.env.starcraft2.maps.smac_maps import get_smac_map_registry
-    except ModuleNotFoundError as error:
-        raise ExperimentError(
-            f"StarCraft II needs the package smacv2, and {error.name} is missing: pip install "
-            "git+https://github.com/oxwhirl/smacv2, and the game as it says there"
-        ) from error
-    maps = get_smac_map_registry()
-    if map_name not in maps:
-        raise ExperimentError(f"smacv2 has no map {map_name!r}: {nearest(map_name, maps)}")
-    game = Path(os.environ.get("SC2PATH") or "~/StarCraftII").expanduser()
-    if not (game / "Maps").is_dir():
-        raise ExperimentError(
-            f"there is no StarCraft II with Maps in {game}: install the game and the maps of SMAC, as "
-            "github.com/oxwhirl/smacv2 says, and set SC2PATH to its folder."
+
+        require_name("smacv2", "map", map_name, get_smac_map_registry())
+        game = Path(os.environ.get("SC2PATH") or "~/StarCraftII").expanduser()
+        if not (game / "Maps").is_dir():
+            raise ExperimentError(
+                f"there is no StarCraft II with Maps in {game}: install the game and the maps of SMAC, as "
+                "github.com/oxwhirl/smacv2 says, and set SC2PATH to its folder."
+            )
+        make_env = partial(Battle, map_name, options["max_steps"])
+        options.setdefault("parallel", True)
+        env = batch_team(make_env, **options)
+    mask, active = ("agents", "action_mask"), ("agents", "mask")
+    return env.append_transform(
+        Compose(
+            UnaryTransform([mask], [active], fn=have_a_choice),
+            UnaryTransform([mask], [mask], fn=give_an_action),
+            ActionMask(("agents", "action"), mask),
         )
-    options = dict(scenario_kwargs or {})
-    make_env = partial(Battle, map_name, max_steps=max_steps, **options)
-    try:
-        env = batch_envs(make_env, num_envs, seed=seed, parallel=parallel, device=device)
-    except Exception as error:
-        raise ExperimentError(
-            f"smacv2 refuses map {map_name!r} with scenario_kwargs={options}: {first_line(error)}"
-        ) from error
-    env = team_env(env, max_steps=max_steps, continuous_actions=continuous_actions)
-    env.append_transform(ActiveAgents())
-    return env.append_transform(ActionMask(("agents", "action"), ("agents", "action_mask")))
+    )
+
+
+def have_a_choice(available: torch.Tensor) -> torch.Tensor:
+    """Which agents have more than one action, ``[*B, n]`` of ``[*B, n, A]``: others have a policy without a gradient.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.experiments.envs.smacv2 import have_a_choice
+        >>> have_a_choice(torch.tensor([[True, True], [True, False], [False, False]]))
+        tensor([ True, False, False])
+    """
+    return available.sum(-1) > 1
+
+
+def give_an_action(available: torch.Tensor) -> torch.Tensor:
+    """Every action for agents that have none at all, so that their distribution exists.
+
+    Example:
+        >>> import torch
+        >>> from torchrl_ob.experiments.envs.smacv2 import give_an_action
+        >>> give_an_action(torch.tensor([[True, False], [False, False]]))
+        tensor([[ True, False],
+                [ True,  True]])
+    """
+    return available | ~available.any(-1, keepdim=True)
 
 
 class Battle(SMACv2Env):
@@ -104,7 +111,7 @@ class Battle(SMACv2Env):
         **options: of smacv2's ``StarCraft2Env``.
     """
 
-    def __init__(self, map_name: str, *, max_steps: int, **options: Any) -> None:
+    def __init__(self, map_name: str, max_steps: int, **options: Any) -> None:
         self.arguments = {"map_name": map_name, **options, "continuing_episode": True}
         self.max_steps, self.is_running = max_steps, False
         self.game_seed: int | None = None

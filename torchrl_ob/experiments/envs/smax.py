@@ -10,8 +10,8 @@ import torch
 from torchrl.envs import ActionMask, EnvBase, UnaryTransform
 
 from torchrl_ob.envs.jaxmarl import JaxMARLEnv
-from torchrl_ob.experiments.envs.teams import require_team_reward, team_env
-from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
+from torchrl_ob.experiments.envs.simulators import require_name, require_team_reward, told
+from torchrl_ob.experiments.envs.teams import team_env
 
 __all__ = ["make_smax"]
 
@@ -58,16 +58,12 @@ def make_smax(
         >>> env.rollout(5)["next", "agents", "episode_reward"].shape
         torch.Size([2, 5, 3, 1])
     """
-    require_team_reward(shared_reward, "SMAX")
+    require_team_reward({"shared_reward": shared_reward}, "SMAX")
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of each device that is not there
-    try:
+    given = {"scenario_kwargs": scenario_kwargs, "device": str(device)}
+    with told("SMAX", "'torchrl-ob[smax]'", "map", map_name, given):
         maps = JaxMARLEnv.lib.environments.smax.smax_env.MAP_NAME_TO_SCENARIO
-    except ImportError as error:
-        raise ExperimentError(first_line(error)) from error
-    if map_name not in maps:
-        raise ExperimentError(f"SMAX has no map {map_name!r}: {nearest(map_name, maps)}")
-    arguments = dict(scenario_kwargs or {})
-    try:
+        require_name("SMAX", "map", map_name, maps)
         env = JaxMARLEnv(
             "HeuristicEnemySMAX",
             scenario=maps[map_name],
@@ -75,18 +71,14 @@ def make_smax(
             num_envs=num_envs,
             seed=seed,
             device=device,
-            **arguments,
+            **(scenario_kwargs or {}),
         )
-    except Exception as error:
-        raise ExperimentError(
-            f"SMAX refuses map {map_name!r} with scenario_kwargs={arguments} on {device}: {first_line(error)}"
-        ) from error
     team = team_env(env, max_steps=max_steps, continuous_actions=continuous_actions)
     scale = _state_scale(env)
     team = team.append_transform(UnaryTransform(["state"], ["state"], fn=scale.mul))
     if "action_mask" in env.observation_spec["agents"]:  # not where actions are continuous
-        masks = ActionMask(("agents", "action"), ("agents", "action_mask"))
-        team = team.append_transform(masks)
+        mask = ActionMask(("agents", "action"), ("agents", "action_mask"))
+        team = team.append_transform(mask)
     return team
 
 

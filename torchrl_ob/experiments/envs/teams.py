@@ -29,9 +29,8 @@ __all__ = [
     "find_active_key",
     "find_group_names",
     "find_reward_key",
-    "find_reward_keys",
     "read_group_map",
-    "require_team_reward",
+    "spaces_differ",
     "team_env",
 ]
 
@@ -66,31 +65,19 @@ def team_env(
         ExperimentError: for a group of agents of different spaces, for images, and
             for actions of the other kind.
     """
-    find_group_names(env)
+    groups = find_group_names(env)
     try:
         env = flat_env(env)
     except (TypeError, ValueError) as error:
         raise ExperimentError(first_line(error)) from error
-    for group in find_group_names(env):
+    for group in groups:
         _require_actions(env, group, continuous_actions)
-    keys = find_reward_keys(env)
+    keys = list(dict.fromkeys(find_reward_key(env, group) for group in groups))
     transforms: list[Any] = [StepCounter(max_steps=max_steps)]
     if shared_reward:
         transforms += [UnaryTransform([key], [key], fn=_team_mean) for key in keys]
     transforms.append(RewardSum(keys, [episode_key(key) for key in keys]))
     return TransformedEnv(env, Compose(*transforms), auto_unwrap=True)
-
-
-def require_team_reward(shared_reward: bool, name: str) -> None:
-    """Refuse to give agents rewards of their own where an environment has none.
-
-    Raises:
-        ExperimentError: in one line.
-    """
-    if not shared_reward:
-        raise ExperimentError(
-            f"{name} gives all agents the reward of the team: env.shared_reward is true, or left out."
-        )
 
 
 def _require_actions(env: EnvBase, group: str, continuous: bool | None) -> None:
@@ -126,15 +113,19 @@ def find_group_names(env: EnvBase) -> list[str]:
             f"{type(env).__name__} has no group_map, which names the agents of each group: set "
             "env.group_map = {'agents': ['agent_0', 'agent_1', ...]}, the group being the first part of its keys."
         )
-    different = getattr(env, "het_specs_map", None) if getattr(env, "het_specs", False) else None
-    for group, differ in (different or {}).items():
-        if differ:
-            raise ExperimentError(
-                f"agents of the group {group!r} observe or act in spaces of different sizes, and those of a "
-                "group share one: take env.group_map=one_group_per_agent, or name groups of equal agents, "
-                f"env.group_map={{{group}: [{env.group_map[group][0]}], ...}}."
-            )
+    for group, agents in env.group_map.items():
+        if getattr(env, "het_specs", False) and env.het_specs_map[group]:
+            raise spaces_differ(group, agents)
     return list(env.group_map)
+
+
+def spaces_differ(group: str, agents: Sequence[str]) -> ExperimentError:
+    """What is told of a group whose agents have different spaces."""
+    return ExperimentError(
+        f"agents of the group {group!r} observe or act in different spaces, and those of a group share one: take "
+        "env.group_map=one_group_per_agent, or name groups of equal agents, "
+        f"env.group_map={{{group}: [{agents[0]}], ...}}."
+    )
 
 
 def read_group_map(
@@ -175,11 +166,6 @@ def find_reward_key(env: EnvBase, group: str) -> NestedKey:
             f"{type(env).__name__} has no reward in its reward_spec: a reward is {(group, 'reward')}, or 'reward' of the team."
         )
     return (group, "reward") if (group, "reward") in keys else keys[0]
-
-
-def find_reward_keys(env: EnvBase) -> list[NestedKey]:
-    """Where the rewards of all groups are."""
-    return list(dict.fromkeys(find_reward_key(env, group) for group in find_group_names(env)))
 
 
 def agent_rewards(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> torch.Tensor:

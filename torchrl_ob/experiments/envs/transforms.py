@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from tensordict import unravel_key
-from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs import EnvBase
 
 from torchrl_ob.experiments.config.instantiate import call, make
 from torchrl_ob.experiments.errors import ExperimentError
@@ -64,8 +64,4 @@ def _append(env: EnvBase, transform: Mapping[str, Any], key: str) -> EnvBase:
             f"{key} reads {missing}, and the environment has {sorted(known, key=str)}: set its in_keys, such as "
             "[[agents, reward]]."
         )
-    return (
-        env.append_transform(built)
-        if isinstance(env, TransformedEnv)
-        else TransformedEnv(env, built)
-    )
+    return env.append_transform(built)

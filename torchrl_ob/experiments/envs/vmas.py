@@ -11,8 +11,9 @@ import torch
 from torchrl.envs import EnvBase, VmasEnv
 
 from torchrl_ob.experiments.config.modules import load_file, load_object
+from torchrl_ob.experiments.envs.simulators import told
 from torchrl_ob.experiments.envs.teams import read_group_map, team_env
-from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
+from torchrl_ob.experiments.errors import ExperimentError, nearest
 
 if TYPE_CHECKING:
     from vmas.simulator.scenario import BaseScenario
@@ -65,62 +66,52 @@ def make_vmas(
         >>> env.rollout(5)["next", "agents", "episode_reward"].shape
         torch.Size([2, 5, 3, 1])
     """
-    own = _own_scenario(scenario)
     groups = read_group_map(group_map)
-    try:
-        with warnings.catch_warnings():  # of an argument that the scenario does not read
-            warnings.filterwarnings("error", "Scenario kwargs")
-            env = VmasEnv(
-                scenario if own is None else own,
-                num_envs=num_envs,
-                max_steps=None,
-                continuous_actions=continuous_actions,
-                seed=seed,
-                device=device,
-                group_map=groups,
-                **dict(scenario_kwargs or {}),
-            )
-    except Exception as error:
-        raise ExperimentError(
-            f"VMAS refuses scenario {scenario!r} with scenario_kwargs={dict(scenario_kwargs or {})}"
-            f"{f' and group_map={groups}' if groups else ''}: {first_line(error)}"
-        ) from error
+    given = {"scenario_kwargs": scenario_kwargs, "group_map": groups}
+    with (
+        told("VMAS", "'torchrl-ob[experiments]'", "scenario", scenario, given),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings(
+            "error", "Scenario kwargs"
+        )  # of one that the scenario does not read
+        env = VmasEnv(
+            _find_scenario(scenario),
+            num_envs=num_envs,
+            max_steps=None,
+            continuous_actions=continuous_actions,
+            seed=seed,
+            device=device,
+            group_map=groups,
+            **(scenario_kwargs or {}),
+        )
     return team_env(env, max_steps=max_steps, shared_reward=shared_reward)
 
 
-def _own_scenario(scenario: str | BaseScenario) -> BaseScenario | None:
-    """What is not one of VMAS's own; it needs VMAS, which has to be there first."""
-    try:
-        known = VmasEnv.available_envs
-        from vmas.simulator.scenario import BaseScenario
-    except ImportError as error:
-        raise ExperimentError(
-            "VMAS is not installed: pip install 'torchrl-ob[experiments]'"
-        ) from error
-    if isinstance(scenario, str):
-        if scenario in known:
-            return None
-        if scenario.endswith(".py"):
-            found: Any = load_file(Path(scenario), "env.scenario")
-        elif "." in scenario:
-            found = load_object(scenario, "env.scenario")
-        else:
+def _find_scenario(scenario: str | BaseScenario) -> str | BaseScenario:
+    """One of VMAS's own by its name, or an instance of another."""
+    from vmas.simulator.scenario import BaseScenario
+
+    if isinstance(scenario, BaseScenario):
+        if scenario._world is not None:
             raise ExperimentError(
-                f"VMAS has no scenario {scenario!r}: {nearest(scenario, known)} One of your own is named by its file, "
-                f"{scenario}.py, or by its module."
+                f"this {type(scenario).__name__} belongs to an environment already: give each an instance of its own."
             )
-        kind = found if isinstance(found, type) else getattr(found, "Scenario", None)
-        if not isinstance(kind, type) or not issubclass(kind, BaseScenario):
-            raise ExperimentError(
-                f"env.scenario={scenario} has no class Scenario that is a vmas.simulator.scenario.BaseScenario."
-            )
-        return kind()
-    if not isinstance(scenario, BaseScenario):
+        return scenario
+    if scenario in VmasEnv.available_envs:
+        return scenario
+    if scenario.endswith(".py"):
+        found: Any = load_file(Path(scenario), "env.scenario")
+    elif "." in scenario:
+        found = load_object(scenario, "env.scenario")
+    else:
         raise ExperimentError(
-            f"a scenario of VMAS is its name or an instance of BaseScenario, got {scenario!r}."
+            f"VMAS has no scenario {scenario!r}: {nearest(scenario, VmasEnv.available_envs)} One of your own is named by its "
+            f"file, {scenario}.py, or by its module."
         )
-    if scenario._world is not None:
+    kind = getattr(found, "Scenario", found)
+    if not isinstance(kind, type) or not issubclass(kind, BaseScenario):
         raise ExperimentError(
-            f"this {type(scenario).__name__} belongs to an environment already: give each an instance of its own."
+            f"env.scenario={scenario} has no class Scenario that is a vmas.simulator.scenario.BaseScenario."
         )
-    return scenario
+    return kind()
