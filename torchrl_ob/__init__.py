@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
     from torchrl_ob.advantages import ObAdvantage as ObAdvantage
     from torchrl_ob.critics import DuelingCritic as DuelingCritic
     from torchrl_ob.critics import JointQCritic as JointQCritic
+    from torchrl_ob.critics import StateValue as StateValue
     from torchrl_ob.critics import group_critics as group_critics
     from torchrl_ob.expectations import Candidates as Candidates
     from torchrl_ob.expectations import register_candidates as register_candidates
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
 
 _HOMES = {
     "advantages": "ComaAdvantage DuelingFit JointAdvantage MapgAdvantage ObAdvantage",
-    "critics": "DuelingCritic JointQCritic group_critics",
+    "critics": "DuelingCritic JointQCritic StateValue group_critics",
     "_factored": "FactoredCategorical",
     "expectations": "Candidates register_candidates",
     "policies": "policy_from_env",

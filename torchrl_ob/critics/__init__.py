@@ -4,5 +4,6 @@ from torchrl_ob.critics.backbones import Backbone, Sizes
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import group_critics
 from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.critics.state_value import StateValue
 
-__all__ = ["Backbone", "DuelingCritic", "JointQCritic", "Sizes", "group_critics"]
+__all__ = ["Backbone", "DuelingCritic", "JointQCritic", "Sizes", "StateValue", "group_critics"]

@@ -51,7 +51,7 @@ def read_entry(tensordict: TensorDictBase, key: NestedKey, shape: tuple[int, ...
     value = tensordict.get(key, None)
     if value is None:
         raise KeyError(
-            f"JointQCritic reads {key!r}, which the tensordict lacks. It has "
+            f"the critic reads {key!r}, which the tensordict lacks. It has "
             f"{sorted(map(str, tensordict.keys(True, True)))}."
         )
     check_shape(repr(key), value, (*tensordict.batch_size, *shape))

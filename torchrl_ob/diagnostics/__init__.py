@@ -3,7 +3,7 @@
 - *Exact*, for games that can be enumerated: ``games``.
 - *Measured*, on a batch of rollouts with a policy and a critic: :func:`gradient_variance`,
   :func:`parameter_gradient_variance`, :func:`variance_terms`, :func:`excess_variance`,
-  :func:`headroom`, :func:`critic_quality`.
+  :func:`headroom`, :func:`critic_quality`, :func:`noise_scale`.
 - *The truth*, by branching states of the environment: :func:`visited_states`, :func:`branch`,
   :func:`true_headroom`, :func:`critic_fit`, :func:`true_baselines`.
 - *Live*: :func:`variance_metrics`, :class:`VarianceLogger`. Pictures: ``plot_*``.
@@ -38,6 +38,8 @@ Example:
     torch.Size([3])
     >>> print(diagnostics.headroom(advantage, batch))  # doctest: +ELLIPSIS
     agent 0: by the critic's account, baselines can remove at most ...
+    >>> list(diagnostics.noise_scale(advantage, batch).frames)
+    ['none', 'v', 'coma', 'ob']
     >>> diagnostics.critic_quality(advantage, batch).slope.value.shape
     torch.Size([3])
     >>> metrics = diagnostics.variance_metrics(advantage, batch)
@@ -83,6 +85,7 @@ from torchrl_ob.diagnostics.intervals import Estimate
 from torchrl_ob.diagnostics.live import VarianceLogger, variance_metrics
 from torchrl_ob.diagnostics.measured.critic import CriticQuality, critic_quality
 from torchrl_ob.diagnostics.measured.headroom import Headroom, headroom
+from torchrl_ob.diagnostics.measured.noise import NoiseScale, noise_scale
 from torchrl_ob.diagnostics.measured.terms import (
     ExcessVariance,
     VarianceTerms,
@@ -105,6 +108,7 @@ __all__ = [
     "GradientVariance",
     "Headroom",
     "NestedVariance",
+    "NoiseScale",
     "TrueBaselines",
     "VarianceLogger",
     "VarianceTerms",
@@ -122,6 +126,7 @@ __all__ = [
     "headroom",
     "multi_agent_advantage",
     "nested_variance",
+    "noise_scale",
     "optimal_baseline",
     "parameter_gradient_variance",
     "plot_live",

@@ -1,0 +1,93 @@
+"""The gradient noise scale agrees with enumeration, and block gradients with those of the whole batch."""
+
+import itertools
+
+import pytest
+import torch
+from test_measured import NUM_ACTIONS, NUM_AGENTS, NUM_STATES, Game, assert_covers
+
+from torchrl_ob._gradients import block_gradients, gradient_moments
+from torchrl_ob.diagnostics import coma_baseline, noise_scale, optimal_baseline, state_value
+
+
+def enumerated(game, name):
+    """Mean and second moment of the team's gradient in θ, over states and joint actions, by enumeration."""
+    states = [list(game.each(agent)) for agent in range(NUM_AGENTS)]  # (q, probs, jacobian)
+    mean, square = 0, 0
+    for s in range(NUM_STATES):
+        for joint in itertools.product(range(NUM_ACTIONS), repeat=NUM_AGENTS):
+            total, chance = 0, 1.0
+            for agent, taken in enumerate(joint):
+                q, probs, jacobian = states[agent][s]
+                baseline = {
+                    "none": lambda *_: torch.zeros(()),
+                    "v": lambda q, p, _: state_value(q, p),
+                    "coma": coma_baseline,
+                    "ob": optimal_baseline,
+                }[name](q, probs, agent)
+                score = torch.eye(NUM_ACTIONS)[taken] - probs[agent]
+                total = total + (q - baseline)[joint] * (score @ jacobian)
+                chance = chance * probs[agent][taken]
+            mean = mean + chance * total / NUM_STATES
+            square = square + chance * total.square().sum() / NUM_STATES
+    return mean, square
+
+
+def test_noise_scale_is_the_enumerated_one():
+    game = Game("critic")
+    found = noise_scale(game.advantage, game.batch(20_000))
+    noises = {}
+    for name in ("none", "v", "coma", "ob"):
+        mean, square = enumerated(game, name)
+        noises[name] = square - mean.square().sum()
+        assert_covers(found.frames[name], noises[name] / mean.square().sum(), 0.2)
+    for name, noise in noises.items():
+        assert_covers(found.saved[name], 1 - noise / noises["v"], 0.3)
+    assert "20,000 frames has more signal than noise" in str(found)
+
+
+def test_v_is_free_of_the_noise_of_its_draws():
+    game = Game("critic", team=True)
+    batch = game.batch(20_000)
+    few, many = (noise_scale(game.advantage, batch, num_draws=k).frames["v"] for k in (2, 16))
+    mean, square = enumerated(game, "v")
+    exact = square / mean.square().sum() - 1
+    assert_covers(few, exact, 0.2)
+    assert_covers(many, exact, 0.2)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 3, 7])
+def test_blocks_add_up_to_the_gradient_of_the_batch(num_blocks):
+    game = Game("critic")
+    batch = game.batch(7 * 3)
+    signals = torch.randn(*batch.batch_size, NUM_AGENTS, 2, dtype=torch.float64)
+    blocks = block_gradients(game.advantage.team, batch, signals, num_blocks)
+    for k in range(2):
+        game.actor.zero_grad()
+        log_prob = game.actor.get_dist(batch.clone()).log_prob(batch["agents", "action"])
+        (log_prob * signals[..., k]).sum(-1).mean().backward()
+        whole = torch.cat([p.grad.flatten() for p in game.actor.parameters()])
+        torch.testing.assert_close(blocks[:, k].mean(0), whole)
+
+
+def test_moments_are_unbiased():
+    torch.manual_seed(0)
+    true = torch.randn(2, 5, dtype=torch.float64)
+    mix = torch.randn(2, 2, dtype=torch.float64)
+    noise = torch.einsum("st,rmtp->rmsp", mix, torch.randn(20_000, 6, 2, 5, dtype=torch.float64))
+    found = [gradient_moments(true + x) for x in noise[:2_000]]
+    signal = torch.stack([x.signal for x in found])
+    noises = torch.stack([x.noise for x in found])
+    for estimate, exact in ((signal, true @ true.T), (noises, mix @ mix.T * 5 / 6)):
+        error = estimate.std(0) / len(found) ** 0.5
+        assert ((estimate.mean(0) - exact).abs() < 4 * error).all()
+
+
+def test_nothing_is_changed():
+    game = Game("lambda_return")
+    batch, state = game.batch(64), torch.get_rng_state()
+    before = batch.clone()
+    noise_scale(game.advantage, batch)
+    assert (batch == before).all()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in game.actor.parameters())

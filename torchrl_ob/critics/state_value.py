@@ -1,0 +1,106 @@
+"""V(s) by the networks of the joint critic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tensordict import TensorDictBase, unravel_key
+from tensordict.nn import TensorDictModuleBase
+from tensordict.utils import NestedKey
+from torch import nn
+from torchrl.envs import EnvBase
+
+from torchrl_ob._checks.batch import sibling
+from torchrl_ob._specs import Group
+from torchrl_ob.critics._inputs import read_entry, read_sizes
+from torchrl_ob.critics.backbones import Sizes, find_backbone
+
+__all__ = ["StateValue"]
+
+
+class StateValue(TensorDictModuleBase):
+    r"""State value of every agent, :math:`V_i(s)`, by a network of :class:`~torchrl_ob.JointQCritic` without the actions.
+
+    For TorchRL's GAE. A comparison of GAE with an advantage of the joint action is one of advantages alone
+    where V has the backbone that Q has.
+
+    Args:
+        num_agents: number of agents n.
+        observation_dim: size of an agent's observation; ``None`` where only the state is read.
+        state_dim: size of the global state; ``None`` where only observations are read.
+
+    Keyword Args:
+        backbone: as in :class:`~torchrl_ob.JointQCritic`.
+        hidden_dim: width of the hidden layers.
+        share_params: whether the agents' values come from one network, or from a network for each agent.
+        activation: activation function.
+        observation_key: where the observations are, ``[*B, n, observation_dim]``.
+        state_key: where the global state is, ``[*B, state_dim]``.
+        out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_value"`` beside the observations.
+
+    Example:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl_ob import StateValue
+        >>> critic = StateValue(num_agents=3, observation_dim=4, backbone="additive")
+        >>> td = TensorDict({"agents": {"observation": torch.randn(5, 3, 4)}}, batch_size=[5])
+        >>> critic(td)["agents", "state_value"].shape
+        torch.Size([5, 3, 1])
+    """
+
+    def __init__(
+        self,
+        num_agents: int,
+        observation_dim: int | None = None,
+        state_dim: int | None = None,
+        *,
+        backbone: str | Callable[..., nn.Module] = "pooled",
+        hidden_dim: int = 128,
+        share_params: bool = True,
+        activation: type[nn.Module] = nn.Tanh,
+        observation_key: NestedKey = ("agents", "observation"),
+        state_key: NestedKey = "state",
+        out_key: NestedKey | None = None,
+    ) -> None:
+        super().__init__()
+        if not observation_dim and not state_dim:
+            raise ValueError("the critic reads nothing: give observation_dim, state_dim or both.")
+        entries = {
+            unravel_key(observation_key): (num_agents, observation_dim or 0),
+            unravel_key(state_key): (state_dim or 0,),
+        }
+        self.shapes = entries
+        self.in_keys = [key for key, shape in entries.items() if shape[-1]]
+        self.out_keys = [unravel_key(out_key or sibling(observation_key, "state_value"))]
+        make = find_backbone(backbone)
+        sizes = Sizes(num_agents, observation_dim or 0, state_dim or 0, 0, hidden_dim, 1)
+        self.backbone: Any = make(sizes, share_params=share_params, activation=activation)
+
+    @classmethod
+    def from_env(cls, env: EnvBase, *, group: Group = "agents", **kwargs: Any) -> StateValue:
+        """Build the critic of a group of agents from an environment's specs.
+
+        Args and errors are those of :meth:`JointQCritic.from_env() <torchrl_ob.JointQCritic.from_env>`.
+        """
+        sizes = read_sizes(env, group, kwargs)
+        for name in ("action_dim", "action_encoding", "nvec", "action_key"):
+            sizes.pop(name, None)
+        return cls(**sizes)
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write V, ``[*B, n, 1]``, under ``out_keys[0]``.
+
+        Args:
+            tensordict: with the critic's inputs, of batch size ``[*B]``.
+        """
+        read = {key: read_entry(tensordict, key, self.shapes[key]) for key in self.in_keys}
+        like = next(iter(read.values()))
+        observation, state = (
+            read[key] if key in read else like.new_zeros(len(like), *shape)
+            for key, shape in self.shapes.items()
+        )
+        values = self.backbone(observation, state, like.new_zeros(*observation.shape[:2], 0))
+        return tensordict.set(
+            self.out_keys[0], values.reshape(*tensordict.batch_size, *values.shape[1:])
+        )
