@@ -1,0 +1,277 @@
+"""Where credit matters: tasks with a team reward, and what each advantage learns in the same frames.
+
+Every agent is paid the team's mean reward (the setting of arXiv:2108.08612). Methods differ in one thing at a time:
+
+- *gae*: TorchRL's GAE with the state value of its tutorial; *gae_same*, **the control**: GAE with V of the network that Q has
+  below, additive; *gae_pooled*: with the pooled one;
+- *mapg*, *coma*, *ob*: no baseline, COMA's, and the optimal one, with the additive Q; *ob_cv*: OB with control variates;
+- *individual*: GAE paid for each agent's own reward, where the task has one: what perfect credit would give.
+
+Paired seeds, batches of 3,000 frames, 15 epochs; what is compared is the mean over the run of the stochastic policy's reward in
+100 episodes (the area under the learning curve): interquartile means over seeds of the differences to the control, with 95%
+intervals by resampling (rliable).
+
+``python benchmarks/team_reward.py`` makes the runs that ``benchmarks/team_reward.json`` lacks, one after the other, and adds each
+to it; several processes may work at once. ``TASKS=navigation_8,balance_4 METHODS=gae_same,ob SEEDS=0,1,2`` for some of
+them, two to five minutes on one core each. ``REPORT=1`` makes no runs and writes the summary and the
+pictures. ``SMOKE=1`` for a run of seconds, which records nothing.
+"""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rliable import library
+from scipy.stats import trim_mean
+from training_runs import read_curve, trained
+
+SMOKE = os.environ.get("SMOKE") == "1"
+RUNS = Path("runs") / "team_reward"
+RESULTS = RUNS / "smoke.json" if SMOKE else Path(__file__).with_suffix(".json")
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "team_reward.png"
+CONTROL, DEFAULT = "gae_same", "ob"
+
+VMAS = ["env.num_envs=30", "collector.frames_per_batch=3000", "trainer.num_epochs=15"]
+VMAS += ["evaluation.interval=15000", "evaluation.num_envs=100", "checkpoint.interval=15000"]
+
+
+def vmas(
+    scenario: str, num_agents: int, frames: int = 60_000, own: str = "", **kwargs: Any
+) -> dict[str, Any]:
+    """A scenario of VMAS whose agents are paid the mean of their rewards; ``own`` names its own sharing, switched off."""
+    options = {"n_agents": num_agents, **kwargs}
+    if scenario == "simple_spread":
+        options = {"n_agents": num_agents}
+    if own:
+        options[own] = "false"
+    kwargs_ = [f"env.scenario_kwargs.{name}={value}" for name, value in options.items()]
+    return {
+        "num_agents": num_agents,
+        "options": [*VMAS, f"env.scenario={scenario}", *kwargs_, f"total_frames={frames}"],
+        "team": ["env.shared_reward=true"],
+        "individual": True,
+        "metric": "reward",
+    }
+
+
+def other(num_agents: int, frames: int, *options: str, metric: str = "reward") -> dict[str, Any]:
+    """A task of another library, whose reward is the team's."""
+    return {
+        "num_agents": num_agents,
+        "options": [*options, f"total_frames={frames}"],
+        "team": [],
+        "individual": False,
+        "metric": metric,
+    }
+
+
+SMAX = ["experiment=smax_3m", "env.num_envs=32", "collector.frames_per_batch=3200"]
+SMAX += ["trainer.minibatch_size=800", "evaluation.interval=32000", "checkpoint.interval=32000"]
+MUJOCO = ["evaluation.interval=40000", "checkpoint.interval=40000"]
+TASKS = {
+    "navigation_8": vmas("navigation", 8, 45_000, own="shared_rew"),
+    "balance_4": vmas("balance", 4),
+    "simple_spread_4": vmas("simple_spread", 4),
+    "flocking_4": vmas("flocking", 4, 45_000),
+    "sampling_4": vmas("sampling", 4, own="shared_rew"),
+    "discovery_5": vmas("discovery", 5, own="shared_reward"),
+    "wheel_4": vmas("wheel", 4),
+    "navigation_16": vmas("navigation", 16, 45_000, own="shared_rew"),
+    "dispersion_4": vmas("dispersion", 4, own="share_reward"),
+    "transport_4": vmas("transport", 4),
+    "smax_3m": other(3, 320_000, *SMAX, metric="win_rate"),
+    "smax_2s3z": other(5, 320_000, *SMAX, "env.map_name=2s3z", metric="win_rate"),
+    "smax_8m": other(8, 320_000, *SMAX, "env.map_name=8m", metric="win_rate"),
+    "lbf_coop": other(2, 400_000, "experiment=lbf", "env.shared_reward=true"),
+    "swimmer_2x1": other(2, 160_000, "experiment=mamujoco_swimmer", *MUJOCO),
+    "halfcheetah_6x1": other(6, 160_000, "experiment=mamujoco", *MUJOCO),
+}
+METHODS = {
+    "gae_same": ["advantage=gae", "critic=additive_value"],
+    "ob": ["advantage=ob", "critic=additive"],
+    "individual": ["advantage=gae", "critic=pooled_value"],
+    "gae": ["advantage=gae"],
+    "coma": ["advantage=coma", "critic=additive"],
+    "ob_cv": ["advantage=ob_control_variate", "critic=additive"],
+    "mapg": ["advantage=mapg", "critic=additive"],
+    "gae_pooled": ["advantage=gae", "critic=pooled_value"],
+}
+SMALL = ["collector.frames_per_batch=80", "env.num_envs=4", "env.max_steps=20", "total_frames=160"]
+SMALL += ["evaluation.interval=80", "checkpoint.interval=80", "evaluation.num_envs=2"]
+SMALL += ["trainer.minibatch_size=40", "trainer.num_epochs=1"]
+
+
+def chosen(variable: str, known: Any, default: str) -> list[str]:
+    """Names in an environment variable; all by default."""
+    names = os.environ.get(variable, default).split(",")
+    if not {*names} <= {*known}:
+        sys.exit(f"{variable}={','.join(names)}: choose of {', '.join(known)}.")
+    return names
+
+
+@contextmanager
+def results(write: bool = False) -> Iterator[dict[str, Any]]:
+    """What is in the file of results, which one process at a time may change."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        found = json.loads(file.read() or '{"runs": [], "summary": {}}')
+        yield found
+        if write:
+            file.truncate(0)
+            runs = sorted(found["runs"], key=lambda x: (x["task"], x["method"], x["seed"]))
+            lines = ",\n  ".join(json.dumps(x) for x in runs)
+            summary = ",\n  ".join(
+                f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found["summary"].items()
+            )
+            file.write(f'{{\n"runs": [\n  {lines}\n],\n"summary": {{\n  {summary}\n}}\n}}\n')
+
+
+def make_run(task: str, method: str, seed: int) -> dict[str, Any]:
+    """The learning curve of a run, which is made or resumed where it is not at its end."""
+    about = TASKS[task]
+    paid = [] if method == "individual" else about["team"]
+    options = [
+        *about["options"],
+        *paid,
+        *METHODS[method],
+        *(SMALL if SMOKE else []),
+        f"seed={seed}",
+    ]
+    folder = trained(RUNS / task / f"{method}-{seed}", *options)
+    curve = read_curve(folder, f"eval/stochastic_{about['metric']}")
+    frames, values = list(curve), list(curve.values())
+    area = np.trapezoid(values, frames) / (frames[-1] - frames[0])
+    return {
+        "task": task,
+        "num_agents": about["num_agents"],
+        "method": method,
+        "seed": seed,
+        "auc": round(float(area), 5),
+        "curve": {str(frame): round(value, 5) for frame, value in curve.items()},
+    }
+
+
+def interquartile(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Interquartile means over seeds ``[seeds, columns]``, with their intervals."""
+    scores, intervals = library.get_interval_estimates(
+        {"x": values}, lambda x: trim_mean(x, 0.25, axis=0), reps=5_000
+    )
+    return scores["x"], *intervals["x"]
+
+
+def areas(runs: list[dict[str, Any]], task: str, method: str) -> dict[int, float]:
+    """The areas of a method by seed."""
+    return {x["seed"]: x["auc"] for x in runs if x["task"] == task and x["method"] == method}
+
+
+def difference(
+    runs: list[dict[str, Any]], task: str, method: str, other: str
+) -> list[float] | None:
+    """Interquartile mean of paired differences of the area, and its interval; None with fewer than two seeds."""
+    mine, theirs = areas(runs, task, method), areas(runs, task, other)
+    seeds = sorted(mine.keys() & theirs.keys())
+    if len(seeds) < 2:
+        return None
+    found = interquartile(np.array([[mine[seed] - theirs[seed]] for seed in seeds]))
+    return [round(float(x[0]), 4) for x in found]
+
+
+def frames_ratio(runs: list[dict[str, Any]], task: str) -> float | None:
+    """Frames in which the default reaches the control's final level, over those of the run; means over seeds."""
+    curves = {
+        method: [x["curve"] for x in runs if x["task"] == task and x["method"] == method]
+        for method in (CONTROL, DEFAULT)
+    }
+    if not all(curves.values()):
+        return None
+    frames = [int(frame) for frame in curves[CONTROL][0]]
+    theirs, mine = (np.mean([[*x.values()] for x in curves[m]], 0) for m in (CONTROL, DEFAULT))
+    reached = np.maximum.accumulate(mine)
+    if reached[-1] < theirs[-1]:
+        return None
+    return round(float(np.interp(theirs[-1], reached, frames) / frames[-1]), 3)
+
+
+def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """For each task what the issue of credit is worth, and every method against the control."""
+    summary = {}
+    for task in dict.fromkeys(x["task"] for x in runs):
+        gap = difference(runs, task, "individual", CONTROL)
+        lead = difference(runs, task, DEFAULT, CONTROL)
+        closed = lead[0] / gap[0] if gap and lead and gap[1] > 0 else None
+        methods = dict.fromkeys(x["method"] for x in runs if x["task"] == task)
+        summary[task] = {
+            "ob_minus_control": lead,
+            "gap_closed": closed and round(closed, 3),
+            "frames_ratio": frames_ratio(runs, task),
+            "minus_control": {
+                x: difference(runs, task, x, CONTROL) for x in methods if x != CONTROL
+            },
+        }
+    return summary
+
+
+def draw(runs: list[dict[str, Any]]) -> None:
+    """The interquartile mean of each method with its interval, a panel for each task."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    tasks = list(dict.fromkeys(x["task"] for x in runs))
+    rows = (len(tasks) + 1) // 2
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(10, 3.5 * rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(tasks) :]:
+        axis.remove()
+    for axis, task in zip(axes.flat, tasks, strict=False):
+        for k, method in enumerate(METHODS):
+            curves = [x["curve"] for x in runs if x["task"] == task and x["method"] == method]
+            if not curves:
+                continue
+            frames = [int(frame) / 1_000 for frame in curves[0]]
+            middle, low, high = interquartile(np.array([[*x.values()] for x in curves]))
+            axis.plot(frames, middle, color=f"C{k}", label=f"{method} ({len(curves)})")
+            axis.fill_between(frames, low, high, color=f"C{k}", alpha=0.15)
+        axis.set(title=task, xlabel="thousand frames", ylabel=TASKS[task]["metric"])
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small", title="method (seeds)")
+    figure.savefig(RUNS / "smoke.png" if SMOKE else PICTURE, dpi=100)
+
+
+if __name__ == "__main__":
+    tasks = chosen("TASKS", TASKS, "navigation_8" if SMOKE else ",".join(TASKS))
+    methods = chosen("METHODS", METHODS, f"{CONTROL},{DEFAULT}" if SMOKE else ",".join(METHODS))
+    seeds = [int(x) for x in os.environ.get("SEEDS", "0" if SMOKE else "0,1,2,3,4").split(",")]
+    wanted = [(task, method, seed) for seed in seeds for task in tasks for method in methods]
+    for task, method, seed in wanted if os.environ.get("REPORT") != "1" else ():
+        if method == "individual" and not TASKS[task]["individual"]:
+            continue
+        with results() as found:
+            done = {(x["task"], x["method"], x["seed"]) for x in found["runs"]}
+        lock = RUNS / task / f"{method}-{seed}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another process is at it
+                continue
+            if (task, method, seed) not in done:
+                run = make_run(task, method, seed)
+                with results(write=True) as found:
+                    found["runs"].append(run)
+                print(f"{task} {method} seed {seed}: {run['auc']:.3f}", flush=True)
+    with results(write=True) as found:
+        found["summary"] = summarize(found["runs"])
+    draw(found["runs"])
+    for task, about in found["summary"].items():
+        print(task, json.dumps(about))
