@@ -99,7 +99,8 @@ def wait(process: subprocess.Popen[bytes], is_time: Callable[[], bool]) -> None:
 
 def results(folder: Path) -> dict[str, bytes]:
     """Metrics and evaluation of a run, and what its last checkpoint has."""
-    files = [*folder.glob("metrics/scalars/**/*.csv"), folder / "evaluation.json"]
+    metrics = (x for x in folder.glob("metrics/scalars/**/*.csv") if x.parent.name != "timer")
+    files = [*metrics, folder / "evaluation.json"]
     found = {str(path.relative_to(folder)): path.read_bytes() for path in files}
     with zipfile.ZipFile(max(folder.glob("checkpoints/checkpoint-*"))) as checkpoint:
         for name in checkpoint.namelist():

@@ -33,6 +33,7 @@ from torchrl.objectives import ClipPPOLoss, ValueEstimators
 
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.loop import estimate, improve, measure
+from torchrl_ob.experiments.metrics import as_numbers, reward_metrics
 from torchrl_ob.train import config_folder
 
 warnings.simplefilter("ignore")
@@ -157,14 +158,15 @@ def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float
         parts = build(compose("train", overrides), folder)
     start = clock()
     for batch in parts.collector:  # what the loop does for each batch
+        rewards = as_numbers(reward_metrics(batch, parts.evaluation.reward_keys))
         collected = clock()
         estimate(parts, batch)
         advantage = clock() - collected
         parts.progress.frames += batch.numel()
-        metrics = measure(parts, batch)
-        parts.log.log_metrics(metrics | improve(parts, batch), step=parts.progress.frames)
+        metrics = as_numbers(measure(parts, batch) | improve(parts, batch))
+        parts.log.log_metrics(rewards | metrics, step=parts.progress.frames)
         shares.append(advantage / (clock() - start))
-        yield metrics.get("train/episode_reward", math.nan)  # none has ended yet
+        yield rewards.get("train/episode_reward", math.nan)  # none has ended yet
         start = clock()
 
 

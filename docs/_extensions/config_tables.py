@@ -79,7 +79,8 @@ def markdown() -> str:
             changes = "" if group == "experiment" else _changes(text)
             rows.append((f"`{name}`{default}", " ".join(filter(None, (remark(text), changes)))))
             if group != "experiment" and not inherits(text):
-                prefix = "" if "# @package _global_" in text else f"{group}."
+                named = re.search(r"^# @package (\S+)", text)
+                prefix = f"{named[1] if named else group}.".replace("_global_.", "")
                 tables.setdefault(tuple(_options(text, prefix)), []).append(f"`{group}={name}`")
         lines += [f"### {group}", "", *table((f"`{group}=`", "what it is"), rows)]
         for found, names in tables.items():

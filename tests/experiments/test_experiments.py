@@ -76,13 +76,14 @@ def test_every_advantage_trains_from_the_same_actor_and_first_batch(continuous, 
         after = run(config, folder).actor.state_dict()
         assert any(not before[key].equal(after[key]) for key in before)
         metrics = scalars(folder)
-        assert len(metrics[Path("loss_objective.csv")].splitlines()) == 2
+        assert len(metrics[Path("loss/objective.csv")].splitlines()) == 2
         firsts.add(metrics[Path("train/reward.csv")].splitlines()[0])
         weights = torch.cat([x.flatten() for x in before.values()])
         firsts.add(round(weights.double().sum().item(), 9))
         assert set(json.loads((folder / "evaluation.json").read_text())) == {
-            "deterministic_reward",
-            "stochastic_reward",
+            f"{exploration}_{name}"
+            for exploration in ("deterministic", "stochastic")
+            for name in ("reward", "episode_length")
         }
     assert len(firsts) == 2  # one first reward and one sum of weights
 

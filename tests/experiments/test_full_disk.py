@@ -32,7 +32,10 @@ def start(folder, *overrides):
 
 def results(folder):
     scalars = folder / "metrics" / "scalars"
-    files = [*scalars.rglob("*.csv"), folder / "evaluation.json"]
+    files = [
+        *(x for x in scalars.rglob("*.csv") if x.parent.name != "timer"),
+        folder / "evaluation.json",
+    ]
     return {path.relative_to(folder): path.read_text() for path in files}
 
 

@@ -14,7 +14,8 @@ from torchrl_ob.critics.groups import GroupQCritic
 from torchrl_ob.experiments.build import build, build_evaluation
 from torchrl_ob.experiments.envs.vmas import make_vmas
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.loop import estimate, improve, reward_metrics, train
+from torchrl_ob.experiments.loop import estimate, improve, train
+from torchrl_ob.experiments.metrics import reward_metrics
 from torchrl_ob.experiments.run import run
 from torchrl_ob.experiments.update import minibatches
 
@@ -39,7 +40,7 @@ def test_metrics_are_of_each_group_and_of_all_agents(tmp_path):
         for mean, hunters, prey in zip(all_agents, adversary, agent, strict=True):
             assert mean == pytest.approx((3 * hunters + prey) / 4, abs=1e-5)
     for group in GROUPS:
-        assert len(rows(tmp_path, f"loss_objective_{group}")) == 2
+        assert len(rows(tmp_path, f"loss/objective_{group}")) == 2
         assert len(rows(tmp_path, f"{group}/variance/ob/agent_0")) == 1
     found = scalars(tmp_path)
     assert Path("adversary/variance/ob/agent_2.csv") in found

@@ -150,7 +150,7 @@ def test_metrics_are_means_over_all_minibatches_of_a_batch(tmp_path):
     estimate(parts, batch)
     metrics = improve(parts, batch)
     assert len(seen) > 2
-    assert float(metrics["loss_critic"]) == pytest.approx(sum(seen) / len(seen))
+    assert float(metrics["loss/critic"]) == pytest.approx(sum(seen) / len(seen))
 
 
 def test_networks_that_cannot_be_compiled_are_told(tmp_path):

@@ -156,14 +156,18 @@ def plot_metrics(metrics: Path) -> Any:
     scalars = metrics / "scalars"
     paths = sorted(scalars.rglob("*.csv"), key=lambda path: _place(path.relative_to(scalars)))
     rows = -(-len(paths) // COLUMNS)
-    width, height = 4 * COLUMNS, 2.6 * rows
+    width, height = 4.2 * COLUMNS, 2.8 * rows
     # margins in inches: a layout that matplotlib finds takes as long as all the rest
     figure, panels = _figure(width, height, rows, COLUMNS, layout=None)
-    figure.subplots_adjust(0.7 / width, 0.3 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.25, 0.3)
+    left, bottom, right, top = 0.9 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height
+    figure.subplots_adjust(left, bottom, right, top, wspace=0.35, hspace=0.45)
     panels = panels.flatten()
     for path, panel in zip(paths, panels, strict=False):
         values = read_scalars(path)
         panel.plot([*values], [*values.values()], marker=".")
+        unit = "seconds" if path.parent.name == "timer" else path.stem.replace("_", " ")
+        panel.set_xlabel("frames", size="small")
+        panel.set_ylabel(unit, size="small")
         panel.ticklabel_format(axis="y", scilimits=(-3, 4))  # short ones, beside the next panel
         panel.set_title(path.relative_to(scalars).with_suffix("").as_posix())
     for panel in panels[len(paths) :]:

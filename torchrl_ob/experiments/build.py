@@ -28,7 +28,7 @@ from torchrl_ob.experiments.envs.transforms import make_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluation import Evaluation
 from torchrl_ob.experiments.learners import Learner, all_losses, make_learners
-from torchrl_ob.experiments.loggers import RunLogger, make_logger
+from torchrl_ob.experiments.loggers import RunLogger
 from torchrl_ob.experiments.update import Objective, make_objective
 
 __all__ = ["Experiment", "Progress", "build", "build_evaluation", "training_config"]
@@ -115,7 +115,8 @@ class Experiment:
             self.collector.update_policy_weights_(self.actor)
 
     def close(self) -> None:
-        """End the processes, where there are any."""
+        """End the processes, where there are any, and the runs of loggers."""
+        self.log.shutdown()
         self.collector.shutdown()
         self.evaluation.env.close(raise_if_closed=False)
 
@@ -173,7 +174,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     if config.get("scheduler"):
         batches = config.total_frames // config.collector.frames_per_batch
         scheduler = call(config.scheduler, optimizer, total_iters=batches)
-    log, progress = make_logger(config, folder), Progress()
+    log, progress = RunLogger(folder / "metrics"), Progress()
     components = {
         "actor": actor,
         "critic": critic,

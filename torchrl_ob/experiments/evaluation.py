@@ -20,7 +20,11 @@ from torchrl_ob.experiments.envs.teams import (
 __all__ = ["Evaluation", "describe", "describe_metric", "mean_with_interval"]
 
 EXPLORATION = {"deterministic": ExplorationType.DETERMINISTIC, "stochastic": ExplorationType.RANDOM}
-NAMES = {"reward": "mean episode reward", "win_rate": "battles won"}
+NAMES = {
+    "reward": "mean episode reward",
+    "episode_length": "mean episode length",
+    "win_rate": "battles won",
+}
 
 
 class Evaluation:
@@ -52,14 +56,14 @@ class Evaluation:
         self.reward_keys = {group: find_reward_key(env, group) for group in self.groups}
 
     def episodes(self, exploration: str) -> dict[str, Tensor]:
-        """The first episode of each environment, ``[envs]``: its rewards' sum, and whether it was won.
+        """The first episode of each environment, ``[envs]``: its rewards' sum, its length, and whether it was won.
 
         Args:
             exploration: ``"deterministic"`` or ``"stochastic"``.
 
         Returns:
-            ``"reward"``, the mean over agents of the sums, ``"win_rate"`` where there are battles, and
-            of several groups ``"reward_{group}"``.
+            ``"reward"``, the mean over agents of the sums, ``"episode_length"`` in steps, ``"win_rate"`` where there are
+            battles, and of several groups ``"reward_{group}"``.
         """
         with (
             torch.no_grad(),
@@ -79,6 +83,7 @@ class Evaluation:
         found = {"reward": rewards(*dict.fromkeys(self.reward_keys.values()))}
         if len(self.groups) > 1:
             found |= {f"reward_{group}": rewards(key) for group, key in self.reward_keys.items()}
+        found["episode_length"] = done.float().argmax(-1).add(1).to(found["reward"].dtype)
         won = following.get(BATTLE_WON, None)
         if won is not None:
             found["win_rate"] = (won.reshape(first.shape) & first).any(-1).to(found["reward"].dtype)
@@ -92,10 +97,10 @@ class Evaluation:
             for name, values in self.episodes(exploration).items()
         }
 
-    def metrics(self) -> dict[str, float]:
-        """The means, as they are logged."""
+    def metrics(self) -> dict[str, Tensor]:
+        """The means, by the names under which they are logged."""
         return {
-            f"eval/{exploration}_{name}": values.mean().item()
+            f"eval/{exploration}_{name}": values.mean()
             for exploration in EXPLORATION
             for name, values in self.episodes(exploration).items()
         }

@@ -13,8 +13,17 @@ from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["locked", "read_text", "require_own_files", "require_regular"]
 
-LOCK = ".lock"
-FILES = ("config.yaml", "run.json", "evaluation.json", "metrics.png", "nan_batch.pt", LOCK)
+LOCK, WANDB_ID, LOG = ".lock", "wandb_id", "train.log"
+FILES = (
+    "config.yaml",
+    "run.json",
+    "evaluation.json",
+    "metrics.png",
+    "nan_batch.pt",
+    LOCK,
+    WANDB_ID,
+    LOG,
+)
 FOLDERS = ("metrics", "checkpoints")
 REMEDY = "remove it, or give another hydra.run.dir"
 

@@ -1,63 +1,121 @@
-"""Loggers of a run: TorchRL's csv, cut back to the checkpoint where a run is resumed."""
+"""Loggers of a run: TorchRL's csv, cut back to the checkpoint where a run is resumed, and those that its config adds."""
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torchrl.record.loggers import Logger
 from torchrl.record.loggers.csv import CSVLogger
+from torchrl.record.loggers.wandb import WandbLogger
 
 from torchrl_ob.diagnostics.scalars import read_scalars
-from torchrl_ob.experiments.config.instantiate import make_optional
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.config.instantiate import make
+from torchrl_ob.experiments.config.modules import load_object
+from torchrl_ob.experiments.config.options import read_options
+from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.folders import WANDB_ID, read_text
+from torchrl_ob.experiments.names import name_run
 
-__all__ = ["RunLogger", "make_logger"]
+__all__ = ["RunLogger", "make_loggers", "make_wandb"]
 
 
-def make_logger(config: DictConfig, folder: Path) -> RunLogger:
-    """The logger of a run, with the one that its config adds.
+def make_loggers(
+    config: DictConfig, folder: Path, choices: Mapping[str, Any], *, resumed: bool
+) -> list[Logger]:
+    """The loggers that a config adds to the csv files; one whose service cannot be reached is left out with a warning.
+
+    Each is called with ``log_dir``, and with what its signature has of ``name`` and ``group`` of the run, ``config``,
+    resolved, and ``resumed``.
 
     Raises:
-        ExperimentError: where that one's package is missing.
+        ExperimentError: where the package of one is missing.
     """
-    try:
-        other = make_optional(config.get("logger"), log_dir=str(folder))
-    except ModuleNotFoundError as error:
-        package = config.logger._target_.split(".")[-2]
-        raise ExperimentError(
-            f"logger={package} needs its package: pip install {package}"
-        ) from error
-    except Exception as error:  # a service that cannot be reached
-        warnings.warn(
-            f"no {config.logger._target_} ({error}); metrics go to {folder} alone.", stacklevel=2
-        )
-        other = None
-    return RunLogger(folder / "metrics", other)
+    loggers: list[Logger] = []
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    task, algorithm = name_run(resolved, choices)
+    group = f"{algorithm} on {task}"
+    offered = {
+        "name": f"{group}, seed {config.seed}",
+        "group": group,
+        "config": resolved,
+        "resumed": resumed,
+    }
+    for name, part in (config.get("logger") or {}).items():
+        takes = read_options(load_object(part._target_, f"logger.{name}._target_")).types
+        options = {key: value for key, value in offered.items() if key in takes}
+        try:
+            # the config is handed over as it is: nothing in it is built
+            logger = make(OmegaConf.create({**part, "_partial_": True}))
+            loggers.append(logger(log_dir=str(folder), **options))
+        except ImportError as error:
+            raise ExperimentError(
+                f"logger={name} needs its package ({first_line(error)}): pip install {name}"
+            ) from error
+        except ExperimentError:
+            raise
+        except Exception as error:  # a service that cannot be reached
+            warnings.warn(f"no logger {name} ({error}); the run goes on without it.", stacklevel=2)
+    return loggers
+
+
+def make_wandb(
+    log_dir: str,
+    *,
+    name: str,
+    group: str,
+    config: dict[str, Any],
+    resumed: bool,
+    project: str,
+    offline: bool = False,
+    id: str | None = None,
+    **options: Any,
+) -> WandbLogger:
+    """TorchRL's logger of wandb, in the run of wandb that the folder has begun.
+
+    Args:
+        log_dir: folder of the run. It keeps the id.
+        name: of the run, cut to the 128 characters that wandb takes.
+        group: of the runs that differ in their seed alone.
+        config: of the run.
+        resumed: whether the run goes on; one that begins afresh is another run of wandb too.
+        project: of wandb.
+        offline: whether all stays in the folder, for ``wandb sync``.
+        id: of a run of wandb, in place of the folder's.
+        **options: of ``wandb.init``.
+    """
+    path = Path(log_dir) / WANDB_ID
+    known = read_text(path, 128).strip() if resumed and path.exists() else uuid.uuid4().hex[:8]
+    path.write_text(f"{id or known}\n")
+    named = {"exp_name": name[:128], "group": group[:128], "project": project, "id": id or known}
+    options = {"config": config, "allow_val_change": True, **options}
+    return WandbLogger(**named, log_dir=log_dir, offline=offline, **options)
 
 
 class RunLogger(CSVLogger):
-    """One csv file a metric under ``folder/scalars``, and the same numbers to another logger.
+    """One csv file a metric under ``folder/scalars``, and the same numbers to other loggers.
 
     The files are all that is kept: a checkpoint reads them, and a long run takes no more memory than a
-    short one. Where the other logger fails, as an unreachable service does, it is left out with a warning
+    short one. Another logger that fails, as where its service cannot be reached, is left out with a warning
     and the run goes on.
 
     Args:
         folder: of the csv files.
-        other: another TorchRL logger, or None.
+        others: other loggers of TorchRL.
     """
 
-    def __init__(self, folder: Path, other: Logger | None = None) -> None:
+    def __init__(self, folder: Path, *others: Logger) -> None:
         super().__init__(exp_name=folder.name, log_dir=str(folder.parent))
-        self.other = other
+        self.others = [*others]
         self.scalars = folder / "scalars"
 
     def log_scalar(self, name: str, value: float, step: int | None = None) -> None:
-        """Write one number to both.
+        """Write one number to its file.
 
         Raises:
             ExperimentError: where it cannot be written, as on a full disk.
@@ -73,16 +131,29 @@ class RunLogger(CSVLogger):
                 f"cannot write the metric {name!r} of frame {step} to {path} ({error.strerror}). Make room, "
                 "and continue with resume=auto."
             ) from error
-        if self.other is None:
-            return
-        try:
-            self.other.log_scalar(name, value, step)
-        except Exception as error:  # a service's own: none stops a run
-            warnings.warn(
-                f"{type(self.other).__name__} failed ({error}); metrics go to {self.log_dir} alone.",
-                stacklevel=2,
-            )
-            self.other = None
+
+    def log_metrics(
+        self, metrics: Any, step: int | None = None, *, keys_sep: str = "/"
+    ) -> dict[str, Any]:
+        """Write numbers to their files, and hand them to the other loggers."""
+        numbers: dict[str, Any] = super().log_metrics(metrics, step, keys_sep=keys_sep)
+        for other in [*self.others]:
+            try:
+                other.log_metrics(numbers, step)
+            except Exception as error:  # a service's own: none stops a run
+                self.others.remove(other)
+                warnings.warn(
+                    f"{type(other).__name__} failed ({error}); the run goes on without it.",
+                    stacklevel=2,
+                )
+        return numbers
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """End the other loggers' runs too."""
+        for other in self.others:
+            with suppress(Exception):  # a service's own, at the end of a run
+                other.shutdown(timeout)
+        super().shutdown(timeout)
 
     @staticmethod
     def _append(path: Path, lines: str) -> None:

@@ -10,10 +10,23 @@ from tqdm import tqdm
 
 from torchrl_ob.diagnostics.live import variance_metrics
 from torchrl_ob.experiments.build import Experiment
-from torchrl_ob.experiments.envs.teams import BATTLE_WON, agent_rewards, episode_key
+from torchrl_ob.experiments.metrics import (
+    as_numbers,
+    critic_metrics,
+    make_stopwatch,
+    name_report,
+    reward_metrics,
+)
 from torchrl_ob.experiments.update import clip_gradient, minibatches, require_finite_losses
 
 __all__ = ["estimate", "improve", "measure", "train"]
+
+SHOWN = {
+    "reward": "train/episode_reward",
+    "evaluation": "eval/deterministic_reward",
+    "won": "eval/deterministic_win_rate",
+}
+"""What the progress bar shows: the latest of these metrics."""
 
 
 def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> None:
@@ -34,25 +47,33 @@ def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> Non
         unit_scale=True,
         disable=not config.progress_bar,
     )
+    lap = make_stopwatch()
+
+    def log(metrics: dict[str, Any], timer: str) -> None:
+        numbers = as_numbers(metrics)  # waits for the device, so that the seconds are true
+        numbers[f"timer/{timer}"] = lap()
+        parts.log.log_metrics(numbers, step=progress.frames)
+        shown.update({k: f"{numbers[x]:.2f}" for k, x in SHOWN.items() if x in numbers})
+        bar.set_postfix(shown, refresh=False)
+
+    shown: dict[str, str] = {}
     if progress.frames == 0:
-        parts.log.log_metrics(evaluation.metrics(), step=0)
+        log(evaluation.metrics(), "evaluation")
     for batch in parts.collector:
         progress.frames += batch.numel()
+        log(reward_metrics(batch, evaluation.reward_keys), "collection")
         estimate(parts, batch)
-        metrics = measure(parts, batch)
-        parts.log.log_metrics(metrics, step=progress.frames)
-        parts.log.log_metrics(improve(parts, batch), step=progress.frames)
+        log(measure(parts, batch) | improve(parts, batch), "update")
         parts.copy_transforms()
         if progress.frames % evaluation.interval == 0:
-            parts.log.log_metrics(evaluation.metrics(), step=progress.frames)
-        if "train/episode_reward" in metrics:
-            bar.set_postfix(reward=f"{metrics['train/episode_reward']:.2f}", refresh=False)
+            log(evaluation.metrics(), "evaluation")
         bar.update(batch.numel())
         ended = stopped() or progress.frames >= config.total_frames
         if ended or progress.frames % config.checkpoint.interval == 0:
             parts.save()
         if ended:
             break
+        lap()
     bar.close()
 
 
@@ -63,14 +84,17 @@ def estimate(parts: Experiment, batch: TensorDictBase) -> None:
 
 
 def measure(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
-    """Mean rewards of a batch, and, where it is due, the variance of its gradients."""
-    metrics = reward_metrics(batch, parts.evaluation.reward_keys)
+    """What the critics explain of a batch and, where it is due, the variance of its gradients."""
+    metrics: dict[str, Any] = critic_metrics(
+        parts.learners, batch, parts.config.trainer.minibatch_size
+    )
     interval = parts.config.variance_interval
     if interval and parts.progress.batches % interval == 0:
         for learner in parts.learners:
             if learner.of_joint_action:
                 prefix = f"{learner.group}/" if len(parts.learners) > 1 else ""
                 found = variance_metrics(learner.advantage, batch)
+                del found["critic/explained_variance"]  # of the same targets, drawn anew
                 metrics |= {prefix + name: value for name, value in found.items()}
     parts.progress.batches += 1
     return metrics
@@ -84,7 +108,7 @@ def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
         batch: with its advantages.
 
     Returns:
-        What the loss reported, and the gradient's norm: means over all minibatches.
+        What the losses report, and the gradient's norm: means over all minibatches; updates so far and their learning rate.
     """
     options = parts.config.trainer
     reports: list[TensorDictBase] = []
@@ -93,47 +117,20 @@ def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
             loss, report = parts.objective(minibatch)
             require_finite_losses(report, minibatch, parts.networks, parts.folder)
             loss.backward()
-            report["grad_norm_0"] = clip_gradient(parts.parameters, options.clip_norm)
+            report["grad_norm"] = clip_gradient(parts.parameters, options.clip_norm)
             parts.optimizer.step()
             parts.optimizer.zero_grad()
             for learner in parts.learners:
                 learner.follow()
             reports.append(report)
-    parts.progress.optim_steps += len(reports) + options.num_epochs  # as TorchRL's trainer counts
-    means: Any = TensorDict.stack(reports).mean(0)
-    metrics = {name: value for name, value in means.items() if value.ndim == 0}
-    metrics["optim_steps"] = parts.progress.optim_steps
+    parts.progress.optim_steps += len(reports)
+    metrics = name_report(TensorDict.stack(reports).mean(0))
+    metrics["train/optim_steps"] = parts.progress.optim_steps
+    metrics["train/learning_rate"] = parts.optimizer.param_groups[0]["lr"]
     if parts.scheduler is not None:
         parts.scheduler.step()
     parts.send_weights()
     for learner in parts.learners:
         if learner.fit is not None:
             metrics |= learner.fit(batch)
-    return metrics
-
-
-def reward_metrics(batch: TensorDictBase, reward_keys: dict[str, Any]) -> dict[str, float]:
-    """Mean reward of the steps of a batch and of the episodes that end in it, and battles won.
-
-    Args:
-        batch: trajectories ``[*B, T]``.
-        reward_keys: where the rewards of each group of agents are. Of several groups the means over all
-            agents are returned, and those of each under its name, such as ``train/reward_adversary``.
-
-    Returns:
-        Means over agents; no episode, no number.
-    """
-    following, metrics = batch["next"], {}
-    ends = following["done"].squeeze(-1)
-    named = {"": list(dict.fromkeys(reward_keys.values()))}
-    if len(reward_keys) > 1:
-        named |= {f"_{group}": [key] for group, key in reward_keys.items()}
-    for name, keys in named.items():
-        metrics[f"train/reward{name}"] = agent_rewards(following, keys).mean().item()
-        returns = agent_rewards(following, map(episode_key, keys))[ends].mean(1)
-        if len(returns):
-            metrics[f"train/episode_reward{name}"] = returns.mean().item()
-    won = following.get(BATTLE_WON, None)
-    if won is not None and ends.any():
-        metrics["train/win_rate"] = won.flatten()[ends.flatten()].float().mean().item()
     return metrics

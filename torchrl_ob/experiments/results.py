@@ -18,6 +18,7 @@ from torchrl_ob.experiments.config.settings import NOT_TRAINING, leaves
 from torchrl_ob.experiments.config.trust import load_config
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 from torchrl_ob.experiments.folders import read_text, require_regular
+from torchrl_ob.experiments.names import name_run
 
 __all__ = [
     "Result",
@@ -205,14 +206,14 @@ def _read(folder: Path, exploration: str, metric: str) -> Result:
     try:
         choices = _choices(folder / "run.json")
         config = load_config(folder / "config.yaml")
-        env, seed = config.get("env"), config.get("seed")
-        if not isinstance(env, dict) or type(seed) is not int:
+        seed = config.get("seed")
+        if not isinstance(config.get("env"), dict) or type(seed) is not int:
             raise _Damaged("config.yaml has no env, or no seed")
-        names = [choices["env"], *(str(env[key]) for key in ("map_name", "task") if key in env)]
+        task, algorithm = name_run(config, choices)
         return Result(
             folder=folder,
-            task=str(env.get("scenario", " ".join(names))),
-            algorithm=choices["advantage"],
+            task=task,
+            algorithm=algorithm,
             seed=seed,
             values=_values(paths[metric]),
             settings=leaves(config),

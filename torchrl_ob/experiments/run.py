@@ -25,6 +25,7 @@ from torchrl_ob.experiments.config.overrides import folder_name  # noqa: F401  #
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluation import describe
 from torchrl_ob.experiments.folders import locked, require_own_files
+from torchrl_ob.experiments.loggers import make_loggers
 from torchrl_ob.experiments.loop import train
 
 __all__ = ["run"]
@@ -82,6 +83,7 @@ def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experim
             shutil.rmtree(folder / "metrics" / "scalars", ignore_errors=True)
         with _told(folder):
             _describe(config, folder, choices)  # not before a resume is known to fit
+        experiment.log.others = make_loggers(config, folder, choices, resumed=bool(done))
         print(f"results go to {folder}")
         with _stop_on_signal() as stopped:
             train(experiment, stopped)

@@ -44,7 +44,9 @@ def _check_settings(found: Mapping[str, Any], schema: Mapping[str, Any], prefix:
     )
     for name, hint in schema.items():
         key, value = prefix + name, found.get(name)
-        if isinstance(hint, Part):
+        if isinstance(hint, Part) and hint.several:
+            _check_several(key, value, hint)
+        elif isinstance(hint, Part):
             _check_part(key, value, hint)
         elif isinstance(hint, dict):
             _require_group(key, value)
@@ -53,6 +55,16 @@ def _check_settings(found: Mapping[str, Any], schema: Mapping[str, Any], prefix:
             raise ExperimentError(f"{key} is missing: do not take it away.")
         else:
             check_value(key, value, hint)
+
+
+def _check_several(name: str, parts: Any, schema: Part) -> None:
+    _require_group(name, {} if parts is None else parts)
+    if "_target_" in (parts or {}):
+        raise ExperimentError(
+            f"{name}._target_: each {name} has a name: begin its file with '# @package {name}.NAME'."
+        )
+    for each, part in (parts or {}).items():
+        _check_part(f"{name}.{each}", part, schema)
 
 
 def _check_part(name: str, part: Any, schema: Part) -> None:
@@ -92,11 +104,7 @@ def _check_part(name: str, part: Any, schema: Part) -> None:
         (x for x in part if not options.open or str(x).startswith("_")), known, f"{name}.", target
     )
     needed = dict.fromkeys([*schema.needed, *options.required[schema.positional :]])
-    missing = [
-        f"{name}.{x}"
-        for x in needed
-        if x not in part and x not in {*schema.given} - {*schema.needed}
-    ]
+    missing = [f"{name}.{x}" for x in needed if x not in part and x not in given]
     if missing:
         raise ExperimentError(f"{target} needs {', '.join(missing)}: give each a value.")
     for option, value in {"_partial_": False, **part}.items():

@@ -38,6 +38,7 @@ class Part:
     partial: bool = False
     by_command: Mapping[str, Any] = field(default_factory=dict)  # read by it, and not by the target
     null: str = ""  # the choice that null stands for; without one the group is needed
+    several: bool = False  # or none, each under a name of its own
 
 
 NETWORK = {
@@ -164,5 +165,7 @@ CONFIG: dict[str, Any] = {
         positional=2,
         partial=True,
     ),
-    "logger": Part(given=("log_dir",), null="none"),
+    "logger": Part(
+        given=("log_dir",), may_be_given=("name", "group", "config", "resumed"), several=True
+    ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,19 @@ def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_choice(path: Path, *, is_global: bool = False) -> dict[str, Any]:
-    """What a file of a folder of configs sets, by key: in the group of its folder, or in the whole config.
+    """What a file of a folder of configs sets, by key: in the group of its folder, or in what its first line names for Hydra.
 
     Args:
         path: of the file.
-        is_global: whether it sets the whole, as files do whose first line tells Hydra so.
+        is_global: whether it sets the whole config.
+
+    Example:
+        >>> from torchrl_ob.experiments.config.settings import read_choice
+        >>> from torchrl_ob.train import config_folder
+        >>> sorted(read_choice(config_folder() / "logger" / "tensorboard.yaml"))
+        ['logger.tensorboard._target_', 'logger.tensorboard.exp_name']
     """
     content: Any = OmegaConf.to_container(OmegaConf.load(path)) or {}
-    is_global = is_global or "@package _global_" in path.read_text()
-    return dict(walk(content, "" if is_global else path.parent.name))
+    named = re.search(r"^# @package (\S+)", path.read_text(), re.MULTILINE)
+    package = named[1] if named else path.parent.name
+    return dict(walk(content, "" if is_global or package == "_global_" else package))
