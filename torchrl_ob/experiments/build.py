@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from tensordict.nn import TensorDictSequential
 from tensordict.utils import NestedKey
 from torch import nn
-from torchrl.checkpoint import Checkpoint, CheckpointRotation
+from torchrl.checkpoint import Checkpoint
 from torchrl.collectors import BaseCollector
 
 from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
@@ -27,11 +27,14 @@ from torchrl_ob.experiments.envs.teams import find_group_names
 from torchrl_ob.experiments.envs.transforms import make_env
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluation import Evaluation
-from torchrl_ob.experiments.learners import Learner, all_losses, make_learners
+from torchrl_ob.experiments.learners import all_losses, make_learners
 from torchrl_ob.experiments.loggers import RunLogger
-from torchrl_ob.experiments.update import Objective, make_objective
+from torchrl_ob.experiments.update import make_objective
 
 __all__ = ["Experiment", "Progress", "build", "build_evaluation", "training_config"]
+
+COMPONENTS = ("actor", "critic", "loss", "optimizer", "scheduler", "collector", "log", "progress")
+"""The parts of a run that a checkpoint keeps, where there are any."""
 
 
 @dataclass
@@ -44,33 +47,66 @@ class Progress:
 
     def state_dict(self) -> dict[str, int]:
         """The counts."""
-        return asdict(self)
+        return dict(vars(self))
 
     def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
         """Go on counting from there."""
-        for name, count in state_dict.items():
-            setattr(self, name, count)
+        vars(self).update(state_dict)
 
 
-@dataclass
 class Experiment:
-    """What a config was built into."""
+    """What a config is built into.
 
-    config: DictConfig
-    folder: Path
-    actor: nn.Module  # one after the other, where there are several groups
-    critic: nn.Module
-    learners: list[Learner]
-    loss: nn.Module  # the losses of all learners
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    scheduler: Any  # of the learning rate; None where it is constant
-    collector: BaseCollector
-    evaluation: Evaluation
-    log: RunLogger
-    checkpoint: Checkpoint
-    rotation: CheckpointRotation
-    progress: Progress = field(default_factory=Progress)
+    Args:
+        config: composed from ``configs/train.yaml``.
+        folder: of the run, for metrics and checkpoints.
+
+    Attributes:
+        actor: of all groups, one after the other where there are several.
+        critic: of the group, or of each by its name.
+        learners: one for each group.
+        loss: the losses of all learners.
+        objective: from a minibatch to the sum of its losses.
+        scheduler: of the learning rate; ``None`` where it is constant.
+    """
+
+    def __init__(self, config: DictConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        device = _device(config.device)
+        # the environments of evaluation first: all of VMAS's share one random state
+        self.evaluation = build_evaluation(config)
+        groups, self.actor = self.evaluation.groups, self.evaluation.policy
+        several: Any = self.actor if len(groups) > 1 else [self.actor]
+        actors = dict(zip(groups, several, strict=True))
+        self.learners = make_learners(config, self.evaluation.env, actors, device)
+        critics = {x.group: x.critic for x in self.learners}
+        self.critic = nn.ModuleDict(critics) if len(critics) > 1 else self.learners[0].critic
+        self.loss = nn.ModuleList([x.loss for x in self.learners])
+        losses, compile = partial(all_losses, self.learners), config.trainer.compile
+        self.objective = make_objective(losses, self.loss.parameters(), compile=compile)
+        self.optimizer = call(config.optimizer, self.loss.parameters())
+        envs = partial(make_env, config.env, seed=config.seed, device=str(device))
+        total = {"total_frames": config.total_frames, "device": device}
+        self.collector: BaseCollector = call(config.collector, envs, self.actor, **total)
+        self.scheduler = None
+        if config.get("scheduler"):
+            batches = config.total_frames // config.collector.frames_per_batch
+            self.scheduler = call(config.scheduler, self.optimizer, total_iters=batches)
+        self.log, self.progress = RunLogger(folder / "metrics"), Progress()
+        self.checkpoint = self._make_checkpoint()
+
+    def _make_checkpoint(self) -> Checkpoint:
+        """Of all that a resume needs; beside the networks what transforms have learned of their inputs."""
+        parts = {name: getattr(self, name) for name in COMPONENTS}
+        parts |= {f"fit_{k}": learner.fit for k, learner in enumerate(self.learners)}
+        if self.config.env.get("transforms"):
+            parts["transforms"] = self.evaluation.env
+            if self.collector._weight_sync_schemes and self.evaluation.env.state_dict():
+                self.close()
+                raise ExperimentError(
+                    "env.transforms has one with a state, which each worker would learn apart: take collector=single."
+                )
+        return make_checkpoint(**{name: part for name, part in parts.items() if part is not None})
 
     @property
     def advantage(self) -> Any:
@@ -101,8 +137,9 @@ class Experiment:
     def save(self) -> None:
         """Write a checkpoint."""
         self.copy_transforms()  # those of the evaluation have seen its episodes too
-        metadata = {"config": training_config(self.config), **asdict(self.progress)}
-        self.rotation.save(self.checkpoint, step=self.progress.frames, metadata=metadata)
+        metadata = {"config": training_config(self.config), **vars(self.progress)}
+        rotation = make_rotation(self.folder / "checkpoints", self.config.checkpoint.keep)
+        rotation.save(self.checkpoint, step=self.progress.frames, metadata=metadata)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
@@ -143,72 +180,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
     Raises:
         ExperimentError: where parts do not fit.
     """
-    device = _device(config.device)
-    # the environments of evaluation first: all of VMAS's share one random state
-    evaluation = build_evaluation(config)
-    groups = evaluation.groups
-    actor: Any = evaluation.policy
-    actors = {groups[0]: actor} if len(groups) == 1 else dict(zip(groups, actor, strict=True))
-    learners = make_learners(config, evaluation.env, actors, device)
-    one = len(learners) == 1
-    loss = nn.ModuleList([x.loss for x in learners])
-    critic = learners[0].critic if one else nn.ModuleDict({x.group: x.critic for x in learners})
-    optimizer = call(config.optimizer, loss.parameters())
-    collector = call(
-        config.collector,
-        partial(make_env, config.env, seed=config.seed, device=str(device)),
-        actor,
-        total_frames=config.total_frames,
-        device=device,
-    )
-    if (
-        config.env.get("transforms")
-        and collector._weight_sync_schemes
-        and evaluation.env.state_dict()
-    ):
-        collector.shutdown()
-        raise ExperimentError(
-            "env.transforms has one with a state, which each worker would learn apart: take collector=single."
-        )
-    scheduler = None
-    if config.get("scheduler"):
-        batches = config.total_frames // config.collector.frames_per_batch
-        scheduler = call(config.scheduler, optimizer, total_iters=batches)
-    log, progress = RunLogger(folder / "metrics"), Progress()
-    components = {
-        "actor": actor,
-        "critic": critic,
-        "loss": loss,
-        "optimizer": optimizer,
-        "scheduler": scheduler,
-        "collector": collector,
-        "log": log,
-        "progress": progress,
-        # what transforms have learned of their inputs
-        "transforms": evaluation.env if config.env.get("transforms") else None,
-        **{f"fit_{k}": learner.fit for k, learner in enumerate(learners)},
-    }
-    parts = Experiment(
-        config=config,
-        folder=folder,
-        actor=actor,
-        critic=critic,
-        learners=learners,
-        loss=loss,
-        objective=make_objective(
-            partial(all_losses, learners), loss.parameters(), compile=config.trainer.compile
-        ),
-        optimizer=optimizer,
-        scheduler=scheduler,
-        collector=collector,
-        evaluation=evaluation,
-        log=log,
-        checkpoint=make_checkpoint(
-            **{name: part for name, part in components.items() if part is not None}
-        ),
-        rotation=make_rotation(folder / "checkpoints", config.checkpoint.keep),
-        progress=progress,
-    )
+    parts = Experiment(config, folder)
     _seed(config.seed)
     return parts
 
@@ -238,9 +210,7 @@ def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except Exception as error:  # no such device, in the words of its backend
-        raise ExperimentError(
-            f"device={name} cannot be used here ({first_line(error)})."
-        ) from error
+        raise ExperimentError(f"device={name} cannot be used here: {first_line(error)}.") from error
 
 
 def _seed(seed: int) -> None:

@@ -18,7 +18,7 @@ from torchrl_ob.advantages.dueling_fit import DuelingFit
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.critics.joint import JointQCritic
-from torchrl_ob.experiments.config.instantiate import make, make_optional
+from torchrl_ob.experiments.config.instantiate import make
 from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
 from torchrl_ob.experiments.config.rules import check_learner
@@ -114,19 +114,15 @@ def make_learners(
     Raises:
         ExperimentError: where parts do not fit.
     """
-    norms = {group: make_optional(config.get("value_norm")) for group in actors}
-    normed = {group: {} if norm is None else {"value_norm": norm} for group, norm in norms.items()}
-    critic_takes = read_options(load_object(config.critic._target_, "critic._target_")).types
-    critics = {
-        group: make(
-            config.critic,
-            env,
-            group=group,
-            **{name: norm for name, norm in normed[group].items() if name in critic_takes},
-        ).to(device)
-        for group in actors
-    }
     several = len(actors) > 1
+    norms: dict[str, dict[str, Any]] = {group: {} for group in actors}
+    if config.get("value_norm"):
+        norms = {group: {"value_norm": make(config.value_norm)} for group in actors}
+    of_critic = read_options(load_object(config.critic._target_, "critic._target_")).types
+    critics = {}
+    for group, norm in norms.items():
+        taken = norm if "value_norm" in of_critic else {}
+        critics[group] = make(config.critic, env, group=group, **taken).to(device)
     if several and all(isinstance(critic, JointQCritic) for critic in critics.values()):
         try:
             critics = join_critics(critics)
@@ -137,21 +133,19 @@ def make_learners(
             ) from error
     learners = []
     for group, actor in actors.items():
-        critic, options = critics[group], {}
-        loss = make(config.loss, actor, critic, **normed[group]).to(device)
+        critic, others = critics[group], [x for other, x in actors.items() if other != group]
+        loss = make(config.loss, actor, critic, **norms[group]).to(device)
         check_learner(config, group, critic, loss)
-        delayed = getattr(loss, "delay_value", False)  # has a slow copy of the critic
-        updater = SoftUpdate(loss, tau=config.trainer.target_tau) if delayed else None
-        if several:
-            options["other_actors"] = [actors[other] for other in actors if other != group]
+        options: dict[str, Any] = {"other_actors": others} if several else {}
         advantage = make(config.advantage, actor_network=actor, value_network=critic, **options)
         loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
-        keys = {"reward": find_reward_key(env, group), "action": (group, "action")}
-        written = ("advantage", "value_target") if several else ()
-        loss.set_keys(value=critic.out_keys[0], **keys, **{name: (group, name) for name in written})
-        active_key = find_active_key(env, group)
-        fit = None
+        keys = {name: (group, name) for name in ("advantage", "value_target") if several}
+        keys |= {"reward": find_reward_key(env, group), "action": (group, "action")}
+        loss.set_keys(value=critic.out_keys[0], **keys)
+        learner = Learner(group, actor, critic, loss, advantage, find_active_key(env, group))
+        if getattr(loss, "delay_value", False):  # has a slow copy of the critic
+            learner.updater = SoftUpdate(loss, tau=config.trainer.target_tau)
         if isinstance(critic, DuelingCritic):
-            fit = DuelingFit(advantage, **config.trainer.dueling_fit)
-        learners.append(Learner(group, actor, critic, loss, advantage, active_key, updater, fit))
+            learner.fit = DuelingFit(advantage, **config.trainer.dueling_fit)
+        learners.append(learner)
     return learners
