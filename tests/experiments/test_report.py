@@ -276,7 +276,7 @@ def test_a_mistyped_override_is_told_in_one_line(override, message):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_torchrls_optimizers_build(name, tmp_path):
+def test_torchs_optimizers_build(name, tmp_path):
     register_optimizers()
     from torchrl_ob.experiments.build import build
 

@@ -16,6 +16,10 @@ from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
 __all__ = ["check_config"]
 
+FRAME = {"_target_": str, "_convert_": Literal["none", "partial", "object", "all"]}
+PARTIAL = {True: Literal[True], False: Literal[False]}
+"""What Hydra itself reads of a part."""
+
 
 def check_config(config: DictConfig) -> None:
     """Check that all is there, of its type and in its range, and that the parts fit one another.
@@ -39,9 +43,8 @@ def check_config(config: DictConfig) -> None:
 
 
 def _check_settings(found: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) -> None:
-    _refuse_unknown(
-        found, schema, prefix, f"{prefix[:-1]} of the config" if prefix else "the config"
-    )
+    owner = f"{prefix[:-1]} of the config" if prefix else "the config"
+    _refuse_unknown(found, schema, prefix, owner)
     for name, hint in schema.items():
         key, value = prefix + name, found.get(name)
         if isinstance(hint, Part) and hint.several:
@@ -93,20 +96,15 @@ def _check_part(name: str, part: Any, schema: Part) -> None:
         if option in given and option not in schema.by_command:
             raise ExperimentError(f"{name}.{option} is given by the command: leave it out.")
     ranges = {k: v for k, v in schema.ranges.items() if options.open or k in options.types}
-    known = {k: v for k, v in options.types.items() if k not in given} | ranges
-    frame = {
-        "_target_": str,
-        "_partial_": Literal[True] if schema.partial else Literal[False],
-        "_convert_": Literal["none", "partial", "object", "all"],
-    }
-    known |= {**schema.by_command, **frame}
-    _refuse_unknown(
-        (x for x in part if not options.open or str(x).startswith("_")), known, f"{name}.", target
-    )
-    needed = dict.fromkeys([*schema.needed, *options.required[schema.positional :]])
-    missing = [f"{name}.{x}" for x in needed if x not in part and x not in given]
+    known = {k: v for k, v in (options.types | ranges).items() if k not in given}
+    known |= {**schema.by_command, **FRAME, "_partial_": PARTIAL[schema.partial]}
+    closed = [x for x in part if not options.open or str(x).startswith("_")]
+    _refuse_unknown(closed, known, f"{name}.", target)
+    required = [x for x in options.required[schema.positional :] if x not in given]
+    missing = [x for x in dict.fromkeys([*schema.needed, *required]) if x not in part]
     if missing:
-        raise ExperimentError(f"{target} needs {', '.join(missing)}: give each a value.")
+        lacking = ", ".join(f"{name}.{x}" for x in missing)
+        raise ExperimentError(f"{target} needs {lacking}: give each a value.")
     for option, value in {"_partial_": False, **part}.items():
         check_value(f"{name}.{option}", value, known.get(option, Any))
 
@@ -114,11 +112,10 @@ def _check_part(name: str, part: Any, schema: Part) -> None:
 def _refuse_unknown(found: Iterable[Any], known: Iterable[str], prefix: str, owner: str) -> None:
     for name in found:
         if name not in known:
-            choices = [x for x in known if not x.startswith("_")]
-            other = " An experiment that sets it is made for another environment."
-            raise ExperimentError(
-                f"{prefix}{name}: {owner} has no {str(name)!r}: {nearest(str(name), choices)}{other * (prefix == 'env.')}"
-            )
+            near = nearest(str(name), [x for x in known if not x.startswith("_")])
+            if prefix == "env.":
+                near += " An experiment that sets it is made for another environment."
+            raise ExperimentError(f"{prefix}{name}: {owner} has no {str(name)!r}: {near}")
 
 
 def _require_group(name: str, found: Any, null: str = "") -> None:

@@ -16,14 +16,8 @@ from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
 __all__ = ["load_file", "load_module", "load_object"]
 
-PACKAGES = {
-    "mpe2": "mpe2",
-    "pettingzoo": "'torchrl-ob[pettingzoo]'",
-    "vmas": "'torchrl-ob[experiments]'",
-    "tensorboard": "tensorboard",
-    "wandb": "wandb",
-}
-"""What to install for the modules that the configs of this package name."""
+PACKAGES = ("mpe2", "pettingzoo", "tensorboard", "vmas", "wandb")
+"""What can be installed of the modules that the configs of this package name."""
 
 
 def load_module(name: str, key: str, named: str = "") -> ModuleType:
@@ -112,9 +106,9 @@ def load_file(path: Path, key: str) -> ModuleType:
 
 def _reason(name: str, error: Exception) -> str:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    if missing and (name == missing or name.startswith(f"{missing}.")):
+    if missing and f"{name}.".startswith(f"{missing}."):
         return _not_there(missing)
-    remedy = f": pip install {PACKAGES[missing]}" if missing in PACKAGES else ""
+    remedy = f": pip install {missing}" if missing in PACKAGES else ""
     return f"{_place(error)}{type(error).__name__}: {first_line(error)}{remedy}"
 
 
@@ -124,24 +118,19 @@ def _not_there(missing: str) -> str:
         modules = _list_modules(importlib.import_module(package))
         return f"{package} has no {name!r}: {nearest(name, modules) if modules else 'it is not a package.'}"
     if missing in PACKAGES:
-        return f"pip install {PACKAGES[missing]}"
-    own = [x.stem for x in Path.cwd().glob("*.py")] + [
-        x.parent.name for x in Path.cwd().glob("*/__init__.py")
-    ]
-    return f"there is no module {missing!r} in {Path.cwd()} or among the installed packages{_near(missing, own)}."
+        return f"pip install {missing}"
+    near = _near(missing, [x.name for x in pkgutil.iter_modules([str(Path.cwd())])])
+    return f"there is no module {missing!r} in {Path.cwd()} or among the installed packages{near}."
 
 
 def _place(error: Exception) -> str:
     """The line of a user's file where an import failed."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: "
+    frames = traceback.extract_tb(error.__traceback__)
     # neither this file nor Python's own import
-    frames = [
-        x
-        for x in traceback.extract_tb(error.__traceback__)
-        if x.filename != __file__ and "importlib" not in x.filename
-    ]
-    return f"{os.path.relpath(frames[-1].filename)}, line {frames[-1].lineno}: " if frames else ""
+    own = [x for x in frames if x.filename != __file__ and "importlib" not in x.filename]
+    return f"{os.path.relpath(own[-1].filename)}, line {own[-1].lineno}: " if own else ""
 
 
 def _exists(module: str) -> bool:
@@ -156,5 +145,5 @@ def _list_modules(package: Any) -> list[str]:
 
 
 def _near(name: str, choices: list[str]) -> str:
-    near = nearest(name, choices) if choices else ""
+    near = nearest(name, choices)
     return f": {near[:-1]}" if near.startswith("did you mean") else ""

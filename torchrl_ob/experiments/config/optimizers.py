@@ -1,6 +1,8 @@
-"""TorchRL's own configs of torch's optimisers, as choices of the group ``optimizer``."""
+"""Torch's optimizers as choices of the group ``optimizer``, with their options and defaults."""
 
 from __future__ import annotations
+
+import inspect
 
 from hydra.core.config_store import ConfigStore
 
@@ -18,14 +20,11 @@ OPTIMIZERS = (
     "rprop",
     "sgd",
 )
-"""Those of ``torchrl.trainers.algorithms.configs`` that step on a gradient alone."""
+"""Those of ``torch.optim`` that step on a gradient alone."""
 
 
 def register_optimizers() -> None:
     """Let Hydra find :data:`OPTIMIZERS` beside the files of ``configs/optimizer``.
-
-    TorchRL registers every group of its own trainers when its configs are imported; the others,
-    of which ours would offer choices that do not fit, are put back as they were.
 
     Example:
         >>> from hydra.core.config_store import ConfigStore
@@ -34,12 +33,11 @@ def register_optimizers() -> None:
         >>> ConfigStore.instance().load("optimizer/sgd.yaml").node._target_
         'torch.optim.SGD'
     """
-    store = ConfigStore.instance()
-    before = dict(store.repo)
-    import torchrl.trainers.algorithms.configs  # noqa: F401
+    from torch import optim  # not for the names of the choices
 
-    theirs = dict(store.repo["optimizer"])
-    store.repo.clear()
-    store.repo.update(before)
+    kinds = {name.lower(): kind for name, kind in vars(optim).items() if isinstance(kind, type)}
     for name in OPTIMIZERS:
-        store.store(name=name, group="optimizer", node=theirs[f"{name}.yaml"].node)
+        options = inspect.signature(kinds[name]).parameters.values()
+        node = {x.name: x.default for x in options if x.default is not x.empty}
+        node |= {"_target_": f"torch.optim.{kinds[name].__name__}", "_partial_": True}
+        ConfigStore.instance().store(name=name, group="optimizer", node=node)

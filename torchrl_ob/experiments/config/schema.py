@@ -20,7 +20,6 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=100)]  # of learning
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Dimension = Annotated[int, Field(ge=-3, le=2)]  # of an advantage, [steps, agents, 1]
-One = Annotated[int, Field(ge=1, le=1)]
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ CONFIG: dict[str, Any] = {
         ),
         positional=1,
     ),
-    "value_norm": Part({"shape": One, "beta": Share, "epsilon": Positive}, null="none"),
+    "value_norm": Part({"shape": Literal[1], "beta": Share, "epsilon": Positive}, null="none"),
     "loss": Part(
         {
             "clip_epsilon": PositiveShare | list[Share],
@@ -112,7 +111,6 @@ CONFIG: dict[str, Any] = {
             "max_importance_ratio": Positive | None,
             "delay_actor": Literal[False],  # nothing would move its slow copy
             "functional": Literal[True],
-            "separate_losses": bool,
             "reduction": Literal["mean"] | None,
             "gamma": None,  # those of the advantage
             "advantage_key": None,
@@ -128,7 +126,7 @@ CONFIG: dict[str, Any] = {
             "lmbda": Share,
             "num_points": Count | None,
             "chunk_size": Count | None,
-            "time_dim": One | None,  # of a batch [environments, time]
+            "time_dim": Literal[1] | None,  # of a batch [environments, time]
         },
         given=("actor_network", "value_network"),
         may_be_given=("other_actors", "device"),
@@ -158,7 +156,6 @@ CONFIG: dict[str, Any] = {
             "num_workers": Count,
             "num_envs": Count,
             "seed": Seed,
-            "auto_register_policy_transforms": bool | None,
         },
         given=("total_frames", "device"),
         needed=("frames_per_batch",),

@@ -17,17 +17,9 @@ from torchrl_ob.experiments.folders import read_text
 
 __all__ = ["TRUSTED", "load_config", "read_config"]
 
+MAKERS = ("lbf", "mamujoco", "pettingzoo", "smacv2", "smax", "vmas")
 TRUSTED = {
-    "env": frozenset(
-        {
-            "torchrl_ob.experiments.envs.lbf.make_lbf",
-            "torchrl_ob.experiments.envs.mamujoco.make_mamujoco",
-            "torchrl_ob.experiments.envs.pettingzoo.make_pettingzoo",
-            "torchrl_ob.experiments.envs.smacv2.make_smacv2",
-            "torchrl_ob.experiments.envs.smax.make_smax",
-            "torchrl_ob.experiments.envs.vmas.make_vmas",
-        }
-    ),
+    "env": frozenset(f"torchrl_ob.experiments.envs.{name}.make_{name}" for name in MAKERS),
     "policy": frozenset({"torchrl_ob.policies.policy_from_env"}),
 }
 """What a run's folder may name, and where: the choices of ``configs/env`` and ``configs/policy``."""

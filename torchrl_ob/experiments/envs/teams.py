@@ -145,17 +145,15 @@ def read_group_map(
         >>> read_group_map({"hounds": ["dog_0", "dog_1"], "prey": ["hare"]})
         {'hounds': ['dog_0', 'dog_1'], 'prey': ['hare']}
     """
-    if group_map is None:
-        return None
-    if isinstance(group_map, str):
-        choices = {kind.name.lower(): kind for kind in MarlGroupMapType}
-        if group_map not in choices:
-            raise ExperimentError(
-                f"env.group_map must be {' or '.join(choices)}, or lists of agents such as "
-                f"{{hounds: [dog_0, dog_1], prey: [hare]}}, got {group_map!r}."
-            )
-        return choices[group_map]
-    return {group: list(agents) for group, agents in group_map.items()}
+    if not isinstance(group_map, str):
+        return group_map and {group: list(agents) for group, agents in group_map.items()}
+    kinds = {kind.name.lower(): kind for kind in MarlGroupMapType}
+    if group_map not in kinds:
+        raise ExperimentError(
+            f"env.group_map must be {' or '.join(kinds)}, or lists of agents such as "
+            f"{{hounds: [dog_0, dog_1], prey: [hare]}}, got {group_map!r}."
+        )
+    return kinds[group_map]
 
 
 def find_reward_key(env: EnvBase, group: str) -> NestedKey:
