@@ -5,6 +5,7 @@ function is one operator, with its gradient as another: ``torch.compile`` takes 
 has first derivatives alone, and no batching rule for ``torch.vmap``.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -110,17 +111,17 @@ def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     return grad.flatten(1, 2).mT @ x.flatten(1, 2)
 
 
-@torch.library.custom_op("torchrl_ob::gru", mutates_args=())
-def _gru(
-    x: Tensor,
-    hidden: Tensor,
-    is_init: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor,
-    bias_hh: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _operator(name: str, inputs: int, outputs: int) -> Callable[..., Any]:
+    """Make an operator of a function of so many tensors, on all devices."""
+    arguments = ", ".join(f"Tensor x{k}" for k in range(inputs))
+    schema = f"({arguments}) -> ({', '.join(['Tensor'] * outputs)})"
+    return torch.library.custom_op(f"torchrl_ob::{name}", mutates_args=(), schema=schema)
+
+
+@_operator("gru", inputs=7, outputs=4)
+def _gru(*inputs: Tensor) -> tuple[Tensor, ...]:
     """Hidden states, and what the gradient needs: r and z, n, and n's share of the state."""
+    x, hidden, is_init, weight_ih, weight_hh, bias_ih, bias_hh = inputs
     h = hidden.shape[-1]
     rz = _project(x, weight_ih[:, : 2 * h], (bias_ih + bias_hh)[:, : 2 * h])
     n = _project(x, weight_ih[:, 2 * h :], bias_ih[:, 2 * h :])
@@ -136,20 +137,10 @@ def _gru(
     return after, rz, n, share
 
 
-@torch.library.custom_op("torchrl_ob::gru_backward", mutates_args=())
-def _gru_backward(
-    grad: Tensor,
-    after: Tensor,
-    rz: Tensor,
-    n: Tensor,
-    share: Tensor,
-    x: Tensor,
-    hidden: Tensor,
-    is_init: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the state's and the parameters', from the last step to the first."""
+@_operator("gru_backward", inputs=12, outputs=6)
+def _gru_backward(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of the inputs, the state and the parameters, from the last step to the first."""
+    grad, after, rz, n, share, x, hidden, is_init, weight_ih, weight_hh, _, _ = inputs
     h = hidden.shape[-1]
     before = _before(hidden, after, is_init)
     d_gates = n.new_empty(*n.shape[:-1], 4 * h)  # r, z, n, and n's share of the state
@@ -172,27 +163,14 @@ def _gru_backward(
     d_weight_hh = torch.cat([_weight_gradient(d_rz, before), _weight_gradient(d_share, before)], 1)
     sums = d_gates.sum((1, 2))
     d_bias_hh = torch.cat([sums[:, : 2 * h], sums[:, 3 * h :]], 1)
-    return (
-        d_x,
-        d_hidden,
-        _weight_gradient(d_input, x),
-        d_weight_hh,
-        sums[:, : 3 * h].clone(),
-        d_bias_hh,
-    )
+    d_weight_ih, d_bias_ih = _weight_gradient(d_input, x), sums[:, : 3 * h].clone()
+    return d_x, d_hidden, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh
 
 
-@torch.library.custom_op("torchrl_ob::lstm", mutates_args=())
-def _lstm(
-    x: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-    is_init: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+@_operator("lstm", inputs=7, outputs=3)
+def _lstm(*inputs: Tensor) -> tuple[Tensor, ...]:
     """Hidden and cell states, and the gates for the gradient."""
+    x, hidden, cell, is_init, weight_ih, weight_hh, bias = inputs
     h = hidden.shape[-1]
     gates = _project(x, weight_ih, bias)
     after, cells = (gates.new_empty(*gates.shape[:-1], h) for _ in range(2))
@@ -207,21 +185,10 @@ def _lstm(
     return after, cells, gates
 
 
-@torch.library.custom_op("torchrl_ob::lstm_backward", mutates_args=())
-def _lstm_backward(
-    grad: Tensor,
-    grad_cell: Tensor,
-    after: Tensor,
-    cells: Tensor,
-    gates: Tensor,
-    x: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-    is_init: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+@_operator("lstm_backward", inputs=12, outputs=6)
+def _lstm_backward(*inputs: Tensor) -> tuple[Tensor, ...]:
     """Gradients of the inputs, both states, the weights and the bias."""
+    grad, grad_cell, after, cells, gates, x, hidden, cell, is_init, weight_ih, weight_hh, _ = inputs
     before, cell_before = _before(hidden, after, is_init), _before(cell, cells, is_init)
     d_gates = torch.empty_like(gates)
     d_hidden, d_cell = torch.zeros_like(hidden), torch.zeros_like(cell)
@@ -242,58 +209,40 @@ def _lstm_backward(
     return d_x, d_hidden, d_cell, d_weight_ih, d_weight_hh, d_gates.sum((1, 2))
 
 
-# What each operator returns, for tracing, and how its gradient follows
+def _connect(operator: Any, backward: Any, num_states: int, widths: Sequence[int]) -> None:
+    """Say what both operators return, for tracing, and how the gradient of the first follows.
+
+    Args:
+        operator: of inputs, states, starts and parameters; returns the states after every step, and what the gradient needs.
+        backward: of gradients of these states, all that the operator returns, and all that it is given.
+        num_states: number of states.
+        widths: of what the operator returns, in hidden units.
+    """
+
+    def context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*output[num_states:])
+        ctx.save_for_backward(*output, *inputs)
+
+    def gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        nothing = saved[0].new_zeros(()).expand_as(saved[0])  # takes no memory
+        defined = [nothing if grad is None else grad for grad in grads[:num_states]]
+        d_inputs = backward(*defined, *saved)
+        return *d_inputs[: 1 + num_states], None, *d_inputs[1 + num_states :]
+
+    def differentiable(*given: Tensor) -> list[Tensor]:
+        x, *rest = given[num_states + len(widths) :]
+        return [torch.empty_like(y) for y in (x, *rest[:num_states], *rest[num_states + 1 :])]
+
+    operator.register_fake(
+        lambda x, h, *_: tuple(x.new_empty(*x.shape[:-1], m * h.shape[-1]) for m in widths)
+    )
+    backward.register_fake(differentiable)
+    operator.register_autograd(gradient, setup_context=context)
+    for device in ("cpu", "cuda"):
+        operator.register_autocast(device, torch.float32)
 
 
-def _of_every_step(x: Tensor, hidden: Tensor, *multiples: int) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(*x.shape[:-1], m * hidden.shape[-1]) for m in multiples)
-
-
-def _like(*tensors: Tensor, biases: int) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(x) for x in (*tensors, *[tensors[-1][..., 0]] * biases))
-
-
-_gru.register_fake(lambda x, hidden, *_: _of_every_step(x, hidden, 1, 2, 1, 1))
-_lstm.register_fake(lambda x, hidden, *_: _of_every_step(x, hidden, 1, 1, 4))
-_gru_backward.register_fake(
-    lambda g, a, rz, n, share, x, h, init, w_ih, w_hh: _like(x, h, w_ih, w_hh, biases=2)
-)
-_lstm_backward.register_fake(
-    lambda g, g_c, a, c_a, gates, x, h, c, init, w_ih, w_hh: _like(x, h, c, w_ih, w_hh, biases=1)
-)
-
-
-def _gru_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*output, *inputs[:-2])
-
-
-def _lstm_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[2:])
-    ctx.save_for_backward(*output, *inputs[:-1])
-
-
-def _gru_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    d_x, d_hidden, *d_parameters = _gru_backward(*_defined(grads[:1], saved[0]), *saved)
-    return d_x, d_hidden, None, *d_parameters
-
-
-def _lstm_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    d_x, d_hidden, d_cell, *d_parameters = _lstm_backward(*_defined(grads[:2], saved[0]), *saved)
-    return d_x, d_hidden, d_cell, None, *d_parameters
-
-
-def _defined(grads: tuple[Tensor | None, ...], like: Tensor) -> list[Tensor]:
-    """Zeros, which take no memory, where nothing was made of an output."""
-    return [like.new_zeros(()).expand_as(like) if grad is None else grad for grad in grads]
-
-
-_gru.register_autograd(_gru_gradient, setup_context=_gru_context)
-_lstm.register_autograd(_lstm_gradient, setup_context=_lstm_context)
-for _operator in (_gru, _lstm):
-    for _device in ("cpu", "cuda"):
-        _operator.register_autocast(_device, torch.float32)
+_connect(_gru, _gru_backward, num_states=1, widths=(1, 2, 1, 1))
+_connect(_lstm, _lstm_backward, num_states=2, widths=(1, 1, 4))

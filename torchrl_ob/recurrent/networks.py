@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from tensordict import TensorDictBase, unravel_key
@@ -19,12 +18,16 @@ from torchrl_ob.recurrent.equations import gru, lstm
 
 __all__ = ["MultiAgentGRU", "MultiAgentLSTM"]
 
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+"""Of a layer, as :class:`torch.nn.GRU` has them."""
+
 
 class _MultiAgentRecurrence(TensorDictModuleBase):
     """What both have in common: keys, layouts of a batch, parameters and checks."""
 
     gates: int
     states: tuple[str, ...]
+    recur: Callable[..., tuple[Tensor, ...]]  # the states after every step, the hidden one first
 
     def __init__(
         self,
@@ -64,15 +67,9 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
         sets = () if share_params else (num_agents,)
         for layer in range(num_layers):
             size = hidden_size if layer else input_size
-            for name, shape in (
-                ("weight_ih", (size,)),
-                ("weight_hh", (hidden_size,)),
-                ("bias_ih", ()),
-                ("bias_hh", ()),
-            ):
-                values = torch.empty(
-                    *sets, self.gates * hidden_size, *shape, device=device, dtype=dtype
-                )
+            for name, shape in zip(PARAMETERS, ((size,), (hidden_size,), (), ()), strict=True):
+                shape = (*sets, self.gates * hidden_size, *shape)
+                values = torch.empty(shape, device=device, dtype=dtype)
                 self.register_parameter(f"{name}_l{layer}", nn.Parameter(values))
         self.reset_parameters()
 
@@ -118,24 +115,18 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
         after = []
         for layer in range(self.num_layers):
             start = [self._to_sets(state[..., layer, :]).squeeze(1) for state in first]
-            after.append(self._layer(x, *start, is_init, *self._layer_parameters(layer)))
+            after.append(self.recur(x, *start, is_init, *self._layer_parameters(layer)))
             x = after[-1][0]
-        tensordict.set(
-            self.out_keys[0], self._from_sets(x, batch).reshape(*lead, n, self.hidden_size)
-        )
+        features = self._from_sets(x, batch).reshape(*lead, n, self.hidden_size)
+        tensordict.set(self.out_keys[0], features)
         for key, layers in zip(self.out_keys[1:], zip(*after, strict=True), strict=True):
             state = torch.stack([self._from_sets(layer, batch) for layer in layers], -2)
             tensordict.set(key, state.reshape(*lead, *state.shape[2:]))
         return tensordict
 
-    def _layer(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The states after every step, the hidden one first."""
-        raise NotImplementedError
-
     def _layer_parameters(self, layer: int) -> list[Tensor]:
         """Sets of parameters of a layer, one or ``n``."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        parameters = [getattr(self, f"{name}_l{layer}") for name in names]
+        parameters = [getattr(self, f"{name}_l{layer}") for name in PARAMETERS]
         return [p.unsqueeze(0) for p in parameters] if self.share_params else parameters
 
     def _to_sets(self, x: Tensor) -> Tensor:
@@ -151,15 +142,17 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
 
     def _read(self, tensordict: TensorDictBase) -> tuple[Tensor, list[Tensor], Tensor]:
         """Inputs, states and starts, of the shapes that belong together."""
+        in_key, *state_keys, is_init_key = self.in_keys
         remedies = dict.fromkeys(
-            self.in_keys, "append its make_tensordict_primer() to the environment"
+            state_keys, "append its make_tensordict_primer() to the environment"
         )
-        remedies[self.in_keys[0]] = "name the observation of the group with in_key"
-        remedies[self.is_init_key] = "append InitTracker() to the environment"
-        name, read = type(self).__name__, {}
-        for key in self.in_keys:
-            read[key] = tensordict.get(key, None)
-            if read[key] is None:
+        remedies |= {
+            in_key: "name the observation of the group with in_key",
+            is_init_key: "append InitTracker() to the environment",
+        }
+        name, read = type(self).__name__, {key: tensordict.get(key, None) for key in self.in_keys}
+        for key, entry in read.items():
+            if entry is None:
                 raise KeyError(
                     f"{name} reads {key!r}, which the tensordict lacks; it has "
                     f"{list(tensordict.keys(True, True))}. Remedy: {remedies[key]}."
@@ -167,16 +160,18 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
         x, *states, is_init = read.values()
         n, lead = self.num_agents, x.shape[:-2]
         state = (*lead, n, self.num_layers, self.hidden_size)
-        expected: dict[NestedKey, Any] = {self.in_keys[0]: [(*lead, n, self.input_size)]}
-        expected |= {key: [state] for key in self.state_keys}
-        expected[self.is_init_key] = [(*lead, 1), (*lead, n, 1)]
-        for key, shapes in expected.items():
-            if x.ndim < 2 or read[key].shape not in shapes:
+        expected = [
+            [(*lead, n, self.input_size)],
+            *[[state] for _ in states],
+            [(*lead, 1), (*lead, n, 1)],
+        ]
+        for (key, entry), shapes in zip(read.items(), expected, strict=True):
+            if x.ndim < 2 or entry.shape not in shapes:
                 wanted = " or ".join(str(list(shape)) for shape in shapes)
                 raise ValueError(
-                    f"{name} reads {key!r} of shape {wanted}, and it has {list(read[key].shape)}: "
+                    f"{name} reads {key!r} of shape {wanted}, and it has {list(entry.shape)}: "
                     f"num_agents={n}, input_size={self.input_size}, num_layers={self.num_layers}, "
-                    f"hidden_size={self.hidden_size}, and the batch size of {self.in_keys[0]!r} is "
+                    f"hidden_size={self.hidden_size}, and the batch size of {in_key!r} is "
                     f"{list(lead)}. Remedy: build it with the environment's sizes, or {remedies[key]}."
                 )
         if is_init.dtype != torch.bool:
@@ -233,9 +228,7 @@ class MultiAgentGRU(_MultiAgentRecurrence):
     """
 
     gates, states = 3, ("hidden",)
-
-    def _layer(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return (gru(*inputs),)
+    recur = staticmethod(lambda *inputs: (gru(*inputs),))
 
 
 class MultiAgentLSTM(_MultiAgentRecurrence):
@@ -254,6 +247,4 @@ class MultiAgentLSTM(_MultiAgentRecurrence):
     """
 
     gates, states = 4, ("hidden", "cell")
-
-    def _layer(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return lstm(*inputs)
+    recur = staticmethod(lstm)
