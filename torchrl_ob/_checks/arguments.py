@@ -5,49 +5,45 @@ from __future__ import annotations
 import inspect
 from difflib import get_close_matches
 from numbers import Integral
-from typing import Any
-
-__all__ = ["check_arguments", "check_whole_number"]
+from typing import Any, get_args
 
 
-def check_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse arguments that the constructor of a class, or one that it hands the others on to, does not take.
-
-    Args:
-        cls: the class that was called.
-        args: positional arguments.
-        kwargs: keyword arguments.
-
-    Raises:
-        TypeError: naming the class and the arguments.
+class NamedArguments:
+    """Base of classes whose wrong arguments are refused by the name of the class and the nearest argument.
 
     Example:
-        >>> from torchrl_ob._checks.arguments import check_arguments
-        >>> class Shape:
+        >>> from torchrl_ob._checks.arguments import NamedArguments
+        >>> class Shape(NamedArguments):
         ...     def __init__(self, *, width: int, height: int = 1) -> None: ...
-        >>> check_arguments(Shape, (), {"widht": 3})
+        >>> Shape(widht=3)
         Traceback (most recent call last):
         ...
         TypeError: Shape has no argument 'widht': did you mean 'width'? It takes width, height.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse arguments that no constructor takes; a copy is made without any."""
+        if args or kwargs:
+            _check_arguments(cls, args, kwargs)
+        return super().__new__(cls)
+
+
+def _check_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that the constructor of a class, or one that it hands the others on to, does not take."""
     known: dict[str, inspect.Parameter] = {}
     for owner in cls.__mro__:
         if "__init__" not in owner.__dict__:
             continue
         parameters = list(inspect.signature(owner.__dict__["__init__"]).parameters.values())[1:]
-        kinds = {x.kind for x in parameters}
         named = [x for x in parameters if x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
         known = {x.name: x for x in named} | known
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
+        if not any(x.kind is x.VAR_KEYWORD for x in parameters):
             break
-    else:
-        return
     takes = f"It takes {', '.join(known)}."
-    unknown = [name for name in kwargs if name not in known]
-    if unknown:
-        near = get_close_matches(unknown[0], known, n=1, cutoff=0.5)
+    for name in (x for x in kwargs if x not in known):
+        near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f": did you mean {near[0]!r}?" if near else "."
-        raise TypeError(f"{cls.__name__} has no argument {unknown[0]!r}{hint} {takes}")
+        raise TypeError(f"{cls.__name__} has no argument {name!r}{hint} {takes}")
     places = [x.name for x in known.values() if x.kind is not x.KEYWORD_ONLY]
     if len(args) > len(places):
         most = f"at most {len(places)} arguments by position" if places else "arguments by name"
@@ -58,8 +54,20 @@ def check_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         raise TypeError(f"{cls.__name__} needs {', '.join(missing)}. {takes}")
 
 
-def check_whole_number(name: str, value: Any, *, least: int | None = 1) -> None:
-    """Refuse what is not a whole number, or less than ``least``.
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Refuse what is none of the names of a ``Literal``.
+
+    Raises:
+        ValueError: naming the choices.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}.")
+
+
+def check_whole_number(
+    name: str, value: Any, *, least: int | None = 1, or_none: bool = False
+) -> None:
+    """Refuse what is not a whole number, or less than ``least``; with ``or_none`` nothing will do too.
 
     Raises:
         TypeError: for another type.
@@ -72,6 +80,8 @@ def check_whole_number(name: str, value: Any, *, least: int | None = 1) -> None:
         ...
         TypeError: chunk_size must be a whole number, got 100.5.
     """
+    if value is None and or_none:
+        return
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}.")
     if least is not None and value < least:

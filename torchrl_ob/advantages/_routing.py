@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from tensordict import TensorDictBase, unravel_key
@@ -16,10 +16,10 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.objectives.value import ValueEstimatorBase
 
-from torchrl_ob._checks.arguments import check_arguments, check_whole_number
+from torchrl_ob._checks.arguments import NamedArguments, check_choice, check_whole_number
 from torchrl_ob._checks.batch import require_only_reward, sibling
 from torchrl_ob.advantages._loss_networks import copy_network, live_network
-from torchrl_ob.expectations.rules import ExpectationRule, check_rule
+from torchrl_ob.expectations.rules import ExpectationRule
 from torchrl_ob.functional import GaussianPsi
 from torchrl_ob.team import Team
 
@@ -31,7 +31,7 @@ Bootstrap = Literal["sampled", "expected", "control_variate"]
 RELAYED = {"reward", "done", "terminated"}  # a loss or a trainer hands these on together
 
 
-class TeamEstimator(ValueEstimatorBase):
+class TeamEstimator(NamedArguments, ValueEstimatorBase):
     """A value estimator of a team, which routes TorchRL's keys to it.
 
     Arguments, options and keys are described in :class:`~torchrl_ob.ObAdvantage`.
@@ -57,12 +57,6 @@ class TeamEstimator(ValueEstimatorBase):
 
     default_keys = _AcceptedKeys
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Refuse wrong arguments by the name of the class; a copy is made without any."""
-        if args or kwargs:
-            check_arguments(cls, args, kwargs)
-        return super().__new__(cls)
-
     def __init__(
         self,
         *,
@@ -82,26 +76,18 @@ class TeamEstimator(ValueEstimatorBase):
     ) -> None:
         """See the class for the arguments."""
         super().__init__(value_network=value_network, device=device)
-        for name, value, choices in (
-            ("signal", signal, Signal),
-            ("bootstrap", bootstrap, Bootstrap),
-            ("psi", psi, GaussianPsi),
-        ):
-            if value not in get_args(choices):
-                raise ValueError(f"{name} must be one of {get_args(choices)}, got {value!r}.")
-        check_rule(rule)
+        check_choice("signal", signal, Signal)
+        check_choice("bootstrap", bootstrap, Bootstrap)
+        check_choice("psi", psi, GaussianPsi)
+        check_choice("rule", rule, ExpectationRule)
         for name, decay in (("gamma", gamma), ("lmbda", lmbda)):
             if not isinstance(decay, Real | Tensor) or isinstance(decay, bool):
                 raise TypeError(f"{name} must be a number, got {decay!r}.")
             if not 0 <= decay <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {decay}.")
-        for name, number, least in (
-            ("num_points", num_points, 1),
-            ("chunk_size", chunk_size, 1),
-            ("time_dim", time_dim, None),
-        ):
-            if number is not None:
-                check_whole_number(name, number, least=least)
+        check_whole_number("num_points", num_points, or_none=True)
+        check_whole_number("chunk_size", chunk_size, or_none=True)
+        check_whole_number("time_dim", time_dim, least=None, or_none=True)
         self.gamma, self.lmbda = gamma, lmbda
         self.signal, self.bootstrap = signal, bootstrap
         self.chunk_size, self.time_dim = chunk_size, time_dim

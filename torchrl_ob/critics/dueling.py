@@ -71,13 +71,11 @@ class DuelingCritic(JointQCritic):
 
     def value_output(self, tensordict: TensorDictBase) -> Tensor:
         """V in its units: the output of its network, ``[*B, n, 1]``."""
-        values = self._in_chunks(self._value_network, self._inputs(tensordict))
-        return values.reshape(*tensordict.batch_size, *values.shape[1:])
+        return self._of_batch(self._value_network, tensordict)
 
     def effect_output(self, tensordict: TensorDictBase) -> Tensor:
         """A of the joint action in its units: the output of its network, ``[*B, n, 1]``."""
-        effects = self._in_chunks(self._network, self._inputs(tensordict))
-        return effects.reshape(*tensordict.batch_size, *effects.shape[1:])
+        return self._of_batch(self._network, tensordict)
 
     @torch.no_grad()
     def _evaluate(self, inputs: Inputs) -> Tensor:

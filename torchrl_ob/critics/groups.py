@@ -83,15 +83,13 @@ def join_critics(critics: Mapping[str, JointQCritic]) -> dict[str, GroupQCritic]
         ValueError: for critics with another backbone, in two parts, and of different widths.
     """
     for name, critic in critics.items():
-        if isinstance(critic, DuelingCritic):
+        dueling = isinstance(critic, DuelingCritic)
+        if dueling or not isinstance(critic.backbone, GroupBackbone):
+            kind, remedy = type(critic.backbone).__name__, 'backbone="pooled"'
+            what = "is a DuelingCritic" if dueling else f"has a {kind}"
             raise ValueError(
-                f"the critic of the group {name!r} is a DuelingCritic, which takes one group of agents: take "
-                "JointQCritic."
-            )
-        if not isinstance(critic.backbone, GroupBackbone):
-            raise ValueError(
-                f"the critic of the group {name!r} has a {type(critic.backbone).__name__}, which takes one "
-                'group of agents: take backbone="pooled".'
+                f"the critic of the group {name!r} {what}, which takes one group of agents: take "
+                f"{'JointQCritic' if dueling else remedy}."
             )
     widths = {name: critic.hidden_dim for name, critic in critics.items()}
     if len(set(widths.values())) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase, unravel_key
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase
 from torchrl.modules import ValueNorm
 
-from torchrl_ob._checks.arguments import check_arguments, check_whole_number
+from torchrl_ob._checks.arguments import NamedArguments, check_choice, check_whole_number
 from torchrl_ob._checks.batch import check_shape, sibling
 from torchrl_ob._encodings import ActionEncoding, one_hot, one_hot_factors, require_choices
 from torchrl_ob._specs import Group
@@ -24,7 +24,7 @@ from torchrl_ob.critics.backbones import Others, Sizes, find_backbone, own_value
 __all__ = ["JointQCritic"]
 
 
-class JointQCritic(TensorDictModuleBase):
+class JointQCritic(NamedArguments, TensorDictModuleBase):
     r"""Action value of the joint action, for every agent: :math:`Q_i(s, a^1, \dots, a^n)`.
 
     Each agent's value is computed from a part that does not depend on its own action and a part
@@ -78,12 +78,6 @@ class JointQCritic(TensorDictModuleBase):
         torch.Size([5, 3, 9])
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Refuse wrong arguments by the name of the class; a copy is made without any."""
-        if args or kwargs:
-            check_arguments(cls, args, kwargs)
-        return super().__new__(cls)
-
     def __init__(
         self,
         num_agents: int,
@@ -107,14 +101,10 @@ class JointQCritic(TensorDictModuleBase):
         super().__init__()
         check_whole_number("num_agents", num_agents)
         check_whole_number("action_dim", action_dim)
-        if chunk_bytes is not None:
-            check_whole_number("chunk_bytes", chunk_bytes)
+        check_whole_number("chunk_bytes", chunk_bytes, or_none=True)
         if not observation_dim and not state_dim:
             raise ValueError("the critic reads nothing: give observation_dim, state_dim or both.")
-        if action_encoding not in get_args(ActionEncoding):
-            raise ValueError(
-                f"action_encoding must be one of {get_args(ActionEncoding)}, got {action_encoding!r}."
-            )
+        check_choice("action_encoding", action_encoding, ActionEncoding)
         if value_norm is not None and getattr(value_norm, "shape", None) != (1,):
             raise ValueError(
                 "value_norm must be a TorchRL ValueNorm of shape 1, such as "
@@ -134,22 +124,14 @@ class JointQCritic(TensorDictModuleBase):
         self.observation_shape = (num_agents, observation_dim or 0)
         self.state_key = unravel_key(state_key) if state_dim else None
         self.state_shape = (state_dim or 0,)
-        self.in_keys = [
-            key for key in (self.observation_key, self.state_key, action_key) if key is not None
-        ]
-        if out_key is None:
-            out_key = sibling(action_key, "state_action_value")
-        self.out_keys = [unravel_key(out_key)]
+        read = (self.observation_key, self.state_key, action_key)
+        self.in_keys = [key for key in read if key is not None]
+        self.out_keys = [unravel_key(out_key or sibling(action_key, "state_action_value"))]
         # a network with one output for every own action must not read the own action
         self.all_actions_at_once = action_encoding in ("categorical", "one_hot")
-        self.sizes = Sizes(
-            num_agents=num_agents,
-            observation_dim=observation_dim or 0,
-            state_dim=state_dim or 0,
-            action_dim=action_dim,
-            hidden_dim=hidden_dim,
-            out_dim=action_dim if self.all_actions_at_once else 1,
-        )
+        out_dim = action_dim if self.all_actions_at_once else 1
+        widths = observation_dim or 0, state_dim or 0, action_dim, hidden_dim, out_dim
+        self.sizes = Sizes(num_agents, *widths)
         self.make_backbone = partial(
             find_backbone(backbone), share_params=share_params, activation=activation
         )
@@ -192,9 +174,9 @@ class JointQCritic(TensorDictModuleBase):
             tensordict: with the critic's inputs, of batch size ``[*B]``.
             others: agents of other groups, for :func:`~torchrl_ob.group_critics`.
         """
-        values = self._in_chunks(self._evaluate, self._inputs(tensordict)._replace(others=others))
-        tensordict.set(self.out_keys[0], values.reshape(*tensordict.batch_size, *values.shape[1:]))
-        return tensordict
+        return tensordict.set(
+            self.out_keys[0], self._of_batch(self._evaluate, tensordict, others=others)
+        )
 
     def candidate_values(
         self, tensordict: TensorDictBase, actions: Tensor, others: Others | None = None
@@ -213,8 +195,7 @@ class JointQCritic(TensorDictModuleBase):
         num_candidates = actions.shape[len(batch) + 1] if actions.ndim > len(batch) + 1 else 0
         check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
         own = actions.reshape(batch.numel(), n, num_candidates, *event)
-        inputs = self._inputs(tensordict)._replace(own=own, others=others)
-        return self._in_chunks(self._evaluate, inputs).reshape(*batch, n, num_candidates)
+        return self._of_batch(self._evaluate, tensordict, own=own, others=others)
 
     def messages(self, tensordict: TensorDictBase) -> Tensor:
         """What the agents, with the actions that they took, show to those of other groups.
@@ -225,9 +206,15 @@ class JointQCritic(TensorDictModuleBase):
         Returns:
             The sum over the agents, ``[N, hidden_dim]``, N being the number of states in the batch.
         """
-        return self._in_chunks(
-            lambda x: self.backbone.messages(x.observation, x.action), self._inputs(tensordict)
-        )
+        inputs = self._inputs(tensordict)
+        return self._in_chunks(lambda x: self.backbone.messages(x.observation, x.action), inputs)
+
+    def _of_batch(
+        self, function: Callable[[Inputs], Tensor], tensordict: TensorDictBase, **more: Any
+    ) -> Tensor:
+        """A function of states, ``[N, n, K]``, of a batch, ``[*B, n, K]``."""
+        values = self._in_chunks(function, self._inputs(tensordict)._replace(**more))
+        return values.reshape(*tensordict.batch_size, *values.shape[1:])
 
     def _evaluate(self, inputs: Inputs) -> Tensor:
         """Values ``[N, n, K]`` of own actions; of the joint action itself, ``[N, n, 1]``, where none are given."""
@@ -275,25 +262,25 @@ class JointQCritic(TensorDictModuleBase):
 
     def _inputs(self, tensordict: TensorDictBase) -> Inputs:
         joint = read_entry(tensordict, self.action_key, self.action_shape)
-        entries = (
-            (self.observation_key, self.observation_shape),
-            (self.state_key, self.state_shape),
-        )
-        found = [None if key is None else read_entry(tensordict, key, x) for key, x in entries]
+        keys = self.observation_key, self.state_key
+        shapes = self.observation_shape, self.state_shape
+        found = [
+            None if key is None else read_entry(tensordict, key, shape)
+            for key, shape in zip(keys, shapes, strict=True)
+        ]
         like = next(x for x in found if x is not None)  # of the precision of the network
         observation, state = (
             like.new_zeros(len(joint), *shape) if x is None else x
-            for x, (_, shape) in zip(found, entries, strict=True)
+            for x, shape in zip(found, shapes, strict=True)
         )
         return Inputs(observation, state, self._encode(joint, like.dtype))
 
     def _encode(self, action: Tensor, dtype: torch.dtype) -> Tensor:
         """Actions ``[..., *event]`` as features of the network, ``[..., action_dim]``."""
-        require_choices(
-            self.action_key, action, self.action_encoding, self.nvec or (self.action_dim,)
-        )
+        choices = self.nvec or (self.action_dim,)
+        require_choices(self.action_key, action, self.action_encoding, choices)
         if self.action_encoding == "categorical":
             return one_hot(action, self.action_dim).to(dtype)
         if self.action_encoding == "multi_categorical":
-            return one_hot_factors(action, self.nvec or ()).to(dtype)
+            return one_hot_factors(action, choices).to(dtype)
         return action.to(dtype)

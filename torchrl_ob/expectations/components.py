@@ -8,9 +8,10 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from torchrl_ob._checks.arguments import check_choice
 from torchrl_ob.expectations.quadrature import Candidates, Measure, gauss_rule
 from torchrl_ob.expectations.registry import Options
-from torchrl_ob.expectations.rules import check_rule, sample_size
+from torchrl_ob.expectations.rules import ExpectationRule, sample_size
 from torchrl_ob.functional import GaussianPsi, optimal_weights
 from torchrl_ob.functional.scores import gaussian_score_factors, squared_scores
 
@@ -48,7 +49,7 @@ def component_candidates(components: Components | None, options: Options) -> Can
     if components is None:
         return None
     rule, num_points, psi, measure = options
-    check_rule(rule)
+    check_choice("rule", rule, ExpectationRule)
     if rule == "gauss":
         z, p = components.line()
         squared_score, line = _squared_score(components, z, psi), components.action(z)

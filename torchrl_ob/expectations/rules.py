@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 __all__ = [
     "ExpectationRule",
     "Line",
-    "check_rule",
     "gauss_hermite",
     "gauss_legendre",
     "sample_size",
@@ -103,16 +102,3 @@ def sample_size(num_points: int | None) -> int:
     if num_points is not None and num_points < 1:
         raise ValueError(f"num_points must be 1 or more, got {num_points}.")
     return 1000 if num_points is None else num_points
-
-
-def check_rule(rule: ExpectationRule) -> None:
-    """Refuse another rule than the library has.
-
-    Raises:
-        ValueError: naming the choices.
-    """
-    if rule not in (rules := get_args(ExpectationRule)):
-        remedy = " 'gauss' takes fewer points than it and errs by less." * (
-            rule in ("grid", "sobol")
-        )
-        raise ValueError(f"rule must be one of {rules}, got {rule!r}.{remedy}")

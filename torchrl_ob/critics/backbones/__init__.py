@@ -51,7 +51,7 @@ def find_backbone(backbone: str | Callable[..., nn.Module]) -> Callable[..., nn.
     """
     if isinstance(backbone, str) and backbone in BACKBONES:
         return BACKBONES[backbone]
-    if isinstance(backbone, str) or not callable(backbone):
+    if not callable(backbone):
         raise ValueError(
             f"backbone must be one of {sorted(BACKBONES)}, or a function of sizes that makes a module, got {backbone!r}."
         )

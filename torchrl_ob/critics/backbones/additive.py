@@ -6,13 +6,13 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from torchrl_ob.critics.backbones.layers import AgentLinear
+from torchrl_ob.critics.backbones.layers import AgentLinear, TailedBackbone
 from torchrl_ob.critics.backbones.protocol import Sizes
 
 __all__ = ["AdditiveBackbone"]
 
 
-class AdditiveBackbone(nn.Module):
+class AdditiveBackbone(TailedBackbone):
     r"""One value for the team, a mean of terms of one agent each.
 
     .. math::
@@ -34,10 +34,7 @@ class AdditiveBackbone(nn.Module):
         linear = partial(AgentLinear, num_agents=sizes.num_agents, share_params=share_params)
         width = sizes.hidden_dim
         self.embedding = nn.Sequential(
-            linear(sizes.observation_dim, width),
-            activation(),
-            linear(width, width),
-            activation(),
+            linear(sizes.observation_dim, width), activation(), linear(width, width), activation()
         )
         self.observation = linear(sizes.observation_dim, width, identity=True)
         self.context = linear(width, width, bias=False)
@@ -47,15 +44,6 @@ class AdditiveBackbone(nn.Module):
             activation(), linear(width, width), activation(), linear(width, sizes.out_dim)
         )
         self.every_action = sizes.out_dim > 1
-
-    @property
-    def last(self) -> nn.Module:
-        """The layer whose weights and biases scale the output."""
-        return self.tail[-1]
-
-    def forward(self, observation: Tensor, state: Tensor, action: Tensor) -> Tensor:
-        """Values of the joint action, ``[B, n, out_dim]``."""
-        return self.candidates(observation, state, action, None).squeeze(-2)
 
     def candidates(
         self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None

@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from torchrl_ob.critics.backbones.layers import AgentLinear
+from torchrl_ob.critics.backbones.layers import AgentLinear, TailedBackbone
 from torchrl_ob.critics.backbones.protocol import Sizes
 
 __all__ = ["ConcatBackbone"]
 
 
-class ConcatBackbone(nn.Module):
+class ConcatBackbone(TailedBackbone):
     r"""Everything concatenated, the own action apart: :math:`Q_i = f(o, s, a^{-i}, i, a^i)`.
 
     The inputs of COMA's critic. (Foerster et al., "Counterfactual Multi-Agent Policy Gradients",
@@ -26,23 +26,12 @@ class ConcatBackbone(nn.Module):
         super().__init__()
         linear = partial(AgentLinear, num_agents=sizes.num_agents, share_params=share_params)
         inputs = sizes.num_agents * (sizes.observation_dim + sizes.action_dim) + sizes.state_dim
-        self.context = linear(inputs, sizes.hidden_dim, identity=True)
-        self.own = linear(sizes.action_dim, sizes.hidden_dim, bias=False)
+        width = sizes.hidden_dim
+        self.context = linear(inputs, width, identity=True)
+        self.own = linear(sizes.action_dim, width, bias=False)
         self.tail = nn.Sequential(
-            activation(),
-            linear(sizes.hidden_dim, sizes.hidden_dim),
-            activation(),
-            linear(sizes.hidden_dim, sizes.out_dim),
+            activation(), linear(width, width), activation(), linear(width, sizes.out_dim)
         )
-
-    @property
-    def last(self) -> nn.Module:
-        """The layer whose weights and biases scale the output."""
-        return self.tail[-1]
-
-    def forward(self, observation: Tensor, state: Tensor, action: Tensor) -> Tensor:
-        """Values of the joint action, ``[B, n, out_dim]``."""
-        return self.candidates(observation, state, action, None).squeeze(-2)
 
     def candidates(
         self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None

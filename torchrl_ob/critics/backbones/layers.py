@@ -1,13 +1,14 @@
-"""Layers whose weights the agents share, or have a set of each."""
+"""What the package's backbones have in common: layers whose weights the agents share, or have a set of each."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AgentLinear"]
+__all__ = ["AgentLinear", "TailedBackbone"]
 
 
 class AgentLinear(nn.Module):
@@ -43,3 +44,24 @@ class AgentLinear(nn.Module):
         else:
             x = nn.functional.linear(x, self.weight[0])
         return x if self.bias is None else x + self.bias
+
+
+class TailedBackbone(nn.Module):
+    """A backbone with a ``tail`` that ends in a linear layer, and a method ``candidates``."""
+
+    tail: nn.Sequential
+
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose weights and biases scale the output."""
+        return self.tail[-1]
+
+    def forward(self, observation: Tensor, state: Tensor, action: Tensor, **groups: Any) -> Tensor:
+        """Values of the joint action, ``[B, n, out_dim]``."""
+        return self.candidates(observation, state, action, None, **groups).squeeze(-2)
+
+    def candidates(
+        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None
+    ) -> Tensor:
+        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
+        raise NotImplementedError

@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from torchrl_ob.critics.backbones.layers import AgentLinear
+from torchrl_ob.critics.backbones.layers import AgentLinear, TailedBackbone
 from torchrl_ob.critics.backbones.protocol import Others, Sizes
 
 __all__ = ["PooledBackbone"]
 
 
-class PooledBackbone(nn.Module):
+class PooledBackbone(TailedBackbone):
     r"""Embeds each agent's observation and action, and hands each the mean over the team.
 
     .. math::
@@ -40,11 +40,6 @@ class PooledBackbone(nn.Module):
         self.state = linear(sizes.state_dim, sizes.hidden_dim, bias=False)
         self.tail = nn.Sequential(activation(), linear(sizes.hidden_dim, sizes.out_dim))
 
-    @property
-    def last(self) -> nn.Module:
-        """The layer whose weights and biases scale the output."""
-        return self.tail[-1]
-
     def embed(self, observed: Tensor, actions: Tensor) -> Tensor:
         """The embedding of each agent, ``[B, n, K, h]``, with each of K actions."""
         # in place: of candidates these are the largest tensors there are
@@ -54,12 +49,6 @@ class PooledBackbone(nn.Module):
         """What the agents show to those of other groups, added up, ``[B, h]``."""
         observed = self.observation(observation.unsqueeze(-2))
         return self.activation(self.embed(observed, action.unsqueeze(-2))).sum((1, 2))
-
-    def forward(
-        self, observation: Tensor, state: Tensor, action: Tensor, others: Others | None = None
-    ) -> Tensor:
-        """Values of the joint action, ``[B, n, out_dim]``."""
-        return self.candidates(observation, state, action, None, others).squeeze(-2)
 
     def candidates(
         self,
