@@ -7,7 +7,8 @@ import torch
 from torchrl_ob.expectations.components import node_candidates
 from torchrl_ob.expectations.gaussian import gaussian_components
 from torchrl_ob.expectations.rules import gauss_hermite
-from torchrl_ob.expectations.truncated import truncated_components
+from torchrl_ob.expectations.truncated import Truncation, truncated_components
+from torchrl_ob.functional.scores import at_least_single, gaussian_score_factors, squared_scores
 
 
 def grid_rule(dim, num_points=5):
@@ -37,3 +38,12 @@ def dense_candidates(dist, rule="grid", psi="loc_scale", **size):
     nodes, weights = RULES[rule](scale.shape[-1], **size)
     nodes = nodes.to(scale).reshape(-1, *[1] * (scale.ndim - 1), scale.shape[-1])
     return node_candidates(components, nodes.expand(-1, *scale.shape), weights.to(scale), psi)
+
+
+def truncated_normal_score_weights(z, lower, upper, scale, psi="loc_scale"):
+    """Squared score of a truncated Gaussian at standardized samples ``[..., d]``, one term for each dimension."""
+    z, scale, lower, upper = (at_least_single(x) for x in (z, scale, lower, upper))
+    lower, upper = torch.broadcast_tensors(lower, upper)
+    mode = torch.minimum(torch.maximum(lower.new_zeros(()), lower), upper)
+    truncation = Truncation(mode, lower - mode, upper - mode)
+    return squared_scores(truncation.scores(z - mode), gaussian_score_factors(scale, psi))

@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
+from dense_rules import truncated_normal_score_weights
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributions as D
 
-from torchrl_ob.expectations.truncated import truncated_normal_score_weights
 from torchrl_ob.functional import (
     categorical_log_score_weights,
     categorical_optimal_weights,

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from dense_rules import truncated_normal_score_weights
 from games import CONTINUOUS, DISCRETE, FunctionCritic, make_actor, random_batch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +40,6 @@ from torchrl_ob.diagnostics.measured.critic import CriticQuality
 from torchrl_ob.diagnostics.measured.headroom import Headroom
 from torchrl_ob.diagnostics.measured.scores import output_jacobians, scores
 from torchrl_ob.expectations import action_candidates
-from torchrl_ob.expectations.truncated import truncated_normal_score_weights
 from torchrl_ob.functional import (
     categorical_log_score_weights,
     normal_score_weights,

@@ -3,18 +3,14 @@
 import mpmath
 import pytest
 import torch
-from dense_rules import dense_candidates
+from dense_rules import dense_candidates, truncated_normal_score_weights
 from fuzz import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchrl.modules import TruncatedNormal
 
 from torchrl_ob.expectations import action_candidates
-from torchrl_ob.expectations.truncated import (
-    Truncation,
-    truncated_normal_score_weights,
-    truncated_quantile,
-)
+from torchrl_ob.expectations.truncated import Truncation, truncated_quantile
 from torchrl_ob.functional import weighted_baseline
 
 LOCS = [0.0, 0.7, -3.0, 40.0, -1e4]

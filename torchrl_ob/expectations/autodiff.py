@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 from torch import distributions as D
 
 from torchrl_ob.expectations.quadrature import Candidates
 from torchrl_ob.expectations.rules import sample_size
 from torchrl_ob.functional import optimal_weights
 
-__all__ = ["score_candidates"]
+__all__ = ["log_prob_scores", "score_candidates"]
 
 
 def score_candidates(
@@ -55,24 +56,30 @@ def score_candidates(
         actions = dist.enumerate_support()
     else:
         actions = dist.sample(torch.Size([sample_size(num_points)]))
-    with torch.enable_grad():
-        psi = params.select(*param_keys).detach().unsqueeze(0)
-        psi = psi.expand(actions.shape[0], *params.batch_size).clone()
-        leaves = [
-            leaf.requires_grad_()
-            for leaf in psi.values(include_nested=True, leaves_only=True)
-            if leaf.is_floating_point()
-        ]
-        log_prob = build(psi).log_prob(actions)
-        scores = torch.autograd.grad(log_prob.sum(), leaves, allow_unused=True)
+    log_prob, scores = log_prob_scores(params.select(*param_keys), actions, build)
     if dist.has_enumerate_support:
-        probabilities = log_prob.detach().exp()
+        probabilities = log_prob.exp()
     else:
-        probabilities = torch.full_like(log_prob, 1 / len(actions), requires_grad=False)
-    weights = torch.zeros_like(probabilities)
-    for score in scores:
-        if score is not None:
-            weights = weights + score.square().reshape(*weights.shape, -1).sum(-1)
-    probabilities, weights = probabilities.movedim(0, -1), weights.movedim(0, -1)
+        probabilities = torch.full_like(log_prob, 1 / len(actions))
+    probabilities, weights = (x.movedim(0, -1) for x in (probabilities, scores.square().sum(-1)))
     actions = actions.movedim(0, weights.ndim - 1)
     return Candidates(actions, probabilities, optimal_weights(probabilities, weights))
+
+
+def log_prob_scores(
+    params: TensorDictBase, actions: Tensor, build: Callable[[TensorDictBase], D.Distribution]
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities ``[K, *B, n]`` of actions ``[K, *B, n, *event]``, and their gradients ``[K, *B, n, P]``.
+
+    Args:
+        params: what the network hands to the distribution; the gradients are those in all its floating-point entries.
+        actions: K of every agent.
+        build: builds the distribution from a tensordict of parameters.
+    """
+    with torch.enable_grad():
+        psi = params.detach().unsqueeze(0).expand(len(actions), *params.batch_size).clone()
+        leaves = [x.requires_grad_() for x in psi.values(True, True) if x.is_floating_point()]
+        log_prob = build(psi).log_prob(actions)
+        gradients = torch.autograd.grad(log_prob.sum(), leaves, materialize_grads=True)
+    scores = [x.reshape(*log_prob.shape, -1) for x in gradients]
+    return log_prob.detach(), torch.cat(scores, -1)

@@ -66,18 +66,15 @@ def has_choice(
     choice = None
     for key in keys:
         mask = tensordict.get(key, None)
-        if (
-            isinstance(mask, Tensor)
-            and mask.dtype == torch.bool
-            and mask.ndim > tensordict.ndim + 1
-        ):
-            if mask.shape[: len(agents)] != agents:
-                raise ValueError(
-                    f"the mask {key!r} has shape {list(mask.shape)}, and the action is of batch size and agents "
-                    f"{list(agents)}: expected {[*agents, 'choices']}."
-                )
-            every = mask.any(-1).reshape(*agents, -1).all(-1)  # of all factors of an action
-            choice = every if choice is None else choice & every
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim <= len(agents):
+            continue
+        if mask.shape[: len(agents)] != agents:
+            raise ValueError(
+                f"the mask {key!r} has shape {list(mask.shape)}, and the action is of batch size and agents "
+                f"{list(agents)}: expected {[*agents, 'choices']}."
+            )
+        every = mask.any(-1).reshape(*agents, -1).all(-1)  # of all factors of an action
+        choice = every if choice is None else choice & every
     return choice
 
 

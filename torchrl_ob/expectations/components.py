@@ -7,15 +7,16 @@ from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch import distributions as D
 
 from torchrl_ob._checks.arguments import check_choice
 from torchrl_ob.expectations.quadrature import Candidates, Measure, gauss_rule
-from torchrl_ob.expectations.registry import Options
+from torchrl_ob.expectations.registry import Options, register_candidates
 from torchrl_ob.expectations.rules import ExpectationRule, sample_size
 from torchrl_ob.functional import GaussianPsi, optimal_weights
 from torchrl_ob.functional.scores import gaussian_score_factors, squared_scores
 
-__all__ = ["Components", "component_candidates", "component_scores", "node_candidates"]
+__all__ = ["Components", "node_candidates", "register_components"]
 
 
 class Components(NamedTuple):
@@ -44,10 +45,30 @@ class Components(NamedTuple):
     dtype: torch.dtype
 
 
-def component_candidates(components: Components | None, options: Options) -> Candidates | None:
-    """Candidates of independent components; ``None`` of none."""
-    if components is None:
-        return None
+Read = Callable[[D.Distribution], Components | None]
+
+
+def register_components(*distributions: type) -> Callable[[Read], Read]:
+    """Decorator of a function that gives the components of a distribution, or None of another: registers its candidates."""
+
+    def register(read: Read) -> Read:
+        def give_candidates(dist: D.Distribution, options: Options) -> Candidates | None:
+            components = read(dist)
+            return None if components is None else _candidates(components, options)
+
+        def give_scores(
+            dist: D.Distribution, actions: Tensor, psi: GaussianPsi | None
+        ) -> Tensor | None:
+            components = read(dist)
+            return None if components is None or psi is None else _scores(components, actions, psi)
+
+        register_candidates(*distributions, scores=give_scores)(give_candidates)
+        return read
+
+    return register
+
+
+def _candidates(components: Components, options: Options) -> Candidates:
     rule, num_points, psi, measure = options
     check_choice("rule", rule, ExpectationRule)
     if rule == "gauss":
@@ -63,12 +84,8 @@ def component_candidates(components: Components | None, options: Options) -> Can
     return node_candidates(components, nodes, scale.new_full((size,), 1 / size), psi)
 
 
-def component_scores(
-    components: Components | None, actions: Tensor, psi: GaussianPsi | None
-) -> Tensor | None:
-    """Scores of actions ``[*B, n, K, d]``, ``[*B, n, K, P]``; ``None`` where ψ is not loc and scale."""
-    if components is None or psi is None:
-        return None
+def _scores(components: Components, actions: Tensor, psi: GaussianPsi) -> Tensor:
+    """Scores of actions ``[*B, n, K, d]``, ``[*B, n, K, P]``."""
     pairs = zip(
         gaussian_score_factors(components.scale, psi),
         components.scores(components.inverse(actions.movedim(-2, 0))),

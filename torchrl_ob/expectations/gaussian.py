@@ -9,15 +9,10 @@ from torch import Tensor
 from torch import distributions as D
 from torchrl.modules import Delta, TanhDelta
 
-from torchrl_ob.expectations.components import (
-    Components,
-    component_candidates,
-    component_scores,
-)
+from torchrl_ob.expectations.components import Components, register_components
 from torchrl_ob.expectations.quadrature import Candidates
 from torchrl_ob.expectations.registry import Options, register_candidates
 from torchrl_ob.expectations.rules import gauss_hermite
-from torchrl_ob.functional import GaussianPsi
 from torchrl_ob.functional.scores import at_least_single
 
 __all__ = ["gaussian_components", "normal_line", "squashed_line", "unwrap_gaussian"]
@@ -48,6 +43,7 @@ def unwrap_gaussian(dist: D.Distribution) -> tuple[D.Normal, list[D.Transform]] 
     return (base, transforms) if all(map(_is_elementwise, transforms)) else None
 
 
+@register_components(D.Normal, D.TransformedDistribution)
 def gaussian_components(dist: D.Distribution) -> Components | None:
     """The components of a Gaussian under elementwise transforms; ``None`` for another distribution."""
     if (gaussian := unwrap_gaussian(dist)) is None:
@@ -78,19 +74,6 @@ def gaussian_components(dist: D.Distribution) -> Components | None:
     )
 
 
-def gaussian_scores(
-    dist: D.Distribution, actions: Tensor, psi: GaussianPsi | None
-) -> Tensor | None:
-    """Of actions ``[*B, n, K, d]``, in loc and scale as ``psi`` says: ``[*B, n, K, P]``."""
-    return component_scores(gaussian_components(dist), actions, psi)
-
-
-@register_candidates(D.Normal, D.TransformedDistribution, scores=gaussian_scores)
-def gaussian_candidates(dist: D.Distribution, options: Options) -> Candidates | None:
-    """Candidates of a Gaussian under elementwise transforms; ``None`` for what is no Gaussian before them."""
-    return component_candidates(gaussian_components(dist), options)
-
-
 @register_candidates(Delta, TanhDelta)
 def refuse_deterministic(dist: D.Distribution, options: Options) -> Candidates:
     """A deterministic policy has no candidates."""
@@ -103,12 +86,8 @@ def refuse_deterministic(dist: D.Distribution, options: Options) -> Candidates:
 
 def normal_line(loc: Tensor) -> tuple[Tensor, Tensor]:
     """Standard normal nodes and their probabilities, ``[12, *B, n, d]`` each: exact for polynomials."""
-    rule = gauss_hermite(PLAIN_LINE)
-    nodes, weights = (
-        x.to(loc, non_blocking=True).reshape(-1, *[1] * loc.ndim).expand(-1, *loc.shape)
-        for x in (rule.nodes, rule.weights)
-    )
-    return nodes, weights
+    nodes, weights = gauss_hermite(PLAIN_LINE).to(loc)
+    return nodes.expand(-1, *loc.shape), weights.expand(-1, *loc.shape)
 
 
 def squashed_line(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,9 +106,8 @@ def squashed_line(loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         ``[32, *B, n, d]`` each.
     """
     center = (-loc / scale).clamp(-5, 5)  # beyond, it turns where there is hardly any mass
-    rate = (scale / 2).clamp(
-        0.3, 300
-    )  # of which the step of tau resolves the turn and the Gaussian
+    # of which the step of tau resolves the turn and the Gaussian
+    rate = (scale / 2).clamp(0.3, 300)
     first, last = ((rate * (end - center)).asinh() for end in (-REACH, REACH))
     steps = torch.linspace(0, 1, SQUASHED_LINE, dtype=loc.dtype, device=loc.device)
     growth = torch.lerp(first, last, steps.reshape(-1, *[1] * loc.ndim)).exp_()  # e^τ

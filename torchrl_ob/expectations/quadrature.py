@@ -86,8 +86,7 @@ def gauss_rule(
     flat = expected <= 0  # no score, and then no tilt
     tilt = torch.where(flat, p, weighted.div_(torch.where(flat, 1, expected)))
     marginal = p if measure == "probabilities" else torch.lerp(p, tilt, share)
-    mean, std, standard = _standardize(line, marginal)
-    nodes = _nodes(standard, marginal, num_points or (3 if dim < 3 else 2))
+    mean, std, standard, nodes = gauss_nodes(line, marginal, num_points or (3 if dim < 3 else 2))
     own = interpolatory_weights(nodes, standard, p)  # [*B, n, d, N]
     tilted = interpolatory_weights(nodes, standard, tilt)
     values = mean.unsqueeze(-1) + std.unsqueeze(-1) * nodes
@@ -103,7 +102,9 @@ def gauss_rule(
     return Candidates(actions, *mixture_of_products(own, tilted, share))
 
 
-def gauss_nodes(values: Tensor, measure: Tensor, num_points: int) -> tuple[Tensor, Tensor, Tensor]:
+def gauss_nodes(
+    values: Tensor, measure: Tensor, num_points: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     r"""Gauss nodes of a discrete measure: the roots of its orthogonal polynomial.
 
     In units of the standard deviation s around the mean, with skewness γ, they are
@@ -118,9 +119,9 @@ def gauss_nodes(values: Tensor, measure: Tensor, num_points: int) -> tuple[Tenso
         num_points: 2 or 3.
 
     Returns:
-        Mean and standard deviation ``[*]``, and the nodes ``[*, num_points]`` in units of the standard
-        deviation around the mean, in ascending order. Where all values are equal they still differ, and
-        the standard deviation is zero.
+        Mean and standard deviation ``[*]``, and in units of the standard deviation around the mean the values
+        ``[M, *]`` and the nodes ``[*, num_points]``, in ascending order. Where all values are equal the nodes still
+        differ, and the standard deviation is zero.
 
     Raises:
         ValueError: for another number of points.
@@ -130,27 +131,17 @@ def gauss_nodes(values: Tensor, measure: Tensor, num_points: int) -> tuple[Tenso
         >>> from torchrl_ob.expectations.rules import gauss_hermite
         >>> from torchrl_ob.expectations.quadrature import gauss_nodes
         >>> line = gauss_hermite(8)
-        >>> gauss_nodes(line.nodes, line.weights, 3)[2].abs().round(decimals=4)
+        >>> gauss_nodes(line.nodes, line.weights, 3)[3].abs().round(decimals=4)
         tensor([1.7321, 0.0000, 1.7321], dtype=torch.float64)
     """
-    mean, std, x = _standardize(values, measure)
-    return mean, std, _nodes(x, measure, num_points)
-
-
-def _standardize(values: Tensor, measure: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and standard deviation ``[*]`` of a measure, and its values in these units, ``[M, *]``."""
+    if num_points not in (2, 3):
+        raise ValueError(f"the Gauss rule has 2 or 3 points in each dimension, got {num_points}.")
     mean = (values * measure).sum(0)
     # in units of the range first, so that no power underflows
     reach = values.amax(0) - values.amin(0)
     x = (values - mean).div_(torch.where(reach > 0, reach, 1))
     spread = x.square().mul_(measure).sum(0).sqrt()
-    return mean, spread * reach, x.div_(torch.where(spread > 0, spread, 1))
-
-
-def _nodes(x: Tensor, measure: Tensor, num_points: int) -> Tensor:
-    """Gauss nodes ``[*, num_points]`` of a measure whose mean is zero and whose variance is one."""
-    if num_points not in (2, 3):
-        raise ValueError(f"the Gauss rule has 2 or 3 points in each dimension, got {num_points}.")
+    x = x.div_(torch.where(spread > 0, spread, 1))
     square = x.square()
     skewness = (square * x).mul_(measure).sum(0)
     # the root that is larger in size is free of cancellation; the product of both is -1
@@ -159,14 +150,14 @@ def _nodes(x: Tensor, measure: Tensor, num_points: int) -> Tensor:
     pair = torch.stack([-1 / large, large], -1)
     pair = torch.where(half.unsqueeze(-1) < 0, -pair.flip(-1), pair)
     if num_points == 2:
-        return pair
+        return mean, spread * reach, x, pair
     squared = torch.addcmul(square.sub_(1), skewness, x, value=-1).square_().mul_(measure)
     beta = squared.sum(0)
     # where only two values have mass, the third node is free: the mean
     free = beta < 1e-5 * (1 + skewness.square())
     alpha = torch.where(free, 0, squared.mul_(x).sum(0) / torch.where(free, 1, beta))
     beta = torch.where(free, 0, beta)
-    return _jacobi_eigenvalues(skewness, alpha, beta)
+    return mean, spread * reach, x, _jacobi_eigenvalues(skewness, alpha, beta)
 
 
 def interpolatory_weights(nodes: Tensor, values: Tensor, measure: Tensor) -> Tensor:

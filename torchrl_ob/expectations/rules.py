@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+from numpy.polynomial.hermite_e import hermegauss
+from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 __all__ = [
@@ -28,14 +30,17 @@ class Line(NamedTuple):
     nodes: Tensor
     weights: Tensor
 
+    def to(self, like: Tensor) -> Line:
+        """In the precision and on the device of a tensor, to be broadcast along a new first dimension of it."""
+        shape = (-1, *[1] * like.ndim)
+        return Line(*(x.to(like, non_blocking=True).reshape(shape) for x in self))
+
 
 @torch.compiler.assume_constant_result
 def gauss_hermite(num_points: int) -> Line:
-    r"""Gauss-Hermite rule of the standard normal in one dimension, by the Golub-Welsch algorithm.
+    """Gauss-Hermite rule of the standard normal in one dimension.
 
-    Exact for polynomials of degree ``2 num_points - 1``. (Golub and Welsch, "Calculation of Gauss
-    quadrature rules", 1969: the eigenvalues of the Jacobi matrix, whose off-diagonal is
-    :math:`\sqrt{1}, \sqrt{2}, \dots`, and the squares of its eigenvectors' first components.)
+    Exact for polynomials of degree ``2 num_points - 1``.
 
     Args:
         num_points: number of nodes.
@@ -49,18 +54,15 @@ def gauss_hermite(num_points: int) -> Line:
         >>> (weights * nodes ** 4).sum().round(decimals=6)
         tensor(3., dtype=torch.float64)
     """
-    if num_points < 1:
-        raise ValueError(f"a Gauss-Hermite rule needs at least 1 point, got {num_points}.")
-    nodes, weights = _golub_welsch(torch.arange(1, num_points, dtype=torch.float64).sqrt())
-    return Line(nodes, weights)
+    nodes, weights = map(torch.from_numpy, hermegauss(num_points))
+    return Line(nodes, weights / weights.sum())
 
 
 @torch.compiler.assume_constant_result
 def gauss_legendre(num_points: int) -> Line:
     """Gauss-Legendre rule of the uniform distribution on [0, 1].
 
-    Exact for polynomials of degree ``2 num_points - 1``; as :func:`gauss_hermite`, with off-diagonal
-    ``k / sqrt(4 k² - 1)`` on [-1, 1].
+    Exact for polynomials of degree ``2 num_points - 1``.
 
     Args:
         num_points: number of nodes.
@@ -74,23 +76,8 @@ def gauss_legendre(num_points: int) -> Line:
         >>> (weights * nodes ** 4).sum().round(decimals=6)
         tensor(0.2000, dtype=torch.float64)
     """
-    if num_points < 1:
-        raise ValueError(f"a Gauss-Legendre rule needs at least 1 point, got {num_points}.")
-    k = torch.arange(1, num_points, dtype=torch.float64)
-    nodes, weights = _golub_welsch(k / (4 * k.square() - 1).sqrt())
-    return Line((1 + nodes) / 2, weights)
-
-
-def _golub_welsch(off_diagonal: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of a symmetric measure from its Jacobi matrix, whose diagonal is zero."""
-    nodes, vectors = torch.linalg.eigh(
-        torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1)
-        if len(off_diagonal)
-        else torch.zeros(1, 1, dtype=torch.float64)
-    )
-    nodes = (nodes - nodes.flip(0)) / 2  # symmetric to the last bit, the central node exactly 0
-    weights = vectors[0].square()
-    return nodes, (weights + weights.flip(0)) / 2
+    nodes, weights = map(torch.from_numpy, leggauss(num_points))
+    return Line((1 + nodes) / 2, weights / 2)
 
 
 def sample_size(num_points: int | None) -> int:

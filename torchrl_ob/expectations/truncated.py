@@ -17,24 +17,11 @@ from torch import Tensor
 from torch import distributions as D
 from torchrl.modules import TruncatedNormal
 
-from torchrl_ob.expectations.components import (
-    Components,
-    component_candidates,
-    component_scores,
-)
-from torchrl_ob.expectations.quadrature import Candidates
-from torchrl_ob.expectations.registry import Options, register_candidates
+from torchrl_ob.expectations.components import Components, register_components
 from torchrl_ob.expectations.rules import gauss_legendre
-from torchrl_ob.functional import GaussianPsi
-from torchrl_ob.functional.scores import at_least_single, gaussian_score_factors, squared_scores
+from torchrl_ob.functional.scores import at_least_single
 
-__all__ = [
-    "Truncation",
-    "truncated_components",
-    "truncated_line",
-    "truncated_normal_score_weights",
-    "truncated_quantile",
-]
+__all__ = ["Truncation", "truncated_components", "truncated_line", "truncated_quantile"]
 
 LINE = 32
 """Nodes of the line."""
@@ -68,6 +55,7 @@ class Truncation(NamedTuple):
         return offset, offset.square() - variance + 2 * (self.height + mean) * offset
 
 
+@register_components(TruncatedNormal)
 def truncated_components(dist: D.Distribution) -> Components | None:
     """The components of a TorchRL :class:`~torchrl.modules.TruncatedNormal`; ``None`` for another distribution.
 
@@ -94,19 +82,6 @@ def truncated_components(dist: D.Distribution) -> Components | None:
     )
 
 
-def truncated_scores(
-    dist: D.Distribution, actions: Tensor, psi: GaussianPsi | None
-) -> Tensor | None:
-    """Of actions ``[*B, n, K, d]``, in loc and scale before truncation as ``psi`` says: ``[*B, n, K, P]``."""
-    return component_scores(truncated_components(dist), actions, psi)
-
-
-@register_candidates(TruncatedNormal, scores=truncated_scores)
-def truncated_candidates(dist: D.Distribution, options: Options) -> Candidates | None:
-    """Candidates of a truncated Gaussian."""
-    return component_candidates(truncated_components(dist), options)
-
-
 def truncated_line(truncation: Truncation) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes where the density of a truncated Gaussian is not negligible.
 
@@ -118,52 +93,10 @@ def truncated_line(truncation: Truncation) -> tuple[Tensor, Tensor]:
     # where |t| (|t| / 2 + |h|) = REACH² / 2
     reach = REACH**2 / (torch.hypot(height, torch.full_like(height, REACH)) + size)
     first, last = torch.maximum(lower, -reach), torch.minimum(upper, reach)
-    rule = gauss_legendre(LINE)
-    nodes, weights = (
-        x.to(height, non_blocking=True).reshape(-1, *[1] * height.ndim)
-        for x in (rule.nodes, rule.weights)
-    )
+    nodes, weights = gauss_legendre(LINE).to(height)
     t = first + (last - first) * nodes
     p = weights * (-t * (t / 2 + height)).exp()
     return t, p / p.sum(0)
-
-
-def truncated_normal_score_weights(
-    z: Tensor, lower: Tensor, upper: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale"
-) -> Tensor:
-    r"""Squared score of a truncated Gaussian, one term for each action dimension.
-
-    With α, β the standardised bounds, φ and Φ the standard normal density and distribution
-    function and :math:`Z = \Phi(\beta) - \Phi(\alpha)`, the two scores are
-
-    .. math::
-        \sigma\,\partial_\mu \log\pi
-            = z + \frac{\varphi(\beta) - \varphi(\alpha)}{Z} = z - E[z], \qquad
-        \sigma\,\partial_\sigma \log\pi
-            = z^2 - 1 + \frac{\beta\varphi(\beta) - \alpha\varphi(\alpha)}{Z} = z^2 - E[z^2].
-
-    Args:
-        z: standardised samples, ``[..., d]``, with ``lower <= z <= upper``.
-        lower: standardised lower bounds α, broadcastable to ``z``; may be ``-inf``.
-        upper: standardised upper bounds β, broadcastable to ``z``; may be ``inf``.
-        scale: standard deviations of the Gaussian before truncation, broadcastable to ``z``.
-        psi: what ψ is.
-
-    Returns:
-        ``w_d``, the broadcast shape of the arguments. Sum over the last dimension for ``w``.
-
-    Example:
-        >>> import torch
-        >>> from torchrl_ob.expectations.truncated import truncated_normal_score_weights
-        >>> far = torch.tensor(float("inf"))  # no truncation: the Gaussian's own weights
-        >>> truncated_normal_score_weights(torch.tensor([0., 2.]), -far, far, torch.tensor(0.5))
-        tensor([ 4.0000, 52.0000])
-    """
-    z, scale, lower, upper = (at_least_single(x) for x in (z, scale, lower, upper))
-    lower, upper = torch.broadcast_tensors(lower, upper)
-    mode = torch.minimum(torch.maximum(lower.new_zeros(()), lower), upper)
-    truncation = Truncation(mode, lower - mode, upper - mode)
-    return squared_scores(truncation.scores(z - mode), gaussian_score_factors(scale, psi))
 
 
 def truncated_quantile(truncation: Truncation, nodes: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from torchrl_ob._actors import build_policy, input_keys, policy_parameters
 from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.expectations.autodiff import log_prob_scores
 from torchrl_ob.expectations.availability import lend_a_choice
 from torchrl_ob.expectations.registry import closed_form_scores
 from torchrl_ob.functional import GaussianPsi
@@ -41,7 +43,6 @@ def scores(
     Returns:
         ``[*B, n, K, P]``, with P the size of ψ.
     """
-    batch = tensordict.ndim
     params = policy_parameters(actor, tensordict)
     params = lend_a_choice(params.select(*actor.dist_params_keys).detach(), actor.dist_params_keys)
     names = [unravel_key(key)[-1] for key in params.keys(True, True)]
@@ -50,16 +51,8 @@ def scores(
         closed_form = closed_form_scores(dist, actions, psi)
         if closed_form is not None:
             return closed_form
-    actions = actions.movedim(batch + 1, 0)
-    copies = params.unsqueeze(0).expand(actions.shape[0], *params.batch_size).clone()
-    leaves = [
-        leaf.requires_grad_() for leaf in copies.values(True, True) if leaf.is_floating_point()
-    ]
-    with torch.enable_grad():
-        log_prob = build_policy(actor, copies).log_prob(actions)
-        gradients = torch.autograd.grad(log_prob.sum(), leaves)
-    parts = [gradient.reshape(*log_prob.shape, -1) for gradient in gradients]
-    return torch.cat(parts, -1).movedim(0, -2)
+    actions = actions.movedim(tensordict.ndim + 1, 0)
+    return log_prob_scores(params, actions, partial(build_policy, actor))[1].movedim(0, -2)
 
 
 def taken_scores(advantage: JointAdvantage, batch: TensorDictBase) -> Tensor:
