@@ -234,16 +234,10 @@ def test_a_rule_without_points_is_refused():
         action_candidates(dist, rule="monte_carlo", num_points=0)
 
 
-@pytest.mark.parametrize(
-    ("rule", "message"),
-    [
-        ("simpson", r"one of \('gauss', 'monte_carlo'\), got 'simpson'\.$"),
-        ("grid", "got 'grid'. 'gauss' takes fewer points than it"),
-        ("sobol", "got 'sobol'. 'gauss' takes fewer points than it"),
-    ],
-)
-def test_an_unknown_rule_and_the_former_ones_are_named(rule, message):
+@pytest.mark.parametrize("rule", ["simpson", "grid"])
+def test_an_unknown_rule_is_named_with_the_choices(rule):
     dist = IndependentNormal(torch.zeros(1), torch.ones(1))
+    message = rf"rule must be one of \('gauss', 'monte_carlo'\), got '{rule}'\.$"
     with pytest.raises(ValueError, match=message):
         action_candidates(dist, rule=rule)
     with pytest.raises(ValueError, match=message):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from tensordict import TensorDictBase
 from torchrl.trainers import Trainer, TrainerHookBase
 
-from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.measured.critic import judge_critic
-from torchrl_ob.diagnostics.measured.signals import read_signals, trajectory_blocks
+from torchrl_ob.diagnostics.measured.signals import measurement
 from torchrl_ob.diagnostics.measured.variance import compare_baselines
 
 __all__ = ["VarianceLogger", "variance_metrics"]
@@ -37,11 +35,8 @@ def variance_metrics(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(seed=0):
-        batch = advantage.read(batch)
-        signals = read_signals(advantage, batch, num_draws)
-        measured = compare_baselines(advantage, batch, signals)
-        blocks = trajectory_blocks(advantage, batch, signals.signal)
+    with measurement(advantage, batch, num_draws) as (batch, signals, blocks):
+        measured = compare_baselines(advantage, batch, signals, blocks)
         quality, _ = judge_critic(signals, blocks)
     metrics = {
         f"variance/{name}/agent_{agent}": value

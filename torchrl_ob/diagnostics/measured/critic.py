@@ -9,14 +9,9 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Blocks, Estimate
-from torchrl_ob.diagnostics.measured.signals import (
-    Signals,
-    read_signals,
-    trajectory_blocks,
-)
+from torchrl_ob.diagnostics.measured.signals import Signals, measurement
 
 __all__ = ["CriticQuality", "critic_quality", "judge_critic"]
 
@@ -79,10 +74,7 @@ def critic_quality(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(seed=0):
-        batch = advantage.read(batch)
-        signals = read_signals(advantage, batch, num_draws)
-        blocks = trajectory_blocks(advantage, batch, signals.signal)
+    with measurement(advantage, batch, num_draws) as (batch, signals, blocks):
         quality, seen = judge_critic(signals, blocks, confidence)
     blind = [agent for agent, share in enumerate(seen.tolist()) if not share >= BLIND]
     if blind:

@@ -8,14 +8,12 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Estimate
 from torchrl_ob.diagnostics.measured.signals import (
     candidate_variance,
+    measurement,
     policy_value,
-    read_signals,
-    trajectory_blocks,
 )
 from torchrl_ob.functional import lambda_return
 
@@ -93,18 +91,14 @@ def headroom(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(seed=0):
-        batch = advantage.read(batch)
-        signals = read_signals(advantage, batch, num_draws)
+    with measurement(advantage, batch, num_draws) as (batch, signals, blocks):
         value, own = signals.v, signals.own_variance()
         later, rest = torch.zeros_like(own), torch.zeros_like(own)
         if advantage.signal == "lambda_return":
             later = _later_variance(advantage, batch, num_draws)
             spread = (signals.signal - value.mean).square() - value.variance / num_draws
             rest = spread - value.variance - later
-        columns = torch.stack([value.variance - own, own, later, rest], -1)
-        blocks = trajectory_blocks(advantage, batch, own)
-        means = blocks.means(columns)
+        means = blocks.means(torch.stack([value.variance - own, own, later, rest], -1))
 
     def shares(counts: Tensor) -> Tensor:
         parts = means(counts)
@@ -115,14 +109,13 @@ def headroom(
 
 def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws: int) -> Tensor:
     """Variance of the return that the team's later actions bring, ``[*B, T, n]``."""
-    following = advantage.following(batch)
+    following, team = advantage.following(batch), advantage.team
     total = policy_value(advantage, following, num_draws).variance
     following_value = total  # variance of the value that the return goes on with
     if advantage.bootstrap == "expected":
-        candidates = advantage.team.candidates(following)
-        action = advantage.team.policy(following).sample()
-        drawn = advantage.team.draw_others(following)
-        values = advantage.team.q_candidates(drawn, candidates.actions, action)
+        candidates = team.candidates(following)
+        action, drawn = team.policy(following).sample(), team.draw_others(following)
+        values = team.q_candidates(drawn, candidates.actions, action)
         following_value = total - candidate_variance(candidates.probabilities, values)
     done, terminated = (flags.squeeze(-1) for flags in advantage.ends(batch))
     time_dim = advantage._get_time_dim(None, batch)
@@ -132,8 +125,7 @@ def _later_variance(advantage: JointAdvantage, batch: TensorDictBase, num_draws:
     arriving = (1 - trace).square() * following_value + trace.square() * total
     if advantage.bootstrap == "control_variate":
         # what Q explains of later actions is taken off the return
-        pairs = [advantage.team.v(following).squeeze(-1) for _ in range(2)]
-        arriving = torch.stack(pairs).var(0)
+        arriving = torch.stack([team.v(following).squeeze(-1) for _ in range(2)]).var(0)
     return lambda_return(
         advantage.gamma**2 * (~terminated).to(total.dtype) * arriving,
         torch.zeros_like(total),

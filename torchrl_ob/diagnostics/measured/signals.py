@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Blocks
 from torchrl_ob.expectations import Candidates
@@ -17,8 +20,8 @@ __all__ = [
     "PolicyValue",
     "Signals",
     "candidate_variance",
+    "measurement",
     "policy_value",
-    "read_signals",
     "trajectory_blocks",
 ]
 
@@ -80,25 +83,37 @@ def policy_value(
     if num_draws < 2:
         raise ValueError(f"num_draws must be 2 or more, got {num_draws}.")
     draws = advantage.team.policy(tensordict).sample(torch.Size([num_draws]))
-    values = torch.stack(
-        [advantage.team.q(advantage.team.draw_others(tensordict), draw) for draw in draws]
-    ).squeeze(-1)
+    team = advantage.team
+    values = torch.stack([team.q(team.draw_others(tensordict), draw) for draw in draws]).squeeze(-1)
     return PolicyValue(values.mean(0), values.var(0), num_draws)
 
 
-def read_signals(advantage: JointAdvantage, batch: TensorDictBase, num_draws: int) -> Signals:
-    """Signal and baselines of a batch of trajectories, ``[*B, T]``.
+@contextmanager
+def measurement(
+    advantage: JointAdvantage, batch: TensorDictBase, num_draws: int
+) -> Iterator[tuple[TensorDictBase, Signals, Blocks]]:
+    """A block without gradients and with random numbers of its own.
 
     Args:
         advantage: an advantage of the joint action; its actor, critic, keys and options are used.
-        batch: as ``advantage.read`` gives it; it is not changed.
+        batch: of trajectories, ``[*B, T]``; it is not changed.
         num_draws: joint actions of the policy that the state value averages over.
+
+    Yields:
+        The batch as ``advantage.read`` gives it, its signals, and blocks of it for intervals.
     """
-    target = advantage.value_estimate(batch).squeeze(-1)
-    value = advantage.team.q(batch).squeeze(-1)
+    with torch.no_grad(), isolated_rng(seed=0):
+        batch = advantage.read(batch)
+        signals = _read_signals(advantage, batch, num_draws)
+        yield batch, signals, trajectory_blocks(advantage, batch, signals.signal)
+
+
+def _read_signals(advantage: JointAdvantage, batch: TensorDictBase, num_draws: int) -> Signals:
+    team = advantage.team
+    target, value = advantage.value_estimate(batch).squeeze(-1), team.q(batch).squeeze(-1)
     signal = target if advantage.signal == "lambda_return" else value
-    candidates = advantage.team.candidates(batch)
-    values = advantage.team.q_candidates(batch, candidates.actions)
+    candidates = team.candidates(batch)
+    values = team.q_candidates(batch, candidates.actions)
     state_value = policy_value(advantage, batch, num_draws)
     baselines = {
         "none": torch.zeros_like(value),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -12,7 +12,7 @@ from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Estimate
 from torchrl_ob.diagnostics.measured.scores import scores, taken_scores
-from torchrl_ob.diagnostics.measured.signals import read_signals, trajectory_blocks
+from torchrl_ob.diagnostics.measured.signals import measurement, trajectory_blocks
 
 __all__ = ["ExcessVariance", "VarianceTerms", "excess_variance", "variance_terms"]
 
@@ -75,14 +75,13 @@ def variance_terms(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(seed=0):
-        batch = advantage.read(batch)
-        signals = read_signals(advantage, batch, num_draws)
+    team = advantage.team
+    with measurement(advantage, batch, num_draws) as (batch, signals, blocks):
         weight = taken_scores(advantage, batch).square().sum(-1)
         own_actions, probabilities, _ = signals.candidates
-        own_scores = scores(advantage.team.actor, batch, own_actions, psi=advantage.team.psi)
-        draw, drawn = advantage.team.policy(batch).sample(), advantage.team.draw_others(batch)
-        resampled = advantage.team.q_candidates(drawn, own_actions, draw)
+        own_scores = scores(team.actor, batch, own_actions, psi=team.psi)
+        draw, drawn = team.policy(batch).sample(), team.draw_others(batch)
+        resampled = team.q_candidates(drawn, own_actions, draw)
         mean, other_mean = (
             torch.einsum("...k,...k,...kp->...p", probabilities, values, own_scores)
             for values in (signals.q_candidates, resampled)
@@ -94,7 +93,6 @@ def variance_terms(
             second = signals.second_moment(name, signals.q, weight)
             total = signals.second_moment(name, signals.signal, weight)
             columns += [second - within_state - others, total - second]
-        blocks = trajectory_blocks(advantage, batch, weight)
         means = blocks.means(torch.stack(columns, -1))
         squared_mean = blocks.squared_mean(blocks.sums((mean + other_mean) / 2))
 
@@ -144,36 +142,29 @@ def excess_variance(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
+    team = advantage.team
     with torch.no_grad(), isolated_rng(seed=0):
         batch = advantage.read(batch)
-        action = batch.get(advantage.tensor_keys.action)
-        taken = action.unsqueeze(batch.ndim + 1)
+        taken = batch.get(team.action_key).unsqueeze(batch.ndim + 1)
         weight = taken_scores(advantage, batch).square().sum(-1)
-        value = advantage.team.q(batch).squeeze(-1)
+        value = team.q(batch).squeeze(-1)
         excess, bound = torch.zeros_like(weight), torch.zeros_like(weight)
-        policy = advantage.team.policy(batch)
+        policy = team.policy(batch)
         for _ in range(num_draws):
-            draw, drawn = policy.sample(), advantage.team.draw_others(batch)
-            resampled = advantage.team.q_candidates(drawn, taken, draw).squeeze(-1)
+            draw, drawn = policy.sample(), team.draw_others(batch)
+            resampled = team.q_candidates(drawn, taken, draw).squeeze(-1)
             excess += (value - resampled).square() / 2
-            for agent in range(action.shape[batch.ndim]):
-                at = (slice(None),) * batch.ndim + (agent,)
-                swapped = _swap(action, draw, at)
-                change = (value - advantage.team.q(batch, swapped).squeeze(-1)).square() / 2
-                change[at] = 0  # the own action is not one of the others'
-                bound += change
-            for key in advantage.team.other_action_keys:
+            drawn.set(team.action_key, draw)
+            for key in team.action_keys:
                 for agent in range(batch.get(key).shape[batch.ndim]):
                     at = (slice(None),) * batch.ndim + (agent,)
-                    other = batch.copy().set(key, _swap(batch.get(key), drawn.get(key), at))
-                    bound += (value - advantage.team.q(other).squeeze(-1)).square() / 2
+                    swapped = batch.get(key).clone()  # with the action of one agent drawn anew
+                    swapped[at] = drawn.get(key)[at]
+                    other = team.q(batch.copy().set(key, swapped)).squeeze(-1)
+                    change = (value - other).square() / 2
+                    if key == team.action_key:
+                        change[at] = 0  # the own action is not one of the others'
+                    bound += change
         columns = torch.stack([excess * weight, bound * weight], -1) / num_draws
         blocks = trajectory_blocks(advantage, batch, weight)
         return ExcessVariance(*blocks.mean(columns, confidence=confidence).unbind())
-
-
-def _swap(action: Tensor, draw: Tensor, at: tuple[Any, ...]) -> Tensor:
-    """The joint action with that of one agent drawn anew."""
-    swapped = action.clone()
-    swapped[at] = draw[at]
-    return swapped

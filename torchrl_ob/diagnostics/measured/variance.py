@@ -8,15 +8,10 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Blocks, Estimate
 from torchrl_ob.diagnostics.measured.scores import output_jacobians, scores, taken_scores
-from torchrl_ob.diagnostics.measured.signals import (
-    Signals,
-    read_signals,
-    trajectory_blocks,
-)
+from torchrl_ob.diagnostics.measured.signals import Signals, measurement
 from torchrl_ob.expectations.components import node_candidates
 from torchrl_ob.expectations.gaussian import gaussian_components
 from torchrl_ob.expectations.quadrature import Candidates
@@ -90,10 +85,8 @@ def gradient_variance(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(seed=0):
-        batch = advantage.read(batch)
-        signals = read_signals(advantage, batch, num_draws)
-        return compare_baselines(advantage, batch, signals, confidence)
+    with measurement(advantage, batch, num_draws) as measured:
+        return compare_baselines(advantage, *measured, confidence)
 
 
 def parameter_gradient_variance(
@@ -128,20 +121,15 @@ def parameter_gradient_variance(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    actor, action_key = advantage.team.actor, advantage.tensor_keys.action
-    with torch.no_grad(), isolated_rng(seed=0):
-        batch = advantage.read(batch)
-        signals = read_signals(advantage, batch, num_draws)
-        own = batch.get(action_key)
+    actor = advantage.team.actor
+    with measurement(advantage, batch, num_draws) as (batch, signals, blocks):
+        own = batch.get(advantage.team.action_key).unsqueeze(batch.ndim + 1)
         candidates = _dense_candidates(advantage, batch)
         values = advantage.team.q_candidates(batch, candidates.actions)
-        every = torch.cat([own.unsqueeze(batch.ndim + 1), candidates.actions], batch.ndim + 1)
+        every = torch.cat([own, candidates.actions], batch.ndim + 1)
         score = scores(actor, batch, every, psi=None).flatten(0, batch.ndim - 1)  # [N, n, 1 + K, P]
         least = (signals.signal - signals.baselines["ob"]).flatten(0, -2)  # [N, n]
-        blocks = trajectory_blocks(advantage, batch, least)
-        weights: list[Tensor] = []
-        start = 0
-        sums = torch.zeros((), dtype=least.dtype, device=least.device)
+        weights, start, sums = [], 0, least.new_zeros(())
         for jacobian in output_jacobians(actor, batch.reshape(-1)):
             chunk = slice(start, start + len(jacobian))
             metric = torch.einsum("cnpt,cnqt->cnpq", jacobian, jacobian)
@@ -175,14 +163,16 @@ def _dense_candidates(advantage: JointAdvantage, batch: TensorDictBase) -> Candi
 
 
 def compare_baselines(
-    advantage: JointAdvantage, batch: TensorDictBase, signals: Signals, confidence: float = 0.95
+    advantage: JointAdvantage,
+    batch: TensorDictBase,
+    signals: Signals,
+    blocks: Blocks,
+    confidence: float = 0.95,
 ) -> GradientVariance:
     """:func:`gradient_variance` of signals that were read before."""
     score = taken_scores(advantage, batch)
-    weight = score.square().sum(-1)
-    blocks = trajectory_blocks(advantage, batch, weight)
     least = (signals.signal - signals.baselines["ob"]).unsqueeze(-1) * score
-    return _compare(signals, weight, blocks.sums(least), blocks, confidence)
+    return _compare(signals, score.square().sum(-1), blocks.sums(least), blocks, confidence)
 
 
 def _compare(
