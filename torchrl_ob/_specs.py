@@ -6,7 +6,7 @@ Every spec is read into what the networks are built from, or refused by its clas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import unravel_key
@@ -37,7 +37,6 @@ __all__ = [
     "check_vector",
     "find_mask_key",
     "group_key",
-    "is_image",
     "observation_leaves",
     "read_action",
     "read_observation",
@@ -45,7 +44,7 @@ __all__ = [
 
 Group = str | tuple[str, ...]
 
-FLAT_ENV = "Pass the environment through torchrl_ob.envs.flat.flat_env, or append transforms."
+FLAT_ENV = "pass the environment through torchrl_ob.envs.flat.flat_env, or append transforms"
 OWN_GROUPS = (
     "agents of one group share a space: give those of each kind a group of their own (group_map)."
 )
@@ -132,7 +131,7 @@ def read_action(env: EnvBase, group: Group) -> ActionSpace:
 def _action_space(spec: TensorSpec, key: NestedKey) -> ActionSpace:
     name = f"the action {key!r}, a {type(spec).__name__} of shape {list(spec.shape)},"
     if isinstance(spec, Composite):
-        _refuse(name, f"has several entries, {list(spec.keys())}", OWN_ACTOR)
+        raise TypeError(f"{name} has several entries, {list(spec.keys())}: {OWN_ACTOR}")
     if 0 in spec.shape:
         raise ValueError(f"{name} is empty: no agent has an action there.")
     num_agents, dtype, event = spec.shape[:1].numel(), spec.dtype, spec.shape[1:]
@@ -143,56 +142,56 @@ def _action_space(spec: TensorSpec, key: NestedKey) -> ActionSpace:
             f"{name} must have a dimension of agents, and one of what each does: {choices}[n, d]. Append "
             "torchrl.envs.FlattenAction, or UnsqueezeTransform with in_keys_inv."
         )
-    if isinstance(spec, MultiOneHot):
-        nvec = tuple(box.n for box in spec.space.boxes)
-        return ActionSpace(key, num_agents, "multi_one_hot", sum(nvec), dtype, nvec)
-    if isinstance(spec, OneHot):
+    numbers, bounds = isinstance(spec, Bounded | Unbounded), None
+    if isinstance(spec, OneHot) and not isinstance(spec, MultiOneHot):
         return ActionSpace(key, num_agents, "one_hot", event[0], dtype)
-    if isinstance(spec, MultiCategorical):
-        rows = spec.nvec.reshape(-1, event[0])
-        if (rows != rows[0]).any():
-            raise ValueError(
-                f"{name} has {rows.tolist()} choices, other ones for each agent, and {OWN_GROUPS}"
-            )
-        nvec = tuple(rows[0].tolist())
-        return ActionSpace(key, num_agents, "multi_categorical", sum(nvec), dtype, nvec)
-    if isinstance(spec, Categorical):
-        choices = spec.space.n
-        if choices < 1:
-            raise ValueError(f"{name} has {choices} choices: give the spec how many there are.")
-        if not event:
-            return ActionSpace(key, num_agents, "categorical", choices, dtype)
-        nvec = (choices,) * event[0]
-        return ActionSpace(key, num_agents, "multi_categorical", sum(nvec), dtype, nvec)
-    if isinstance(spec, Bounded | Unbounded) and dtype.is_floating_point:
-        bounds = (spec.space.low, spec.space.high) if isinstance(spec, Bounded) else None
-        if bounds and bounds[0].isneginf().all() and bounds[1].isposinf().all():
-            bounds = None
+    if numbers and dtype.is_floating_point:
+        if isinstance(spec, Bounded) and not (
+            spec.space.low.isneginf().all() and spec.space.high.isposinf().all()
+        ):
+            bounds = spec.space.low, spec.space.high
         return ActionSpace(key, num_agents, "continuous", event[0], dtype, bounds=bounds)
-    if isinstance(spec, Bounded | Unbounded):
-        _refuse(
-            name,
-            f"has integers ({dtype}) of which it is not said whether they are choices",
-            "Give the environment a Categorical or MultiCategorical spec.",
+    encoding: ActionEncoding = "multi_categorical"
+    if isinstance(spec, MultiOneHot):
+        encoding, nvec = "multi_one_hot", [box.n for box in spec.space.boxes]
+    elif isinstance(spec, MultiCategorical):
+        rows = spec.nvec.reshape(-1, event[0]).tolist()
+        nvec = rows[0]
+        if any(row != nvec for row in rows):
+            raise ValueError(
+                f"{name} has {rows} choices, other ones for each agent, and {OWN_GROUPS}"
+            )
+    elif isinstance(spec, Categorical):
+        if spec.space.n < 1:
+            raise ValueError(
+                f"{name} has {spec.space.n} choices: give the spec how many there are."
+            )
+        if not event:
+            return ActionSpace(key, num_agents, "categorical", spec.space.n, dtype)
+        nvec = [spec.space.n] * event[0]
+    elif numbers:
+        raise TypeError(
+            f"{name} has integers ({dtype}) of which it is not said whether they are choices: give the environment a "
+            "Categorical or MultiCategorical spec."
         )
-    _refuse(
-        name,
-        "is of a kind that is not known: actions are bounded or unbounded floats, categorical, one-hot, "
-        "several of these side by side, or binary",
-        OWN_ACTOR,
-    )
+    else:
+        raise TypeError(
+            f"{name} is of a kind that is not known: actions are bounded or unbounded floats, categorical, one-hot, "
+            f"several of these side by side, or binary. Or {OWN_ACTOR}"
+        )
+    return ActionSpace(key, num_agents, encoding, sum(nvec), dtype, tuple(nvec))
 
 
 def _stacked_space(agents: Sequence[TensorSpec], key: NestedKey) -> ActionSpace:
     """Agents whose specs differ: in their bounds alone, or refused."""
-    name = (
-        f"the action {key!r}, Stacked from {', '.join(type(agent).__name__ for agent in agents)},"
-    )
     spaces = [_action_space(agent.unsqueeze(0), key) for agent in agents]
-    alike = {space._replace(num_agents=0, bounds=None) for space in spaces}
-    if len(alike) != 1 or len({space.bounds is None for space in spaces}) != 1:
-        raise ValueError(f"{name} has agents whose specs differ, and {OWN_GROUPS}")
+    alike = {space._replace(bounds=None) for space in spaces}
     bounds = [space.bounds for space in spaces if space.bounds is not None]
+    if len(alike) != 1 or len(bounds) not in (0, len(spaces)):
+        kinds = ", ".join(type(agent).__name__ for agent in agents)
+        raise ValueError(
+            f"the action {key!r}, Stacked from {kinds}, has agents whose specs differ, and {OWN_GROUPS}"
+        )
     joint: Any = tuple(torch.cat(ends) for ends in zip(*bounds, strict=True)) or None
     return spaces[0]._replace(num_agents=len(spaces), bounds=joint)
 
@@ -210,15 +209,10 @@ def observation_leaves(spec: TensorSpec | None, key: NestedKey) -> dict[NestedKe
     }
 
 
-def is_image(spec: TensorSpec) -> bool:
-    """Whether an agent's observation has rows and columns of pixels, or planes."""
-    return spec.ndim > 3 or (spec.ndim == 3 and spec.dtype == torch.uint8)
-
-
 def read_observation(
     env: EnvBase, group: Group, key: NestedKey | None = None
-) -> tuple[NestedKey, TensorSpec] | None:
-    """Where the observation of a group is, and its spec, ``[n, o]``; ``None`` where it has none.
+) -> tuple[NestedKey, TensorSpec]:
+    """Where the observation of a group is, and its spec, ``[n, o]``.
 
     A nested observation of one entry, beside which there may be a mask of the available actions, is that
     entry.
@@ -229,16 +223,20 @@ def read_observation(
         key: where the observation is; ``(group, "observation")`` by default.
 
     Raises:
+        KeyError: where the group has none.
         TypeError: for one of several entries, an image, and another dtype than the networks'.
         ValueError: for another shape.
     """
-    key = group_key(group, "observation") if key is None else unravel_key(key)
+    key = unravel_key(key or group_key(group, "observation"))
     leaves = observation_leaves(env.observation_spec_unbatched.get(key, None), key)
     if not leaves:
-        return None
+        raise KeyError(
+            f"the environment has no {key}; its action keys are {list(env.action_keys)}. Pass group=..., the name "
+            "of the group of agents, or observation_key=...."
+        )
     if len(leaves) > 1:
         raise TypeError(
-            f"the observation {key!r} has {len(leaves)} entries, {list(leaves)}, and one is read. {FLAT_ENV[:-1]} "
+            f"the observation {key!r} has {len(leaves)} entries, {list(leaves)}, and one is read: {FLAT_ENV} "
             "(torchrl.envs.CatTensors)."
         )
     ((key, spec),) = leaves.items()
@@ -248,38 +246,32 @@ def read_observation(
 
 def check_vector(spec: TensorSpec, key: NestedKey, shape: Sequence[str]) -> None:
     """Refuse a spec of other than floats of a shape such as ``("n", "o")``."""
-    check_entry(spec, key)
-    name = _observation_name(spec, key)
-    if spec.dtype != torch.get_default_dtype():
+    name, floats = check_entry(spec, key), torch.get_default_dtype()
+    if spec.dtype != floats:
         cast = "DoubleToFloat" if spec.dtype == torch.float64 else "DTypeCastTransform"
-        remedy = f"{FLAT_ENV[:-1]} (torchrl.envs.{cast})."
-        _refuse(name, f"is {spec.dtype}, and networks are {torch.get_default_dtype()}", remedy)
+        raise TypeError(
+            f"{name} is {spec.dtype}, and networks are {floats}: {FLAT_ENV} (torchrl.envs.{cast})."
+        )
     if spec.ndim != len(shape):
         raise ValueError(
-            f"{name} must have the shape [{', '.join(shape)}]. {FLAT_ENV[:-1]} "
-            "(torchrl.envs.FlattenObservation, UnsqueezeTransform)."
+            f"{name} must have the shape [{', '.join(shape)}]: {FLAT_ENV} (torchrl.envs.FlattenObservation, "
+            "UnsqueezeTransform)."
         )
 
 
-def check_entry(spec: TensorSpec, key: NestedKey) -> None:
-    """Refuse an entry of an observation that is no vector, even when it is flattened and cast."""
-    name = _observation_name(spec, key)
+def check_entry(spec: TensorSpec, key: NestedKey) -> str:
+    """Refuse an entry of an observation that is no vector, even when it is flattened and cast; its name in messages."""
+    name = f"the observation {key!r}, a {type(spec).__name__} of shape {list(spec.shape)},"
     if isinstance(spec, Stacked):
         raise ValueError(f"{name} has agents whose specs differ, and {OWN_GROUPS}")
     if 0 in spec.shape:
         raise ValueError(f"{name} is empty: nothing is observed there.")
-    if is_image(spec):
-        _refuse(
-            name,
-            "is an image",
-            "Encode it first: torchrl.envs.ToTensorImage and torchrl.modules.MultiAgentConvNet in an actor and a "
-            "critic of your own, which the advantages take; or flatten it (torchrl.envs.FlattenObservation).",
+    if spec.ndim > 3 or (
+        spec.ndim == 3 and spec.dtype == torch.uint8
+    ):  # rows and columns, or planes
+        raise TypeError(
+            f"{name} is an image: encode it first, torchrl.envs.ToTensorImage and torchrl.modules.MultiAgentConvNet in "
+            "an actor and a critic of your own, which the advantages take; or flatten it "
+            "(torchrl.envs.FlattenObservation)."
         )
-
-
-def _observation_name(spec: TensorSpec, key: NestedKey) -> str:
-    return f"the observation {key!r}, a {type(spec).__name__} of shape {list(spec.shape)},"
-
-
-def _refuse(name: str, what: str, remedy: str) -> NoReturn:
-    raise TypeError(f"{name} {what}: {remedy[0].lower()}{remedy[1:]}")
+    return name

@@ -79,13 +79,7 @@ def policy_from_env(
         >>> env.rollout(5, policy_from_env(env))["agents", "action"].shape
         torch.Size([2, 5, 3, 2])
     """
-    observation = read_observation(env, group, observation_key)
-    if observation is None:
-        raise KeyError(
-            f"the environment has no {observation_key or group_key(group, 'observation')}; its action keys are "
-            f"{list(env.action_keys)}. Pass group=..., the name of the group of agents, or observation_key=...."
-        )
-    observation_key, observation_spec = observation
+    observation_key, observation_spec = read_observation(env, group, observation_key)
     action = read_action(env, group)
     mask_key = _mask_key(env, group, action)
     names, distribution, num_outputs, options = _distribution(action, mask_key is not None)
@@ -115,13 +109,13 @@ def policy_from_env(
 def _mask_key(env: EnvBase, group: Group, action: ActionSpace) -> NestedKey | None:
     """Where the available actions are, checked against the action; ``None`` where all always are."""
     key, action_key = find_mask_key(env, group), action.key
-    if key is None:
-        if getattr(env.full_action_spec_unbatched[action_key], "mask", None) is not None:
-            raise ValueError(
-                f"the spec of {action_key!r} has a mask, and the environment writes none: put it under "
-                f"{group_key(group, 'action_mask')!r}, as torchrl.envs.ActionMask takes it."
-            )
+    if key is None and getattr(env.full_action_spec_unbatched[action_key], "mask", None) is None:
         return None
+    if key is None:
+        raise ValueError(
+            f"the spec of {action_key!r} has a mask, and the environment writes none: put it under "
+            f"{group_key(group, 'action_mask')!r}, as torchrl.envs.ActionMask takes it."
+        )
     mask = env.observation_spec_unbatched[key]
     if action.encoding == "continuous":
         raise ValueError(
@@ -146,25 +140,20 @@ def _distribution(
     action: ActionSpace, masked: bool
 ) -> tuple[list[str], type[D.Distribution], int, dict[str, Any]]:
     """Names of the parameters, class, number of the network's outputs, and constants of the class."""
+    drawn = {"continuous": torch.get_default_dtype(), "categorical": torch.int64}
+    if action.dtype != (wanted := drawn.get(action.encoding, action.dtype)):
+        raise TypeError(
+            f"the action {action.key!r} is {action.dtype}, and the policy draws {wanted}: append torchrl.envs.DoubleToFloat "
+            f"or DTypeCastTransform({action.dtype}, {wanted}, in_keys_inv=[...]), or pass the environment through "
+            "torchrl_ob.envs.flat.flat_env."
+        )
     if action.encoding == "continuous":
-        if action.dtype != torch.get_default_dtype():
-            raise TypeError(
-                f"the action {action.key!r} is {action.dtype}, and the networks are {torch.get_default_dtype()}: append "
-                "torchrl.envs.DoubleToFloat or DTypeCastTransform with in_keys_inv, or pass the environment "
-                "through torchrl_ob.envs.flat.flat_env."
-            )
         names, size = ["loc", "scale"], 2 * action.action_dim
         if action.bounds is None:
             return names, IndependentNormal, size, {}
         low, high = _inner_bounds(action.key, *action.bounds)
         return names, TanhNormal, size, {"low": low, "high": high}
     if action.encoding == "categorical":
-        if action.dtype != torch.int64:
-            raise TypeError(
-                f"the action {action.key!r} is {action.dtype}, and a categorical draws torch.int64: append torchrl.envs."
-                f"DTypeCastTransform({action.dtype}, torch.int64, in_keys_inv=[...]), or pass the environment "
-                "through torchrl_ob.envs.flat.flat_env."
-            )
         if masked:
             # its cross entropy takes no samples of a batch of teams, which a compiled loss draws
             return ["logits"], MaskedCategorical, action.action_dim, {"use_cross_entropy": False}

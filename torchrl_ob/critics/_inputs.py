@@ -12,7 +12,14 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from torchrl_ob._checks.batch import check_shape
-from torchrl_ob._specs import Group, check_vector, group_key, read_action, read_observation
+from torchrl_ob._specs import (
+    Group,
+    check_vector,
+    group_key,
+    observation_leaves,
+    read_action,
+    read_observation,
+)
 from torchrl_ob.critics.backbones import Others
 
 __all__ = ["Inputs", "read_entry", "read_sizes"]
@@ -60,23 +67,22 @@ def read_entry(tensordict: TensorDictBase, key: NestedKey, shape: tuple[int, ...
 
 def read_sizes(env: EnvBase, group: Group, options: dict[str, Any]) -> dict[str, Any]:
     """Sizes and keys of the critic of a group, from an environment's specs; see ``JointQCritic.from_env``."""
-    options, action = dict(options), read_action(env, group)
-    key, state_key = options.pop("observation_key", None), options.pop("state_key", "state")
+    action, specs = read_action(env, group), env.observation_spec_unbatched
+    key = unravel_key(options.get("observation_key") or group_key(group, "observation"))
+    state_key = options.get("state_key", "state")
     sizes: dict[str, Any] = {"observation_dim": None, "state_dim": None, **action.sizes()}
-    if options.get("observation_dim", ...) is not None:  # else it is left out
-        observation = read_observation(env, group, key)
-        if observation is not None:
-            key, spec = observation
-            sizes["observation_dim"] = spec.shape[-1]
-    state = env.observation_spec_unbatched.get(state_key, None)
-    if state is not None and options.get("state_dim", ...) is not None:
+    wanted = {name: options.get(name, ...) is not None for name in sizes}  # None leaves it out
+    if wanted["observation_dim"] and observation_leaves(specs.get(key, None), key):
+        key, spec = read_observation(env, group, key)
+        sizes["observation_dim"] = spec.shape[-1]
+    state = specs.get(state_key, None)
+    if wanted["state_dim"] and state is not None:
         check_vector(state, state_key, ("s",))
         sizes["state_dim"] = state.shape[-1]
-    key = unravel_key(key or group_key(group, "observation"))
     if sizes["observation_dim"] is None and sizes["state_dim"] is None:
         raise KeyError(
-            f"the environment has neither {key} nor {state_key}; it has "
-            f"{list(env.observation_spec_unbatched.keys(True, True))}. Pass observation_key=... or state_key=...."
+            f"the environment has neither {key} nor {state_key}; it has {list(specs.keys(True, True))}. Pass "
+            "observation_key=... or state_key=...."
         )
     keys = {"observation_key": key, "state_key": state_key, "action_key": action.key}
-    return {**keys, **sizes, **options}
+    return {**sizes, **options, **keys}
