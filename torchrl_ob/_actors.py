@@ -14,15 +14,6 @@ from torchrl_ob._checks.batch import require_finite, select
 from torchrl_ob.expectations.availability import lend_a_choice
 from torchrl_ob.expectations.categorical import ONE_HOT
 
-__all__ = [
-    "action_key",
-    "build_policy",
-    "flat_parameters",
-    "input_keys",
-    "policy_parameters",
-    "require_choice",
-]
-
 
 def action_key(actor: ProbabilisticTensorDictSequential) -> NestedKey:
     """Where an actor writes the actions of its agents.

@@ -10,8 +10,6 @@ import torch
 from tensordict import TensorDictBase
 from torch import nn
 
-__all__ = ["CompiledOnMinibatches"]
-
 Result = TypeVar("Result")
 
 

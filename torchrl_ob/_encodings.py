@@ -9,8 +9,6 @@ import torch
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-__all__ = ["ActionEncoding", "one_hot", "one_hot_factors", "require_choices"]
-
 ActionEncoding = Literal[
     "continuous", "categorical", "one_hot", "multi_categorical", "multi_one_hot"
 ]

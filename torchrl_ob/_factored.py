@@ -12,8 +12,6 @@ from torch import distributions as D
 
 from torchrl_ob._encodings import one_hot_factors
 
-__all__ = ["FactoredCategorical"]
-
 
 class FactoredCategorical(D.Distribution):
     r"""Independent categorical factors: :math:`\pi(a) = \prod_d \pi_d(a_d)`.

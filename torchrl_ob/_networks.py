@@ -7,8 +7,6 @@ from typing import Any
 from torch import Size, Tensor, nn
 from torchrl.modules import MLP, MultiAgentMLP
 
-__all__ = ["team_network"]
-
 
 def team_network(
     observations: Size, num_outputs: int, *, centralized: bool, share_params: bool, **sizes: Any

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torchrl.envs import EnvBase
 
-__all__ = ["find_simulator", "isolated_rng"]
-
 
 @contextmanager
 def isolated_rng(seed: int | None = None, env: EnvBase | None = None) -> Iterator[None]:

@@ -29,19 +29,6 @@ from torchrl.envs import EnvBase
 from torchrl_ob._checks.batch import entry_name
 from torchrl_ob._encodings import ActionEncoding
 
-__all__ = [
-    "OWN_ACTOR",
-    "ActionSpace",
-    "Group",
-    "check_entry",
-    "check_vector",
-    "find_mask_key",
-    "group_key",
-    "observation_leaves",
-    "read_action",
-    "read_observation",
-]
-
 Group = str | tuple[str, ...]
 
 FLAT_ENV = "pass the environment through torchrl_ob.envs.flat.flat_env, or append transforms"

@@ -9,21 +9,6 @@ from tensordict import TensorDictBase, unravel_key
 from tensordict.utils import NestedKey
 from torch import Tensor
 
-__all__ = [
-    "active_agents",
-    "as_flags",
-    "check_shape",
-    "entry_name",
-    "per_agent",
-    "require_finite",
-    "require_next",
-    "require_only_reward",
-    "require_time",
-    "require_value_per_agent",
-    "select",
-    "sibling",
-]
-
 
 def entry_name(key: NestedKey) -> str:
     """What an entry is called in its group."""

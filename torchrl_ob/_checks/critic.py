@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torchrl_ob._checks.batch import entry_name
 from torchrl_ob._rng import isolated_rng
 
-__all__ = ["is_pointwise_in_time", "require_joint_critic"]
-
 
 def require_joint_critic(
     critic: TensorDictModuleBase, action: NestedKey, others: Sequence[NestedKey]

@@ -11,16 +11,6 @@ from torch import Tensor
 
 from torchrl_ob._checks.batch import as_flags, entry_name, require_next
 
-__all__ = [
-    "fill_padding",
-    "following_states",
-    "require_steps",
-    "require_time_dim",
-    "require_whole_trajectories",
-    "shift_back",
-    "valid_steps",
-]
-
 
 def require_steps(tensordict: TensorDictBase) -> None:
     """Refuse a batch without steps, and one inside of ``torch.vmap``."""

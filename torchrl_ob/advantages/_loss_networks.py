@@ -8,8 +8,6 @@ from typing import Any
 from tensordict import TensorDict
 from tensordict.nn import TensorDictParams
 
-__all__ = ["copy_network", "live_network"]
-
 
 def live_network(loss_module: Any, name: str) -> Any:
     """A network of a loss, with the loss's own parameters, so that it follows their training.

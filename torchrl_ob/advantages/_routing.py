@@ -23,8 +23,6 @@ from torchrl_ob.expectations.rules import ExpectationRule
 from torchrl_ob.functional import GaussianPsi
 from torchrl_ob.team import Team
 
-__all__ = ["Bootstrap", "Signal", "TeamEstimator"]
-
 Signal = Literal["lambda_return", "critic"]
 Bootstrap = Literal["sampled", "expected", "control_variate"]
 

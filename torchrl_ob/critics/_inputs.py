@@ -22,8 +22,6 @@ from torchrl_ob._specs import (
 )
 from torchrl_ob.critics.backbones import Others
 
-__all__ = ["Inputs", "read_entry", "read_sizes"]
-
 
 class Inputs(NamedTuple):
     """Of N states.

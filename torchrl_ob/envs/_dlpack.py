@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-__all__ = ["jax_device", "to_jax", "to_torch"]
-
 
 def to_torch(array: Any) -> Tensor:
     """The tensor in the memory of a JAX array, once that is computed.

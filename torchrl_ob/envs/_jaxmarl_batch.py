@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["Batch", "compile_batch", "make_keys"]
-
 
 class Batch(NamedTuple):
     """Functions of B environments, each a compiled call.

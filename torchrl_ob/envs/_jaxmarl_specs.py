@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torchrl.data import Bounded, Categorical, Composite, OneHot, TensorSpec, Unbounded
 
-__all__ = ["action_spec", "example_spec", "require_equal_spaces"]
-
 
 def example_spec(example: Any, device: torch.device) -> Any:
     """The spec of one environment's part of what is shown, from the shapes of a batch of it."""
