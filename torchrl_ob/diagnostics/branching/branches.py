@@ -25,19 +25,13 @@ from torchrl_ob.diagnostics.branching.clone import clone_vmas
 from torchrl_ob.diagnostics.branching.copies import (
     Clone,
     Policy,
-    acting,
     aside,
     copies,
     require_same_steps,
     steps,
 )
 
-__all__ = [
-    "Branches",
-    "branch",
-    "branch_returns",
-    "visited_states",
-]
+__all__ = ["Branches", "branch", "branch_returns", "visited_states"]
 
 
 class Branches(NamedTuple):
@@ -75,11 +69,10 @@ def visited_states(
     with aside(env, seed):
         env = clone(env, torch.zeros(num_states, dtype=torch.long))
         states, age = env.reset(), torch.randint(max_steps + 1, (num_states,))
+        resets = list(zip(env.reset_keys, env.done_keys_groups, strict=True))
         for left in range(max_steps, -1, -1):
             if left < max_steps and (age == left).any():
-                for reset_key, (done_key, *_) in zip(
-                    env.reset_keys, env.done_keys_groups, strict=True
-                ):
+                for reset_key, (done_key, *_) in resets:
                     done = states.get(done_key)
                     due = (age == left).to(done.device).reshape(-1, *[1] * (done.ndim - 1))
                     states.set(reset_key, due.expand_as(done))
@@ -184,7 +177,7 @@ def branch_returns(
     Example: see :func:`branch`.
     """
     key, batch = _action_key(env, action_key), tuple(env.batch_size)
-    reward_key = _reward_key(env, key, reward_key)
+    reward_key, terminated_key = _reward_keys(env, key, reward_key)
     event = tuple(env.full_action_spec[key].shape[1:])
     expected = [*batch, "M1", *event]
     fits = actions.ndim == len(expected) and actions.shape[:1] + actions.shape[2:] == batch + event
@@ -200,16 +193,19 @@ def branch_returns(
     chunks = joint.split(max_branches)
 
     def run(chunk: Tensor) -> Tensor:
-        at = chunk // num_actions
-        made = copies(clone, env, at)
-        first = actions.flatten(0, 1)[chunk]
+        at, first = chunk // num_actions, actions.flatten(0, 1)[chunk]
         total = torch.zeros(len(chunk), num_agents, dtype=torch.double, device=actions.device)
         alive, sums = torch.ones_like(total, dtype=torch.bool), {}
-        act = acting(policy, key, {0: first})
+
+        def act(tensordict: TensorDictBase, t: int) -> TensorDictBase:
+            tensordict = policy(tensordict)
+            return tensordict if t else tensordict.set(key, first)
+
+        made = copies(clone, env, at)
         for t, following in enumerate(steps(made, states[at], act, max(horizons))):
             reward = _per_agent(following, reward_key, total)
             total = total + torch.where(alive, gamma**t * reward, 0)
-            alive = alive & ~_per_agent(following, _terminated_key(env, reward_key), total)
+            alive = alive & ~_per_agent(following, terminated_key, total)
             sums[t + 1] = total
         return torch.stack([sums[horizon] for horizon in horizons])
 
@@ -221,25 +217,26 @@ def branch_returns(
 
 
 def _action_key(env: EnvBase, key: NestedKey | None) -> NestedKey:
-    keys = [unravel_key(known) for known in env.action_keys]
-    if key is None and len(keys) == 1:
-        return keys[0]
-    if key is None or unravel_key(key) not in keys:
-        raise KeyError(f"action_key must be one of the environment's {keys}, got {key!r}.")
-    return unravel_key(key)
+    single = env.action_keys[0] if len(env.action_keys) == 1 else None
+    return _pick("action_key", env.action_keys, key or single)
 
 
-def _reward_key(env: EnvBase, action_key: NestedKey, key: NestedKey | None) -> NestedKey:
-    keys = [unravel_key(known) for known in env.reward_keys]
-    for choice in (sibling(action_key, "reward"), keys[0]) if key is None else (unravel_key(key),):
-        if choice in keys:
-            return choice
-    raise KeyError(f"reward_key must be one of the environment's {keys}, got {key!r}.")
+def _reward_keys(
+    env: EnvBase, action_key: NestedKey, key: NestedKey | None
+) -> tuple[NestedKey, NestedKey]:
+    """Where the reward is, and whether an episode has terminated."""
+    keys = [sibling(action_key, "reward"), env.reward_keys[0]] if key is None else [key]
+    reward_key = _pick("reward_key", env.reward_keys, *keys)
+    return reward_key, _pick("", env.done_keys, sibling(reward_key, "terminated"), "terminated")
 
 
-def _terminated_key(env: EnvBase, reward_key: NestedKey) -> NestedKey:
-    own = sibling(reward_key, "terminated")
-    return own if own in map(unravel_key, env.done_keys) else "terminated"
+def _pick(name: str, known: Sequence[NestedKey], *choices: NestedKey | None) -> NestedKey:
+    """The first of the choices that is known."""
+    keys = [unravel_key(key) for key in known]
+    for choice in choices:
+        if choice is not None and unravel_key(choice) in keys:
+            return unravel_key(choice)
+    raise KeyError(f"{name} must be one of the environment's {keys}, got {choices[0]!r}.")
 
 
 def _per_agent(following: TensorDictBase, key: NestedKey, like: Tensor) -> Tensor:

@@ -16,17 +16,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.branching.clone import find_scenario_name
 
-__all__ = [
-    "Act",
-    "Clone",
-    "Policy",
-    "acting",
-    "aside",
-    "copies",
-    "deep_copy",
-    "require_same_steps",
-    "steps",
-]
+__all__ = ["Clone", "Policy", "aside", "copies", "deep_copy", "require_same_steps", "steps"]
 
 Clone = Callable[[EnvBase, Tensor], EnvBase]
 """``clone(env, index)``: a new environment whose k-th copy is in the state of env's ``index[k]``-th."""
@@ -60,16 +50,6 @@ def copies(clone: Clone, env: EnvBase, index: Tensor) -> EnvBase:
             f"index of shape {list(index.shape)}; expected the same."
         )
     return made
-
-
-def acting(policy: Policy, key: NestedKey, given: dict[int, Tensor]) -> Act:
-    """The policy, other than at the times at which the joint action is given."""
-
-    def act(tensordict: TensorDictBase, t: int) -> TensorDictBase:
-        tensordict = policy(tensordict)
-        return tensordict.set(key, given[t]) if t in given else tensordict
-
-    return act
 
 
 def steps(
@@ -119,11 +99,10 @@ def require_same_steps(
         ValueError: by the scenario's name.
     """
     own_steps, branch_steps = COMPARED_STEPS
-    given = {t: actions[:, t % actions.shape[1]] for t in range(own_steps)}
-    follow, taken, everywhere = acting(policy, key, given), [], torch.arange(len(states))
+    taken, everywhere = [], torch.arange(len(states))
 
     def record(tensordict: TensorDictBase, t: int) -> TensorDictBase:
-        tensordict = follow(tensordict, t)
+        tensordict = policy(tensordict).set(key, actions[:, t % actions.shape[1]])
         taken.append(tensordict.select(*env.action_keys).clone())
         return tensordict
 
@@ -141,8 +120,8 @@ def require_same_steps(
         made = deep_copy(env) if reason is random else copies(clone, env, index)
         repeated = steps(made, states[index], repeat(index), num_steps)
         for t, found in enumerate(repeated):
-            for name in found.keys(include_nested=True, leaves_only=True):
-                other = _differing(found.get(name), truth[t].get(name)[index])
+            for name, entry in found.items(True, True):
+                other = _differing(entry, truth[t].get(name)[index])
                 if len(index[other.to(index.device)].unique()) > allowed * len(index.unique()):
                     raise ValueError(
                         f"the scenario {find_scenario_name(env)!r} cannot be branched: with the same actions, "
