@@ -93,7 +93,7 @@ class Team:
 
     def __post_init__(self) -> None:
         self.other_actors = tuple(self.other_actors)
-        written, *self.other_action_keys = map(action_key, (self.actor, *self.other_actors))
+        written, *self.other_action_keys = map(action_key, self.actors)
         if not getattr(self.critic, "in_keys", None):
             raise TypeError(
                 f"value_network must be a tensordict module; {type(self.critic).__name__} has no "
@@ -105,6 +105,11 @@ class Team:
         require_joint_critic(self.critic, self.action_key, self.other_action_keys)
 
     @property
+    def actors(self) -> list[ProbabilisticTensorDictSequential]:
+        """The actor of this group, and those of the others."""
+        return [self.actor, *self.other_actors]
+
+    @property
     def action_keys(self) -> list[NestedKey]:
         """Where the actions of this group are, and those of the others."""
         return [self.action_key, *self.other_action_keys]
@@ -112,8 +117,7 @@ class Team:
     @property
     def in_keys(self) -> list[NestedKey]:
         """What the networks read, actions included."""
-        actors = (self.actor, *self.other_actors)
-        read = [*self.critic.in_keys, *(key for actor in actors for key in input_keys(actor))]
+        read = [*self.critic.in_keys, *(key for x in self.actors for key in input_keys(x))]
         return list(dict.fromkeys(map(unravel_key, read)))
 
     @property
@@ -168,8 +172,7 @@ class Team:
         Args:
             tensordict: inputs of the actors and the critic, of batch size ``[*B]``.
         """
-        actors = (self.actor, *self.other_actors)
-        pairs = [antithetic_pair(_current_policy(actor, tensordict)) for actor in actors]
+        pairs = [antithetic_pair(_current_policy(actor, tensordict)) for actor in self.actors]
         values = []
         for actions in zip(*pairs, strict=True):
             drawn = tensordict.copy()
@@ -209,19 +212,16 @@ class Team:
             policy, rule=self.rule, num_points=self.num_points, psi=self.psi, measure=measure
         )
         if own is None:
-            build = partial(build_policy, self.actor)
-            params = lend_a_choice(params, keys)
-            own = score_candidates(policy, params, build, keys, num_points=self.num_points)
+            given = lend_a_choice(params, keys), partial(build_policy, self.actor), keys
+            own = score_candidates(policy, *given, num_points=self.num_points)
         if own.probabilities.ndim != tensordict.ndim + 2:
             raise ValueError(
                 f"the policy is a {type(policy).__name__} of batch shape {list(policy.batch_shape)}; "
                 f"expected {[*tensordict.batch_size, 'n']}, one distribution for each agent. Wrap it in "
                 "torch.distributions.Independent so that an action is a single event."
             )
-        require_finite(
-            own.optimal_weights,
-            "the policy's probabilities are not finite: a parameter or an observation is NaN.",
-        )
+        message = "the policy's probabilities are not finite: a parameter or an observation is NaN."
+        require_finite(own.optimal_weights, message)
         return own
 
     def next_action(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -279,11 +279,9 @@ class Team:
             )
 
     def _critic_inputs(self, tensordict: TensorDictBase, action: Tensor | None) -> TensorDictBase:
-        keys = [unravel_key(key) for key in self.critic.in_keys]
-        if action is None:
-            return select(tensordict, keys, "the critic")
-        inputs = select(tensordict, [key for key in keys if key != self.action_key], "the critic")
-        return inputs.set(self.action_key, action)
+        if action is not None:
+            tensordict = tensordict.copy().set(self.action_key, action)
+        return select(tensordict, map(unravel_key, self.critic.in_keys), "the critic")
 
     def _require_finite(self, value: Tensor) -> Tensor:
         message = (

@@ -25,6 +25,7 @@ def sibling(key: NestedKey, name: str) -> NestedKey:
 
 def select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -> TensorDictBase:
     """The entries that a network reads, in a new tensordict."""
+    keys = list(keys)
     missing = [key for key in keys if tensordict.get(key, None) is None]
     if missing:
         raise KeyError(
@@ -37,8 +38,7 @@ def select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -
 
 def require_next(tensordict: TensorDictBase) -> TensorDictBase:
     """The transitions' next states."""
-    following = tensordict.get("next", None)
-    if following is None:
+    if (following := tensordict.get("next", None)) is None:
         raise KeyError(
             f"the tensordict has no entry 'next', only {_entries(tensordict)}. The advantage needs "
             "a batch of transitions as TorchRL's collectors and env.rollout give."
@@ -68,32 +68,6 @@ def per_agent(
     )
 
 
-def require_only_reward(
-    tensordict: TensorDictBase, key: NestedKey, others: Iterable[NestedKey]
-) -> None:
-    """Refuse a reward that nobody named beside another that may be meant.
-
-    Args:
-        tensordict: the batch.
-        key: of the reward.
-        others: of rewards that may be meant.
-
-    Raises:
-        ValueError: naming both.
-    """
-    entry = unravel_key(("next", key))
-    for other in others:
-        beside = unravel_key(("next", other))
-        if beside == entry or any(tensordict.get(x, None) is None for x in (entry, beside)):
-            continue
-        raise ValueError(
-            f"the batch has two rewards, {entry!r} and {beside!r}, and {key!r} is a default that nobody "
-            f"named. For the second, set_keys(reward={other!r}): on the advantage, on the loss after "
-            "loss.make_value_estimator(advantage), which forwards no key set before, or as reward_key of a "
-            f"trainer. For the first, advantage.set_keys(reward={key!r})."
-        )
-
-
 def as_flags(value: Tensor, name: str) -> Tensor:
     """Booleans, also where they are written as the numbers 0 and 1.
 
@@ -116,40 +90,27 @@ def as_flags(value: Tensor, name: str) -> Tensor:
     return flags
 
 
-def require_time(tensordict: TensorDictBase) -> None:
-    """Refuse a flattened batch, which would be taken for one trajectory."""
-    if tensordict.ndim == 1 and tensordict.names != ["time"]:
-        raise ValueError(
-            f"the batch has one dimension, {list(tensordict.batch_size)}, which is not named 'time': is it "
-            "flattened? Call the advantage on [*B, time], before flattening into minibatches; for a "
-            "single trajectory pass time_dim=0."
-        )
-
-
 def require_value_per_agent(
     value: Tensor, key: NestedKey, inputs: TensorDictBase, action_key: NestedKey
 ) -> None:
     """Refuse a critic's output other than ``[*B, n, 1]``, n being the action's."""
     batch, action = inputs.batch_size, inputs.get(action_key)
-    if action.ndim > len(batch) and value.shape == (*batch, action.shape[len(batch)], 1):
-        return
-    raise ValueError(
-        f"the critic must write a value for every agent under {key!r}: the action {action_key!r} has "
-        f"shape {list(action.shape)} and the batch size is {list(batch)}, so the value must have "
-        f"shape [*batch, n, 1]; it has {list(value.shape)}. Expand the value of a team over its "
-        "agents in the critic."
-    )
+    if action.ndim <= len(batch) or value.shape != (*action.shape[: len(batch) + 1], 1):
+        raise ValueError(
+            f"the critic must write a value for every agent under {key!r}: the action {action_key!r} has "
+            f"shape {list(action.shape)} and the batch size is {list(batch)}, so the value must have "
+            f"shape [*batch, n, 1]; it has {list(value.shape)}. Expand the value of a team over its "
+            "agents in the critic."
+        )
 
 
 def active_agents(
     tensordict: TensorDictBase, mask_key: NestedKey, action_key: NestedKey
 ) -> Tensor | None:
     """Which agents take part, ``[*B, n]``; ``None`` where nothing says so."""
-    mask, action = tensordict.get(mask_key, None), tensordict.get(action_key)
-    if mask is None:
-        return None
-    expected = action.shape[: tensordict.ndim + 1]
-    if mask.ndim > len(expected) and mask.shape[-1] > 1:
+    mask, expected = tensordict.get(mask_key, None), tensordict.get(action_key).shape
+    expected = expected[: tensordict.ndim + 1]
+    if mask is None or (mask.ndim > len(expected) and mask.shape[-1] > 1):
         return None
     if mask.shape != expected:
         raise ValueError(

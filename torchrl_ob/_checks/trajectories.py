@@ -12,8 +12,8 @@ from torch import Tensor
 from torchrl_ob._checks.batch import as_flags, entry_name, require_next
 
 
-def require_steps(tensordict: TensorDictBase) -> None:
-    """Refuse a batch without steps, and one inside of ``torch.vmap``."""
+def require_steps(tensordict: TensorDictBase, time_dim: int | None) -> None:
+    """Refuse a batch without steps, one that is flattened, unless it is said which dimension is time, and ``torch.vmap``."""
     if tensordict.ndim == 0:
         raise ValueError(
             "the batch size is [], a single step: the advantage takes trajectories, [*B, time]. Stack the "
@@ -24,9 +24,13 @@ def require_steps(tensordict: TensorDictBase) -> None:
             f"the batch is empty, of batch size {list(tensordict.batch_size)}: there is no step to estimate "
             "an advantage of."
         )
-    if torch.compiler.is_compiling():
-        return
-    leaves = tensordict.values(include_nested=True, leaves_only=True)
+    if time_dim is None and tensordict.ndim == 1 and tensordict.names != ["time"]:
+        raise ValueError(
+            f"the batch has one dimension, {list(tensordict.batch_size)}, which is not named 'time': is it "
+            "flattened? Call the advantage on [*B, time], before flattening into minibatches; for a "
+            "single trajectory pass time_dim=0."
+        )
+    leaves = () if torch.compiler.is_compiling() else tensordict.values(True, True)
     if any(torch._C._functorch.is_batchedtensor(x) for x in leaves if isinstance(x, Tensor)):
         raise TypeError(
             "an advantage takes all dimensions of a batch at once: call it on [*B, time] itself, without "
@@ -146,10 +150,8 @@ def require_whole_trajectories(
         return
     ids = ids.reshape(tensordict.batch_size).movedim(time_dim, 0)
     # a collector takes a trajectory for ended where any agent is done, and marks it with a new number
-    ends = [
-        done,
-        *(x for key, x in require_next(tensordict).items(True, True) if entry_name(key) == "done"),
-    ]
+    entries = require_next(tensordict).items(True, True)
+    ends = [done, *(x for key, x in entries if entry_name(key) == "done")]
     ended = torch.stack([x.flatten(tensordict.ndim).bool().any(-1) for x in ends]).any(0)
     ended = ended.movedim(time_dim, 0)
     joined = (ids[1:] != ids[:-1]) & ~ended[:-1]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchrl.objectives.value import ValueEstimatorBase
 
 from torchrl_ob._checks.arguments import NamedArguments, check_choice, check_whole_number
-from torchrl_ob._checks.batch import require_only_reward, sibling
+from torchrl_ob._checks.batch import sibling
 from torchrl_ob.advantages._loss_networks import copy_network, live_network
 from torchrl_ob.expectations.rules import ExpectationRule
 from torchrl_ob.functional import GaussianPsi
@@ -104,7 +104,7 @@ class TeamEstimator(NamedArguments, ValueEstimatorBase):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy; within that of a loss, with the networks and parameters of the loss's copy."""
-        for network in (self.team.actor, self.team.critic, *self.team.other_actors):
+        for network in (self.team.critic, *self.team.actors):
             copy_network(network, memo)
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
@@ -132,12 +132,10 @@ class TeamEstimator(NamedArguments, ValueEstimatorBase):
         for argument, name in names.items():
             if argument not in hyperparams:
                 hyperparams[argument] = live_network(loss_module, name)
-        advantage = cls(**hyperparams)
-        relayed = ("advantage", "value_target", *RELAYED)
+        advantage, relayed = cls(**hyperparams), ["advantage", "value_target", *RELAYED]
+        if unravel_key(loss_module.tensor_keys.value) in advantage.value_network.out_keys:
+            relayed.append("value")  # else the loss still has TorchRL's default
         keys = {name: getattr(loss_module.tensor_keys, name) for name in relayed}
-        value = unravel_key(loss_module.tensor_keys.value)
-        if value in advantage.value_network.out_keys:  # else the loss still has TorchRL's default
-            keys["value"] = value
         advantage.set_keys(**keys)
         return advantage
 
@@ -154,20 +152,15 @@ class TeamEstimator(NamedArguments, ValueEstimatorBase):
         relayed = set(kwargs) >= RELAYED and keys.reward == self.default_keys().reward
         if "reward" in kwargs and not relayed:
             self.named_reward = keys.reward
-        self.team = replace(
-            self.team,
-            action_key=keys.action,
-            value_key=keys.value,
-            mask_key=keys.mask,
-            valid_key=keys.valid,
-        )
+        of_team = {f"{x}_key": getattr(keys, x) for x in ("action", "value", "mask", "valid")}
+        self.team = replace(self.team, **of_team)
 
     @property
     def in_keys(self) -> list[NestedKey]:
         """Keys that the advantage reads."""
         keys = self.tensor_keys
         following = [*self.team.state_keys, keys.reward, keys.done, keys.terminated]
-        following = [("next", *(key if isinstance(key, tuple) else (key,))) for key in following]
+        following = [unravel_key(("next", key)) for key in following]
         return list(dict.fromkeys([*self.team.in_keys, *following]))
 
     @property
@@ -177,11 +170,22 @@ class TeamEstimator(NamedArguments, ValueEstimatorBase):
         return [keys.advantage, keys.value_target, keys.baseline]
 
     def _require_named_reward(self, tensordict: TensorDictBase) -> None:
-        """Refuse the default reward beside another one, where nobody named it."""
-        key = self.tensor_keys.reward
-        if key == self.default_keys().reward and key != self.named_reward:
-            others = (self.named_reward, sibling(self.tensor_keys.action, "reward"))
-            require_only_reward(tensordict, key, [other for other in others if other is not None])
+        """Refuse the default reward beside another that may be meant, where nobody named it."""
+        key, named = self.tensor_keys.reward, self.named_reward
+        if key == named or key != self.default_keys().reward:
+            return
+        for other in (named, sibling(self.tensor_keys.action, "reward")):
+            if other is None or (other := unravel_key(other)) == key:
+                continue
+            entry, beside = (unravel_key(("next", x)) for x in (key, other))
+            if any(tensordict.get(x, None) is None for x in (entry, beside)):
+                continue
+            raise ValueError(
+                f"the batch has two rewards, {entry!r} and {beside!r}, and {key!r} is a default that nobody "
+                f"named. For the second, set_keys(reward={other!r}): on the advantage, on the loss after "
+                "loss.make_value_estimator(advantage), which forwards no key set before, or as reward_key of a "
+                f"trainer. For the first, advantage.set_keys(reward={key!r})."
+            )
 
     def _critic_params(self, params: TensorDictBase | None) -> AbstractContextManager[Any]:
         if params is None:

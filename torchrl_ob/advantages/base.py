@@ -15,7 +15,6 @@ from torchrl_ob._checks.batch import (
     as_flags,
     per_agent,
     require_finite,
-    require_time,
     select,
     sibling,
 )
@@ -178,9 +177,8 @@ class JointAdvantage(TeamEstimator):
                     )
             # of simulators that pay integers, or in double precision, in the critic's
             reward = per_agent(batch, keys.reward, "reward", next_value.shape).to(next_value.dtype)
-            require_finite(
-                reward, f"the reward {keys.reward!r} is not finite: it has NaN or infinite entries."
-            )
+            message = f"the reward {keys.reward!r} is not finite: it has NaN or infinite entries."
+            require_finite(reward, message)
             done, terminated = self.ends(batch, time_dim)
             next_value = torch.where(terminated, 0, next_value)  # it may be NaN there
             if bootstrap == "control_variate":
@@ -210,9 +208,7 @@ class JointAdvantage(TeamEstimator):
                 has no available action.
         """
         keys = self.tensor_keys
-        require_steps(tensordict)
-        if time_dim is None and self.time_dim is None:
-            require_time(tensordict)
+        require_steps(tensordict, self.time_dim if time_dim is None else time_dim)
         select(tensordict, [keys.action], "the critic")
         self._require_named_reward(tensordict)
         valid = self.team.valid(tensordict)
@@ -253,8 +249,7 @@ class JointAdvantage(TeamEstimator):
         team = self.team
         inputs = tensordict.select(*team.in_keys, *team.action_keys, strict=False)
         asked: list[tuple[str, Any, Any]] = [
-            ("the actor", actor, partial(flat_parameters, actor))
-            for actor in (team.actor, *team.other_actors)
+            ("the actor", actor, partial(flat_parameters, actor)) for actor in team.actors
         ]
         known = [
             is_pointwise_in_time(evaluate, network, inputs, time_dim=time_dim, name=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDictBase
@@ -21,16 +21,52 @@ if TYPE_CHECKING:
 __all__ = ["DuelingFit"]
 
 
-class Part(NamedTuple):
-    """A part of the critic, and how it is fitted."""
+class Part:
+    """A part of the critic, and how it is fitted: by least squares, with an optimiser of its own.
 
-    output: Callable[[TensorDictBase], Tensor]
-    loss: Callable[[TensorDictBase, Tensor], Tensor]
-    units: Units
-    last: nn.Module
-    optimizer: torch.optim.Optimizer
-    lr: float
-    num_epochs: int
+    Args:
+        output: of the part, in its units.
+        units: of the part.
+        backbone: its network.
+        lr: learning rate at the start of a batch, which falls to zero.
+        num_epochs: passes over a batch.
+        compile: whether loss and gradient are compiled.
+    """
+
+    def __init__(
+        self,
+        output: Callable[[TensorDictBase], Tensor],
+        units: Units,
+        backbone: Any,
+        *,
+        lr: float,
+        num_epochs: int,
+        compile: bool,
+    ) -> None:
+        def loss(steps: TensorDictBase, target: Tensor) -> Tensor:
+            return nn.functional.mse_loss(output(steps), target)
+
+        parameters = list(backbone.parameters())
+        self.output, self.units, self.last = output, units, backbone.last
+        self.loss = CompiledOnMinibatches(loss, parameters) if compile else loss
+        self.optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
+        self.lr, self.num_epochs = lr, num_epochs
+
+    def fit(self, steps: TensorDictBase, target: Tensor, minibatch_size: int) -> Tensor:
+        """Fit the part to targets ``[N, n, 1]``; the share of their variance that it explained before."""
+        with torch.no_grad():
+            explained = 1 - (target - self.units(self.output(steps))).var() / target.var()
+        if self.num_epochs:  # else it stays as it is
+            target = self.units.follow(target, self.last)
+        orders = [torch.randperm(len(target), device=target.device) for _ in range(self.num_epochs)]
+        minibatches = [index for order in orders for index in order.split(minibatch_size)]
+        for done, index in enumerate(minibatches):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr * (1 - done / len(minibatches))
+            self.loss(steps[index], target[index]).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()  # the optimiser of the loss has these parameters too
+        return explained
 
 
 class DuelingFit:
@@ -98,22 +134,10 @@ class DuelingFit:
             )
         self.advantage, self.critic = advantage, critic
         self.lmbda, self.minibatch_size = lmbda, minibatch_size
-        self.value = _part(
-            critic.value_output,
-            critic.value_units,
-            critic.value_backbone,
-            lr=value_lr,
-            num_epochs=value_epochs,
-            compile=compile,
-        )
-        self.effect = _part(
-            critic.effect_output,
-            critic.effect_units,
-            critic.backbone,
-            lr=effect_lr,
-            num_epochs=effect_epochs,
-            compile=compile,
-        )
+        value = critic.value_output, critic.value_units, critic.value_backbone
+        effect = critic.effect_output, critic.effect_units, critic.backbone
+        self.value = Part(*value, lr=value_lr, num_epochs=value_epochs, compile=compile)
+        self.effect = Part(*effect, lr=effect_lr, num_epochs=effect_epochs, compile=compile)
 
     def __call__(self, batch: TensorDictBase) -> dict[str, Tensor]:
         """Fit V, then A, to a batch.
@@ -127,9 +151,11 @@ class DuelingFit:
             ``critic/effect_scale``, the units of both.
         """
         steps = self._flat(batch, batch.select(*self.critic.in_keys).detach())
+        value = self.value.fit(steps, self.value_target(batch), self.minibatch_size)
+        effect = self.effect.fit(steps, self.effect_target(batch), self.minibatch_size)
         return {
-            "critic/value_explained": self._fit(self.value, steps, self.value_target(batch)),
-            "critic/effect_explained": self._fit(self.effect, steps, self.effect_target(batch)),
+            "critic/value_explained": value,
+            "critic/effect_explained": effect,
             "critic/value_scale": self.value.units.scale.clone(),
             "critic/effect_scale": self.effect.units.scale.clone(),
         }
@@ -147,15 +173,13 @@ class DuelingFit:
         return self._target(batch, short - self.critic.state_value(batch))
 
     def _target(self, batch: TensorDictBase, target: Tensor) -> Tensor:
-        target = self._flat(batch, target)
+        target, message = self._flat(batch, target), "what the critic is fitted to is not finite"
         if target.numel() < 2:
             raise ValueError(
                 f"a critic is fitted to two returns or more: the batch of size {list(batch.batch_size)} has "
                 f"{target.numel()}. Collect longer, or from several environments."
             )
-        require_finite(
-            target, "what the critic is fitted to is not finite: see the critic's inputs."
-        )
+        require_finite(target, f"{message}: see the critic's inputs.")
         return target
 
     def _flat(self, batch: TensorDictBase, entries: Any) -> Any:
@@ -163,28 +187,10 @@ class DuelingFit:
         valid = self.advantage.team.valid(batch)
         return entries.flatten(0, batch.ndim - 1) if valid is None else entries[valid]
 
-    def _fit(self, part: Part, steps: TensorDictBase, target: Tensor) -> Tensor:
-        """Least squares, with a learning rate that falls to zero; the share explained before."""
-        with torch.no_grad():
-            explained = 1 - (target - part.units(part.output(steps))).var() / target.var()
-        if part.num_epochs:  # else it stays as it is
-            target = part.units.follow(target, part.last)
-        orders = [torch.randperm(len(target), device=target.device) for _ in range(part.num_epochs)]
-        minibatches = [index for order in orders for index in order.split(self.minibatch_size)]
-        for done, index in enumerate(minibatches):
-            for group in part.optimizer.param_groups:
-                group["lr"] = part.lr * (1 - done / len(minibatches))
-            part.loss(steps[index], target[index]).backward()
-            part.optimizer.step()
-            part.optimizer.zero_grad()  # the optimiser of the loss has these parameters too
-        return explained
-
     def state_dict(self) -> dict[str, Any]:
         """The optimisers'."""
-        return {
-            "value": self.value.optimizer.state_dict(),
-            "effect": self.effect.optimizer.state_dict(),
-        }
+        parts = {"value": self.value, "effect": self.effect}
+        return {name: part.optimizer.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The optimisers'."""
@@ -195,29 +201,3 @@ class DuelingFit:
         """Add the hook to a trainer, after the updates of each batch."""
         trainer.register_op("post_steps_log", self)
         trainer.register_module(name, self)
-
-
-def _part(
-    output: Callable[[TensorDictBase], Tensor],
-    units: Units,
-    backbone: Any,
-    *,
-    lr: float,
-    num_epochs: int,
-    compile: bool,
-) -> Part:
-    """A part with its loss, compiled or not, and an optimiser of its own."""
-
-    def loss(steps: TensorDictBase, target: Tensor) -> Tensor:
-        return nn.functional.mse_loss(output(steps), target)
-
-    parameters = list(backbone.parameters())
-    return Part(
-        output,
-        CompiledOnMinibatches(loss, parameters) if compile else loss,
-        units,
-        backbone.last,
-        torch.optim.Adam(parameters, lr=lr, fused=True),
-        lr,
-        num_epochs,
-    )

@@ -11,7 +11,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from torchrl_ob._checks.batch import check_shape
+from torchrl_ob._checks.batch import check_shape, select
 from torchrl_ob._specs import (
     Group,
     check_vector,
@@ -53,12 +53,7 @@ def read_entry(tensordict: TensorDictBase, key: NestedKey, shape: tuple[int, ...
         KeyError: where it is missing.
         ValueError: where it has another shape.
     """
-    value = tensordict.get(key, None)
-    if value is None:
-        raise KeyError(
-            f"the critic reads {key!r}, which the tensordict lacks. It has "
-            f"{sorted(map(str, tensordict.keys(True, True)))}."
-        )
+    value: Tensor = select(tensordict, [key], "the critic").get(key)
     check_shape(repr(key), value, (*tensordict.batch_size, *shape))
     return value.reshape(tensordict.batch_size.numel(), *shape)
 
