@@ -40,15 +40,13 @@ def action_key(actor: ProbabilisticTensorDictSequential) -> NestedKey:
 
 def input_keys(actor: ProbabilisticTensorDictSequential) -> list[NestedKey]:
     """What an actor reads; not what its networks write for its distribution, as TorchRL lists of nested entries."""
-    written = [
-        key if isinstance(key, tuple) else (key,) for key in map(unravel_key, actor.out_keys)
-    ]
-    read = []
-    for key in map(unravel_key, actor.in_keys):
+    nested = [key for key in map(unravel_key, actor.out_keys) if isinstance(key, tuple)]
+
+    def is_written(key: NestedKey) -> bool:
         path = key if isinstance(key, tuple) else (key,)
-        if not any(out[: len(path)] == path and out != path for out in written):
-            read.append(key)
-    return read
+        return any(out[: len(path)] == path != out for out in nested)
+
+    return [key for key in map(unravel_key, actor.in_keys) if not is_written(key)]
 
 
 def policy_parameters(
@@ -93,9 +91,7 @@ def _require_same_agents(actor: ProbabilisticTensorDictSequential, params: Tenso
     agents = {x.shape[params.ndim] for x in per_agent if x.dtype != torch.bool}
     masked = {x.shape[params.ndim] for x in per_agent if x.dtype == torch.bool}
     if len(agents - {1}) > 1 or masked - {max(agents, default=0)}:  # a parameter may be shared
-        shapes = {
-            key: list(x.shape) for key, x in zip(actor.dist_params_keys, entries, strict=True)
-        }
+        shapes = {key: list(params.get(key).shape) for key in actor.dist_params_keys}
         raise ValueError(
             f"the policy's parameters and masks are of different numbers of agents, {shapes}: expected "
             f"{[*params.batch_size, 'n']} in front. Check the actor's outputs, and what the batch has of them."

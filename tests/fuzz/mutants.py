@@ -260,13 +260,13 @@ MUTANTS = {
         CRITICS,
     ),
     "substitution into everybody": (
-        "joint = torch.where(mine, alternatives,",
-        "joint = torch.where(mine | True, alternatives,",
+        "return torch.where(mine, own.unsqueeze(3),",
+        "return torch.where(mine | True, own.unsqueeze(3),",
         CRITICS,
     ),
     "substitution into the next agent": (
-        "joint = torch.where(mine, alternatives,",
-        "joint = torch.where(mine.roll(1, 1), alternatives,",
+        "return torch.where(mine, own.unsqueeze(3),",
+        "return torch.where(mine.roll(1, 1), own.unsqueeze(3),",
         CRITICS,
     ),
     "substituted chunks in another order": (

@@ -11,13 +11,7 @@ from tensordict.nn import dispatch
 from torch import Tensor
 
 from torchrl_ob._actors import flat_parameters
-from torchrl_ob._checks.batch import (
-    as_flags,
-    per_agent,
-    require_finite,
-    select,
-    sibling,
-)
+from torchrl_ob._checks.batch import as_flags, per_agent, require_finite, select, sibling
 from torchrl_ob._checks.critic import is_pointwise_in_time
 from torchrl_ob._checks.trajectories import (
     fill_padding,

@@ -11,7 +11,14 @@ from torch import Tensor
 from torchrl_ob._checks.arguments import check_whole_number
 from torchrl_ob._checks.batch import check_shape
 
-__all__ = ["substitute_candidates"]
+__all__ = ["put_own_actions", "substitute_candidates"]
+
+
+def put_own_actions(action: Tensor, own: Tensor) -> Tensor:
+    """Copies ``[B, n, K, n, *event]`` of joint actions ``[B, n, *event]``, each with one of own actions ``[B, n, K, *event]``."""
+    n, event = own.shape[1], action.ndim - 2
+    mine = torch.eye(n, dtype=torch.bool, device=own.device).reshape(1, n, 1, n, *[1] * event)
+    return torch.where(mine, own.unsqueeze(3), action[:, None, None])
 
 
 def substitute_candidates(
@@ -56,15 +63,13 @@ def substitute_candidates(
     check_whole_number("chunk_bytes", chunk_bytes)
     n, num_candidates, *event = actions.shape[len(batch) :]
     inputs = tensordict.select(*critic.in_keys).reshape(batch.numel())
-    own = actions.reshape(batch.numel(), n, num_candidates, 1, *event)
-    mine = torch.eye(n, dtype=torch.bool, device=actions.device)
-    mine = mine.reshape(1, n, 1, n, *[1] * len(event))
+    own = actions.reshape(batch.numel(), n, num_candidates, *event)
     bytes_per_state = n * num_candidates * inputs.bytes() // max(batch.numel(), 1)
     chunk = max(1, chunk_bytes // max(bytes_per_state, 1))
     values = []
     for x, alternatives in zip(inputs.split(chunk), own.split(chunk), strict=True):
         copies = x[:, None, None].expand(x.shape[0], n, num_candidates).reshape(-1)
-        joint = torch.where(mine, alternatives, x.get(action_key)[:, None, None])
+        joint = put_own_actions(x.get(action_key), alternatives)
         value = critic(copies.set(action_key, joint.flatten(0, 2))).get(value_key)
         check_shape(repr(value_key), value, (*copies.batch_size, n, 1))
         value = value.reshape(x.shape[0], n, num_candidates, n)

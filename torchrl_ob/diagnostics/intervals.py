@@ -101,11 +101,7 @@ class Blocks:
     """
 
     def __init__(
-        self,
-        batch_size: torch.Size,
-        time_dim: int,
-        like: Tensor,
-        active: Tensor | None = None,
+        self, batch_size: torch.Size, time_dim: int, like: Tensor, active: Tensor | None = None
     ) -> None:
         time_dim %= len(batch_size)
         steps = batch_size[time_dim]

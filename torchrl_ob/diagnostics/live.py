@@ -66,12 +66,7 @@ class VarianceLogger(TrainerHookBase):
     """
 
     def __init__(
-        self,
-        advantage: JointAdvantage,
-        *,
-        interval: int = 10,
-        num_draws: int = 4,
-        prefix: str = "",
+        self, advantage: JointAdvantage, *, interval: int = 10, num_draws: int = 4, prefix: str = ""
     ) -> None:
         if not isinstance(interval, int) or interval < 1:
             raise ValueError(

@@ -93,8 +93,8 @@ class MaMujocoEnv(EnvBase):
         identity = np.eye(n, dtype=np.float32)
         self.blank = np.hstack([np.zeros((n, max(widths)), dtype=np.float32), identity])
         low, high = (
-            torch.stack([torch.full((d,), float(end)) for end in ends])
-            for ends in zip(*[(space.low[0], space.high[0]) for space in spaces], strict=True)
+            torch.tensor([[float(end[0])] * d for end in ends])
+            for ends in zip(*[(space.low, space.high) for space in spaces], strict=True)
         )
         self.observation_spec = Composite(
             agents=Composite(observation=Unbounded(self.blank.shape), shape=(n,)),

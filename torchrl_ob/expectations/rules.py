@@ -12,13 +12,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-__all__ = [
-    "ExpectationRule",
-    "Line",
-    "gauss_hermite",
-    "gauss_legendre",
-    "sample_size",
-]
+__all__ = ["ExpectationRule", "Line", "gauss_hermite", "gauss_legendre", "sample_size"]
 
 ExpectationRule = Literal["gauss", "monte_carlo"]
 """How the expectation over a continuous own action is taken."""

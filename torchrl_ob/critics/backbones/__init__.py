@@ -14,13 +14,7 @@ from torchrl_ob.critics.backbones.additive import AdditiveBackbone
 from torchrl_ob.critics.backbones.concat import ConcatBackbone
 from torchrl_ob.critics.backbones.layers import AgentLinear
 from torchrl_ob.critics.backbones.pooled import PooledBackbone
-from torchrl_ob.critics.backbones.protocol import (
-    Backbone,
-    GroupBackbone,
-    Others,
-    Sizes,
-    own_values,
-)
+from torchrl_ob.critics.backbones.protocol import Backbone, GroupBackbone, Others, Sizes, own_values
 
 __all__ = [
     "AdditiveBackbone",

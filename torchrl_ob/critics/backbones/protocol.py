@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
+
+from torchrl_ob.critics.substitution import put_own_actions
 
 __all__ = ["Backbone", "GroupBackbone", "Others", "Sizes", "own_values"]
 
@@ -67,13 +68,8 @@ def own_values(
 ) -> Tensor:
     """Values ``[B, n, K, out_dim]`` of own actions ``[B, n, K, a]``, each put into a copy of the joint action."""
     batch, n, num_candidates, _ = own.shape
-    mine = torch.eye(n, dtype=torch.bool, device=own.device).reshape(1, n, 1, n, 1)
-    joint = torch.where(mine, own.unsqueeze(-2), action[:, None, None])  # [B, n, K, n, a]
-    copies = n * num_candidates
-    values = backbone(
-        observation.repeat_interleave(copies, 0),
-        state.repeat_interleave(copies, 0),
-        joint.flatten(0, 2),
-    )
+    joint, copies = put_own_actions(action, own).flatten(0, 2), n * num_candidates
+    observation, state = (x.repeat_interleave(copies, 0) for x in (observation, state))
+    values = backbone(observation, state, joint)
     values = values.reshape(batch, n, num_candidates, n, -1)
     return values.diagonal(dim1=1, dim2=3).movedim(-1, 1)

@@ -12,6 +12,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from torchrl_ob.critics.substitution import put_own_actions
 from torchrl_ob.diagnostics.branching.branches import branch_returns
 from torchrl_ob.diagnostics.branching.copies import Policy
 from torchrl_ob.diagnostics.intervals import Estimate, resample
@@ -209,12 +210,10 @@ def true_baselines(
     Returns:
         Baselines with the weights of COMA and of the optimal baseline, and the candidates' Q.
     """
-    num_agents, num_own = candidates.probabilities.shape[1:3]
-    joint = actions[:, None, None].repeat(1, num_agents, num_own, *[1] * (actions.ndim - 1))
-    for agent in range(num_agents):
-        joint[:, agent, :, agent] = candidates.actions[:, agent]
-    returns = branch_returns(env, states, policy, joint.flatten(1, 2), **options)
-    values = returns.mean(-2).unflatten(2, (num_agents, num_own))  # [H, S, whose candidate, K, n]
+    joint = put_own_actions(actions, candidates.actions).flatten(1, 2)
+    returns = branch_returns(env, states, policy, joint, **options)
+    whose = candidates.probabilities.shape[1:]  # candidate of which agent, and which
+    values = returns.mean(-2).unflatten(2, whose)  # [H, S, n, K, n]
     values = values.diagonal(dim1=2, dim2=4).movedim(-1, 2)
     coma, optimal = (
         weighted_baseline(values, weights.to(values).expand_as(values))

@@ -10,11 +10,7 @@ from torch import Tensor
 
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Estimate
-from torchrl_ob.diagnostics.measured.signals import (
-    candidate_variance,
-    measurement,
-    policy_value,
-)
+from torchrl_ob.diagnostics.measured.signals import candidate_variance, measurement, policy_value
 from torchrl_ob.functional import lambda_return
 
 __all__ = ["Headroom", "headroom"]
