@@ -30,10 +30,8 @@ def action_key(actor: ProbabilisticTensorDictSequential) -> NestedKey:
         )
     if len(action_keys) != 1:
         raise ValueError(
-            f"the actor must write one action, and writes {action_keys}. Several parts of one agent's action, "
-            "as of a CompositeDistribution, belong into one entry: Independent(Categorical, 1) for several "
-            "choices, or one Gaussian over all dimensions. Several groups of agents take an actor and an advantage "
-            "each."
+            f"the actor must write one action, and writes {action_keys}: put the parts of an action, as of a "
+            "CompositeDistribution, into one entry, such as Independent(Categorical, 1); groups of agents have an actor each."
         )
     return unravel_key(action_keys[0])
 
@@ -94,7 +92,7 @@ def _require_same_agents(actor: ProbabilisticTensorDictSequential, params: Tenso
         shapes = {key: list(params.get(key).shape) for key in actor.dist_params_keys}
         raise ValueError(
             f"the policy's parameters and masks are of different numbers of agents, {shapes}: expected "
-            f"{[*params.batch_size, 'n']} in front. Check the actor's outputs, and what the batch has of them."
+            f"{[*params.batch_size, 'n']} in front. Check what the actor writes and the batch has of them."
         )
 
 

@@ -158,8 +158,7 @@ def _action_space(spec: TensorSpec, key: NestedKey) -> ActionSpace:
         nvec = [spec.space.n] * event[0]
     elif numbers:
         raise TypeError(
-            f"{name} has integers ({dtype}) of which it is not said whether they are choices: give the environment a "
-            "Categorical or MultiCategorical spec."
+            f"{name} has integers, {dtype}, that may be no choices: give it a Categorical or MultiCategorical spec."
         )
     else:
         raise TypeError(
@@ -223,8 +222,7 @@ def read_observation(
         )
     if len(leaves) > 1:
         raise TypeError(
-            f"the observation {key!r} has {len(leaves)} entries, {list(leaves)}, and one is read: {FLAT_ENV} "
-            "(torchrl.envs.CatTensors)."
+            f"the observation {key!r} has entries {list(leaves)}, and one is read: {FLAT_ENV} (torchrl.envs.CatTensors)."
         )
     ((key, spec),) = leaves.items()
     check_vector(spec, key, ("n", "o"))
@@ -257,8 +255,7 @@ def check_entry(spec: TensorSpec, key: NestedKey) -> str:
         spec.ndim == 3 and spec.dtype == torch.uint8
     ):  # rows and columns, or planes
         raise TypeError(
-            f"{name} is an image: encode it first, torchrl.envs.ToTensorImage and torchrl.modules.MultiAgentConvNet in "
-            "an actor and a critic of your own, which the advantages take; or flatten it "
-            "(torchrl.envs.FlattenObservation)."
+            f"{name} is an image: encode it in an actor and a critic of your own (torchrl.envs.ToTensorImage, "
+            "torchrl.modules.MultiAgentConvNet), or flatten it (torchrl.envs.FlattenObservation)."
         )
     return name

@@ -119,14 +119,12 @@ def _mask_key(env: EnvBase, group: Group, action: ActionSpace) -> NestedKey | No
     mask = env.observation_spec_unbatched[key]
     if action.encoding == "continuous":
         raise ValueError(
-            f"the mask {key!r} is beside continuous actions, {action_key!r}, of which it can rule out none: "
-            "leave it out with torchrl.envs.ExcludeTransform."
+            f"the mask {key!r} rules out none of continuous actions, {action_key!r}: append torchrl.envs.ExcludeTransform."
         )
     expected = (action.num_agents, action.action_dim)
     if tuple(mask.shape) != expected:
         raise ValueError(
-            f"the mask {key!r} has the shape {list(mask.shape)}; expected {list(expected)}, one entry for each "
-            f"choice of {action_key!r}, factors side by side."
+            f"the mask {key!r} has shape {list(mask.shape)}; expected {list(expected)}, as {action_key!r} has choices."
         )
     if mask.dtype != torch.bool:
         raise TypeError(

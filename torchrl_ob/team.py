@@ -96,8 +96,7 @@ class Team:
         written, *self.other_action_keys = map(action_key, self.actors)
         if not getattr(self.critic, "in_keys", None):
             raise TypeError(
-                f"value_network must be a tensordict module; {type(self.critic).__name__} has no "
-                "in_keys. Wrap it in a TensorDictModule."
+                f"value_network must be a tensordict module, such as a TensorDictModule, got {type(self.critic).__name__}."
             )
         self.action_key = unravel_key(self.action_key or written)
         self.value_key = unravel_key(self.value_key or self.critic.out_keys[0])
@@ -157,9 +156,8 @@ class Team:
         taken, at = inputs.get(self.action_key).shape, tensordict.ndim + 1
         if (*actions.shape[:at], *actions.shape[at + 1 :]) != taken:
             raise ValueError(
-                f"the action {self.action_key!r} has shape {list(taken)}, batch size, agents and its own, and the "
-                f"policy's alternatives {list(actions.shape)}, so many of each. Check the parameters of the policy "
-                "that the batch has beside the action."
+                f"the action {self.action_key!r} has shape {list(taken)}, and the policy's alternatives {list(actions.shape)}, so "
+                "many of each. Check the parameters of the policy that the batch has beside the action."
             )
         if hasattr(self.critic, "candidate_values"):
             return self._require_finite(self.critic.candidate_values(inputs, actions))
@@ -216,9 +214,8 @@ class Team:
             own = score_candidates(policy, *given, num_points=self.num_points)
         if own.probabilities.ndim != tensordict.ndim + 2:
             raise ValueError(
-                f"the policy is a {type(policy).__name__} of batch shape {list(policy.batch_shape)}; "
-                f"expected {[*tensordict.batch_size, 'n']}, one distribution for each agent. Wrap it in "
-                "torch.distributions.Independent so that an action is a single event."
+                f"the policy is a {type(policy).__name__} of batch shape {list(policy.batch_shape)}; expected "
+                f"{[*tensordict.batch_size, 'n']}. Wrap it in torch.distributions.Independent so that an action is a single event."
             )
         message = "the policy's probabilities are not finite: a parameter or an observation is NaN."
         require_finite(own.optimal_weights, message)

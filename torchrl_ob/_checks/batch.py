@@ -29,9 +29,8 @@ def select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -
     missing = [key for key in keys if tensordict.get(key, None) is None]
     if missing:
         raise KeyError(
-            f"{reader} reads {missing}, which the tensordict lacks; it has "
-            f"{_entries(tensordict)}. Build the advantage with the networks that collected the "
-            "batch, or rename with set_keys."
+            f"{reader} reads {missing}, which the tensordict lacks; it has {_entries(tensordict)}. Take the networks that "
+            "collected the batch, or rename with set_keys."
         )
     return tensordict.select(*keys)
 
@@ -54,9 +53,8 @@ def per_agent(
     signal = tensordict.get(key, None)
     if signal is None:
         raise KeyError(
-            f"the {name} {key!r} is missing from the tensordict, whose 'next' has "
-            f"{_entries(following)}. Name it with set_keys({name}=...): on the advantage, or on "
-            "the loss after loss.make_value_estimator(advantage), which forwards no key set before."
+            f"the {name} {key!r} is missing from 'next', which has {_entries(following)}. Name it with set_keys({name}=...): "
+            "on the advantage, or on the loss after loss.make_value_estimator(advantage), which forwards no key set before."
         )
     if signal.shape == tuple(shape):
         return signal
@@ -97,10 +95,8 @@ def require_value_per_agent(
     batch, action = inputs.batch_size, inputs.get(action_key)
     if action.ndim <= len(batch) or value.shape != (*action.shape[: len(batch) + 1], 1):
         raise ValueError(
-            f"the critic must write a value for every agent under {key!r}: the action {action_key!r} has "
-            f"shape {list(action.shape)} and the batch size is {list(batch)}, so the value must have "
-            f"shape [*batch, n, 1]; it has {list(value.shape)}. Expand the value of a team over its "
-            "agents in the critic."
+            f"the critic must write [*batch, n, 1] under {key!r}, a value for every agent, and wrote {list(value.shape)}: the "
+            f"action {action_key!r} has {list(action.shape)}, the batch {list(batch)}. Expand a team's value over its agents."
         )
 
 
@@ -114,9 +110,8 @@ def active_agents(
         return None
     if mask.shape != expected:
         raise ValueError(
-            f"the mask {mask_key!r} says which agents take part: expected booleans of shape "
-            f"{list(expected)}, got {mask.dtype} of {list(mask.shape)}. Name another with "
-            "set_keys(mask=...)."
+            f"the mask {mask_key!r} says which agents take part: expected booleans {list(expected)}, got {mask.dtype} "
+            f"{list(mask.shape)}. Name another with set_keys(mask=...)."
         )
     return as_flags(mask, f"the mask {mask_key!r}")
 
@@ -125,9 +120,8 @@ def check_shape(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     """Refuse what a critic reads where its shape is another."""
     if value.shape != shape:
         raise ValueError(
-            f"{name} must have shape {list(shape)}, batch size included, and has "
-            f"{list(value.shape)}. Check the sizes and the action_encoding the critic was built "
-            "with, and the batch size of the tensordict."
+            f"{name} must have shape {list(shape)}, batch size included, and has {list(value.shape)}. Check the sizes and the "
+            "action_encoding of the critic, and the batch size of the tensordict."
         )
 
 

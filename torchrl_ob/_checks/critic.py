@@ -33,9 +33,8 @@ def require_joint_critic(
         )
     if action not in in_keys:
         raise ValueError(
-            f"the critic reads {in_keys} and so ignores the joint action {action!r}: it is a "
-            "state value. Use a critic of the joint action, such as JointQCritic, or TorchRL's "
-            "GAE or MultiAgentGAE with this one."
+            f"the critic reads {in_keys} and so ignores the joint action {action!r}, as a state value does. Take a critic of "
+            "the joint action, such as JointQCritic, or TorchRL's GAE or MultiAgentGAE with this one."
         )
 
 
@@ -81,9 +80,8 @@ def is_pointwise_in_time(
     for key, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(
-                f"{name} has a {type(module).__name__} in training mode ({key!r}): its output at a step depends "
-                "on the rest of the batch, and each alternative action asked about would change it. Take "
-                "LayerNorm, or call eval() on it."
+                f"{name} has a {type(module).__name__} in training mode ({key!r}): its output at a step depends on the rest of the "
+                "batch, alternative actions included. Take LayerNorm, or call eval() on it."
             )
     if inputs.shape[time_dim] < 2:
         return False
@@ -102,10 +100,9 @@ def is_pointwise_in_time(
         memories = [type(x).__name__ for x in network.modules() if isinstance(x, nn.RNNBase)]
         found = f" ({', '.join(dict.fromkeys(memories))})" if memories else ""
         raise ValueError(
-            f"{name} has a memory in time{found}: its output at a step changes with the order of the others, "
-            "and alternative actions are asked about one step at a time. Let it read single steps: a summary "
-            "of the past that the policy or a transform wrote into the batch, such as a recurrent policy's hidden "
-            "state, is an input like any other. Call the advantage outside of set_recurrent_mode."
+            f"{name} has a memory in time{found}: its output at a step changes with the order of the others. Let it read single "
+            "steps, as alternative actions are asked about: a hidden state or a summary of the past that is in the batch is an "
+            "input like any other. Call the advantage outside of set_recurrent_mode."
         )
     return random or not flat
 

@@ -16,25 +16,21 @@ def require_steps(tensordict: TensorDictBase, time_dim: int | None) -> None:
     """Refuse a batch without steps, one that is flattened, unless it is said which dimension is time, and ``torch.vmap``."""
     if tensordict.ndim == 0:
         raise ValueError(
-            "the batch size is [], a single step: the advantage takes trajectories, [*B, time]. Stack the "
-            "steps of each trajectory along time."
+            "the batch size is [], a single step: stack the steps of each trajectory along time, [*B, time]."
         )
     if tensordict.batch_size.numel() == 0:
         raise ValueError(
-            f"the batch is empty, of batch size {list(tensordict.batch_size)}: there is no step to estimate "
-            "an advantage of."
+            f"the batch is empty, of batch size {list(tensordict.batch_size)}: it has no step."
         )
     if time_dim is None and tensordict.ndim == 1 and tensordict.names != ["time"]:
         raise ValueError(
-            f"the batch has one dimension, {list(tensordict.batch_size)}, which is not named 'time': is it "
-            "flattened? Call the advantage on [*B, time], before flattening into minibatches; for a "
-            "single trajectory pass time_dim=0."
+            f"the batch has one dimension, {list(tensordict.batch_size)}, which is not named 'time'. Call the advantage on "
+            "[*B, time], before flattening into minibatches; for a single trajectory pass time_dim=0."
         )
     leaves = () if torch.compiler.is_compiling() else tensordict.values(True, True)
     if any(torch._C._functorch.is_batchedtensor(x) for x in leaves if isinstance(x, Tensor)):
         raise TypeError(
-            "an advantage takes all dimensions of a batch at once: call it on [*B, time] itself, without "
-            "torch.vmap."
+            "an advantage takes all dimensions of a batch at once: call it without torch.vmap."
         )
 
 
@@ -46,8 +42,7 @@ def require_time_dim(time_dim: int, ndim: int) -> int:
     """
     if not -ndim <= time_dim < ndim:
         raise ValueError(
-            f"time_dim must be a dimension of the batch, from {-ndim} to {ndim - 1} here (agents and features "
-            f"are none of them), got {time_dim}."
+            f"time_dim must be a dimension of the batch, from {-ndim} to {ndim - 1} here, got {time_dim}."
         )
     return time_dim % ndim
 

@@ -26,8 +26,7 @@ def live_network(loss_module: Any, name: str) -> Any:
     network = getattr(loss_module, name, None)
     if network is None:
         raise TypeError(
-            f"{type(loss_module).__name__} has no {name}: pass a TorchRL actor-critic loss that was "
-            "built with one, or the network itself."
+            f"{type(loss_module).__name__} has no {name}: pass a TorchRL actor-critic loss, or the network itself."
         )
     params = getattr(loss_module, f"{name}_params", None)
     if params is not None:

@@ -181,10 +181,9 @@ class TeamEstimator(NamedArguments, ValueEstimatorBase):
             if any(tensordict.get(x, None) is None for x in (entry, beside)):
                 continue
             raise ValueError(
-                f"the batch has two rewards, {entry!r} and {beside!r}, and {key!r} is a default that nobody "
-                f"named. For the second, set_keys(reward={other!r}): on the advantage, on the loss after "
-                "loss.make_value_estimator(advantage), which forwards no key set before, or as reward_key of a "
-                f"trainer. For the first, advantage.set_keys(reward={key!r})."
+                f"the batch has two rewards, {entry!r} and {beside!r}, and {key!r} is a default that nobody named. Name one with "
+                f"set_keys(reward={other!r}), or reward={key!r}: on the advantage, on the loss after "
+                "loss.make_value_estimator(advantage), which forwards no key set before, or as reward_key of a trainer."
             )
 
     def _critic_params(self, params: TensorDictBase | None) -> AbstractContextManager[Any]:

@@ -109,8 +109,7 @@ class JointAdvantage(TeamEstimator):
                 baseline = baseline.to(signal.dtype)
         if baseline.shape != signal.shape:
             raise ValueError(
-                f"{type(self).__name__}.baseline gave the shape {list(baseline.shape)}: expected {list(signal.shape)}, "
-                "one for each agent."
+                f"{type(self).__name__}.baseline gave the shape {list(baseline.shape)}: expected {list(signal.shape)}."
             )
         advantage, active, valid = signal - baseline, team.active(batch), team.valid(batch)
         if active is not None:
@@ -149,12 +148,12 @@ class JointAdvantage(TeamEstimator):
         """
         if kwargs:
             raise TypeError(f"value_estimate takes no arguments {sorted(kwargs)}.")
-        if tensordict.get(self.tensor_keys.steps_to_next_obs, None) is not None:
-            raise ValueError(
-                f"the tensordict has {self.tensor_keys.steps_to_next_obs!r}: its rewards are sums "
-                "over several steps, which the λ-return would count again. Remove MultiStep."
-            )
         bootstrap, keys = bootstrap or self.bootstrap, self.tensor_keys
+        if tensordict.get(keys.steps_to_next_obs, None) is not None:
+            raise ValueError(
+                f"rewards are sums over several steps, says {keys.steps_to_next_obs!r}, which the λ-return would count again: "
+                "remove MultiStep."
+            )
         with torch.no_grad():
             batch = self.read(tensordict, time_dim)
             decay: dict[str, Any] = {

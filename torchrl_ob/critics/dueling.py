@@ -48,8 +48,7 @@ class DuelingCritic(JointQCritic):
         self.value_backbone: Any = self.make_backbone(self.sizes._replace(action_dim=0, out_dim=1))
         if not hasattr(self.backbone, "last") or not hasattr(self.value_backbone, "last"):
             raise TypeError(
-                "a DuelingCritic rescales the last layer of its backbone, which one of its own must name as `last`: "
-                f"{type(self.backbone).__name__} has none."
+                f"a DuelingCritic rescales `last` of its backbone, which one of your own must name as `last`: {type(self.backbone).__name__} has none."
             )
         self.value_units, self.effect_units = Units(), Units()
 

@@ -62,8 +62,7 @@ def resample(
     """
     if num_blocks < 2:
         raise ValueError(
-            f"an interval needs two independent trajectories or more, got {num_blocks}. Collect "
-            "from several environments, or longer."
+            f"an interval needs two independent trajectories or more, got {num_blocks}: collect from more environments."
         )
     generator = torch.Generator(device=like.device).manual_seed(0)
     drawn = torch.randint(

@@ -46,6 +46,5 @@ def require_equal_spaces(env: Any) -> None:
         if len(set(sizes.values())) > 1:
             listed = ", ".join(f"{agent} {n or list(shape)}" for agent, (shape, n) in sizes.items())
             raise ValueError(
-                f"the {name}s of the agents of {env.name} differ in size ({listed}), and "
-                "JaxMARLWrapper takes one team of equal spaces."
+                f"the {name}s of the agents of {env.name} differ in size ({listed}), and must be of one."
             )

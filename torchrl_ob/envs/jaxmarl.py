@@ -115,8 +115,7 @@ class JaxMARLWrapper(_EnvWrapper):
         self._action_space = env.action_space(env.agents[0])
         if not hasattr(self._action_space, "n") and not hasattr(self._action_space, "low"):
             raise ValueError(
-                f"the actions of {env.name} are {type(self._action_space).__name__}; JaxMARLWrapper "
-                "takes Discrete and Box."
+                f"the actions of {env.name} are {type(self._action_space).__name__}, and may be Discrete or Box."
             )
         self._jax_device = jax_device(self.device)
         self._batch = compile_batch(env, self._read_action)

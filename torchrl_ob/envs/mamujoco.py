@@ -156,8 +156,7 @@ def _parallel_env(*arguments: Any, **options: Any) -> Any:
             from gymnasium_robotics import mamujoco_v1
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Multi-Agent MuJoCo needs gymnasium-robotics and mujoco: "
-            "pip install 'torchrl-ob[mujoco]'",
+            "Multi-Agent MuJoCo needs gymnasium-robotics and mujoco: pip install 'torchrl-ob[mujoco]'",
             name=error.name,
         ) from error
     return mamujoco_v1.parallel_env(*arguments, **options)

@@ -70,8 +70,7 @@ def has_choice(
             continue
         if mask.shape[: len(agents)] != agents:
             raise ValueError(
-                f"the mask {key!r} has shape {list(mask.shape)}, and the action is of batch size and agents "
-                f"{list(agents)}: expected {[*agents, 'choices']}."
+                f"the mask {key!r} has shape {list(mask.shape)}; expected {[*agents, 'choices']}, as the action has."
             )
         every = mask.any(-1).reshape(*agents, -1).all(-1)  # of all factors of an action
         choice = every if choice is None else choice & every

@@ -73,8 +73,7 @@ def categorical_candidates(dist: D.Distribution, options: Options) -> Candidates
         return None
     if getattr(base, "_sparse_mask", False):
         raise ValueError(
-            f"{type(base).__name__} was given `indices` of the available actions, which "
-            "differ from agent to agent. Give it a boolean `mask` over all actions instead."
+            f"{type(base).__name__} has `indices`, which differ from agent to agent: give it a boolean `mask` over actions."
         )
     log_probs = categorical_log_probs(base)
     if several:
@@ -125,9 +124,8 @@ def _joint_choices(log_probs: Sequence[Tensor]) -> Tensor:
     choices = [factor.shape[-1] for factor in log_probs]
     if math.prod(choices) > MAX_JOINT_CHOICES:
         raise ValueError(
-            f"a multi-categorical action of {len(choices)} factors with {choices} choices has "
-            f"{math.prod(choices)} joint choices, more than the {MAX_JOINT_CHOICES} that are "
-            "enumerated. Split the action over more agents, or use fewer choices."
+            f"a multi-categorical action with {choices} choices has {math.prod(choices)} joint choices, more than the "
+            f"{MAX_JOINT_CHOICES} that are enumerated. Split it over more agents, or use fewer choices."
         )
     lines = [torch.arange(count, device=log_probs[0].device) for count in choices]
     return torch.cartesian_prod(*lines).reshape(-1, len(choices))

@@ -78,9 +78,7 @@ def gaussian_components(dist: D.Distribution) -> Components | None:
 def refuse_deterministic(dist: D.Distribution, options: Options) -> Candidates:
     """A deterministic policy has no candidates."""
     raise TypeError(
-        f"{type(dist).__name__} is deterministic: its score does not exist, so there is "
-        "neither a policy gradient nor a baseline for it. Use a stochastic policy, such as "
-        "TanhNormal."
+        f"{type(dist).__name__} is deterministic and has no score: use a stochastic policy, such as TanhNormal."
     )
 
 

@@ -52,8 +52,7 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
             state_keys = [(*group, name) for name in self.states]
         if len(state_keys) != len(self.states):
             raise ValueError(
-                f"{type(self).__name__} keeps {len(self.states)} state(s), {list(self.states)}; state_keys names "
-                f"{list(state_keys)}. Name one key for each."
+                f"{type(self).__name__} keeps {len(self.states)} state(s), {self.states}, got {state_keys}. Name one key for each."
             )
         self.state_keys = [unravel_key(key) for key in state_keys]
         self.is_init_key = unravel_key(is_init_key)
@@ -102,9 +101,8 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
         lead, n = x.shape[:-2], self.num_agents
         if self.recurrent_mode and not lead:
             raise ValueError(
-                f"in recurrent mode the last batch dimension is time, and {self.in_keys[0]!r} of shape "
-                f"{list(x.shape)} has none. Pass [*B, T, n, {self.input_size}], or leave the mode with "
-                "set_recurrent_mode(False)."
+                f"in recurrent mode the last batch dimension is time, and {self.in_keys[0]!r} of shape {list(x.shape)} has none. "
+                f"Pass [*B, T, n, {self.input_size}], or leave the mode with set_recurrent_mode(False)."
             )
         batch = (lead[:-1].numel(), lead[-1]) if self.recurrent_mode else (lead.numel(), 1)
         x = self._to_sets(x.reshape(*batch, n, self.input_size))
@@ -169,10 +167,9 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
             if x.ndim < 2 or entry.shape not in shapes:
                 wanted = " or ".join(str(list(shape)) for shape in shapes)
                 raise ValueError(
-                    f"{name} reads {key!r} of shape {wanted}, and it has {list(entry.shape)}: "
-                    f"num_agents={n}, input_size={self.input_size}, num_layers={self.num_layers}, "
-                    f"hidden_size={self.hidden_size}, and the batch size of {in_key!r} is "
-                    f"{list(lead)}. Remedy: build it with the environment's sizes, or {remedies[key]}."
+                    f"{name} reads {key!r} of shape {wanted}, and it has {list(entry.shape)}: num_agents={n}, input_size="
+                    f"{self.input_size}, num_layers={self.num_layers}, hidden_size={self.hidden_size}. Remedy: build it with the "
+                    f"environment's sizes, or {remedies[key]}."
                 )
         if is_init.dtype != torch.bool:
             raise TypeError(f"{self.is_init_key!r} must be boolean, and is {is_init.dtype}.")

@@ -244,7 +244,6 @@ def _per_agent(following: TensorDictBase, key: NestedKey, like: Tensor) -> Tenso
     signal, (batch, num_agents) = following.get(key), like.shape
     if signal.shape not in ((batch, num_agents, 1), (batch, 1)):
         raise ValueError(
-            f"{key!r} has shape {list(signal.shape)}; expected {[batch, num_agents, 1]}, one for each "
-            f"agent, or {[batch, 1]}, one for the team."
+            f"{key!r} has shape {list(signal.shape)}; expected {[batch, num_agents, 1]} or, of a team, {[batch, 1]}."
         )
     return signal.flatten(1).expand(batch, num_agents)

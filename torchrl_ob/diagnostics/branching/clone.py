@@ -51,8 +51,7 @@ def clone_vmas(env: EnvBase, index: Tensor) -> EnvBase:
     simulator = find_simulator(env)
     if not hasattr(simulator, "vmas_random_state"):
         raise TypeError(
-            f"clone_vmas copies TorchRL's VmasEnv, and this is a {type(env).__name__}. Hand over "
-            "a function clone(env, index) that copies states of this environment."
+            f"clone_vmas copies VmasEnv, and this is a {type(env).__name__}. Hand over a function clone(env, index) for it."
         )
     if len(index) == env.batch_size[0]:
         # sizes would not tell what each environment has its own of: by way of one copy more
@@ -66,9 +65,8 @@ def clone_vmas(env: EnvBase, index: Tensor) -> EnvBase:
             read_simulator(twin._env, write_simulator(simulator), index)
         except ValueError as error:
             raise ValueError(
-                f"a state of the VMAS scenario {find_scenario_name(env)!r} cannot be copied to a second environment of "
-                f"it, reset and stepped once: {error} Hand over a function clone(env, index) that copies "
-                "this scenario's states."
+                f"a state of the VMAS scenario {find_scenario_name(env)!r} cannot be copied to a second environment: {error} Hand "
+                "over a function clone(env, index) that copies it."
             ) from error
     return twin
 
@@ -84,8 +82,7 @@ def _build(env: EnvBase, num_envs: int) -> EnvBase:
     arguments = dict(env._constructor_kwargs)
     if "scenario" not in arguments:
         raise ValueError(
-            f"a {type(env).__name__} around a VMAS environment does not know how that was built. "
-            "Build it as VmasEnv(scenario, num_envs=...)."
+            f"how a {type(env).__name__} was built is unknown. Build it as VmasEnv(scenario, num_envs=...)."
         )
     if not isinstance(arguments["scenario"], str):  # the instance holds the first one's world
         arguments["scenario"] = type(arguments["scenario"])()

@@ -46,8 +46,7 @@ def copies(clone: Clone, env: EnvBase, index: Tensor) -> EnvBase:
     made = clone(env, index)
     if made.batch_size != index.shape:
         raise ValueError(
-            f"clone(env, index) gave an environment of batch size {list(made.batch_size)} for an "
-            f"index of shape {list(index.shape)}; expected the same."
+            f"clone(env, index) gave batch size {list(made.batch_size)} for an index of shape {list(index.shape)}."
         )
     return made
 

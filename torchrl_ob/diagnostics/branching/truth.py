@@ -77,8 +77,7 @@ def nested_variance(returns: Tensor) -> NestedVariance:
     """
     if returns.ndim < 3 or min(returns.shape[-3:-1]) < 2:
         raise ValueError(
-            f"returns must have shape [*batch, M1, M2, n] with two joint actions and two "
-            f"continuations or more, got {list(returns.shape)}."
+            f"returns must have shape [*batch, M1, M2, n] with M1 and M2 at least 2, got {list(returns.shape)}."
         )
     noise = returns.var(-2).mean(-2)
     return NestedVariance(returns.mean(-2).var(-2) - noise / returns.shape[-2], noise)
@@ -157,8 +156,7 @@ def critic_fit(
     """
     if returns.ndim != 4 or q.shape != (*returns.shape[:2], returns.shape[3]):
         raise ValueError(
-            f"q has shape {list(q.shape)} and returns {list(returns.shape)}; expected [S, M1, n] and "
-            "[S, M1, M2, n]: a critic's output [S, M1, n, 1] is squeezed."
+            f"q has shape {list(q.shape)} and returns {list(returns.shape)}; expected [S, M1, n] and [S, M1, M2, n]."
         )
     if not 0 <= leave_out < 1:
         raise ValueError(f"leave_out must be from 0 to below 1, got {leave_out}.")
