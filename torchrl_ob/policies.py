@@ -83,16 +83,9 @@ def policy_from_env(
     action = read_action(env, group)
     mask_key = _mask_key(env, group, action)
     names, distribution, num_outputs, options = _distribution(action, mask_key is not None)
-    net = team_network(
-        observation_spec.shape,
-        num_outputs,
-        centralized=False,
-        share_params=share_params,
-        depth=depth,
-        num_cells=num_cells,
-        activation_class=activation_class,
-        device=env.device,
-    )
+    sizes: dict[str, Any] = {"depth": depth, "num_cells": num_cells, "device": env.device}
+    sizes |= {"share_params": share_params, "activation_class": activation_class}
+    net = team_network(observation_spec.shape, num_outputs, centralized=False, **sizes)
     if len(names) > 1:
         net = nn.Sequential(net, NormalParamExtractor())
     params = [group_key(group, name) for name in names]
@@ -176,16 +169,16 @@ def _inner_bounds(key: NestedKey, low: Tensor, high: Tensor) -> tuple[Tensor, Te
         ValueError: where a dimension has a bound on one side alone, or none beside others that have, and
             where nothing is between the bounds.
     """
-    if not (low.isfinite() & high.isfinite()).all():
-        raise ValueError(
-            f"the action {key!r} has bounds from {low.tolist()} to {high.tolist()}: each dimension of every agent must have "
-            f"two finite ones, or all none. Change the environment's spec, or {OWN_ACTOR}"
-        )
     margin = 4 * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())
-    inner = low + margin, high - margin
-    if not (inner[0] < inner[1]).all() or not (high - low).isfinite().all():
+    inner, remedy = (low + margin, high - margin), None
+    if not (low.isfinite() & high.isfinite()).all():
+        remedy = "each dimension of every agent must have two finite ones, or all none"
+    elif not (inner[0] < inner[1]).all() or not (high - low).isfinite().all():
+        remedy = (
+            f"in {low.dtype} some are equal or too far apart: leave out dimensions without a choice"
+        )
+    if remedy:
         raise ValueError(
-            f"the action {key!r} has bounds from {low.tolist()} to {high.tolist()}, which in {low.dtype} are equal or too far "
-            f"apart: leave out dimensions without a choice, or {OWN_ACTOR}"
+            f"the action {key!r} has bounds from {low.tolist()} to {high.tolist()}: {remedy}; or {OWN_ACTOR}"
         )
     return inner

@@ -101,20 +101,16 @@ class FlatObservation(Transform):
         out_key: NestedKey,
         mask_key: NestedKey | None = None,
     ) -> None:
-        masks = [] if mask_key is None else [mask_key]
         self.out_mask = sibling(out_key, "action_mask")
-        super().__init__(
-            in_keys=[*leaves, *masks], out_keys=[out_key, *([self.out_mask] if masks else [])]
-        )
+        masks = ([], []) if mask_key is None else ([mask_key], [self.out_mask])
+        super().__init__(in_keys=[*leaves, *masks[0]], out_keys=[out_key, *masks[1]])
         self.leaves, self.out_key, self.mask_key = dict(leaves), out_key, mask_key
 
     def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
         parts = [_features(next_tensordict.get(key), spec) for key, spec in self.leaves.items()]
         mask = None if self.mask_key is None else next_tensordict.get(self.mask_key)
         next_tensordict.set(self.out_key, torch.cat(parts, -1))
-        if mask is not None:
-            next_tensordict.set(self.out_mask, mask.bool())
-        return next_tensordict
+        return next_tensordict if mask is None else next_tensordict.set(self.out_mask, mask.bool())
 
     forward = _call
 
@@ -127,12 +123,10 @@ class FlatObservation(Transform):
         """The environment's, with the vector, and the mask beside it."""
         zeros = self._call(observation_spec.zero())
         flat, device = zeros.get(self.out_key), observation_spec.device
-        mask = None if self.mask_key is None else zeros.get(self.out_mask)
         observation_spec[self.out_key] = Unbounded(flat.shape, device=device, dtype=flat.dtype)
-        if mask is not None:
-            observation_spec[self.out_mask] = Categorical(
-                2, mask.shape, device=device, dtype=torch.bool
-            )
+        if self.mask_key is not None:
+            shape = zeros.get(self.out_mask).shape
+            observation_spec[self.out_mask] = Categorical(2, shape, device, torch.bool)
         return observation_spec
 
 
