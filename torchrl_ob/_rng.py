@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torchrl.checkpoint import GlobalRNGState
 from torchrl.envs import EnvBase
 
 
@@ -30,23 +31,19 @@ def isolated_rng(seed: int | None = None, env: EnvBase | None = None) -> Iterato
         True
     """
     vmas_state = getattr(find_simulator(env), "vmas_random_state", [])
-    saved = list(vmas_state), np.random.get_state(), random.getstate()  # noqa: NPY002
-    used = torch.cuda.is_initialized()
+    of_vmas, generators, used = list(vmas_state), GlobalRNGState(), torch.cuda.is_initialized()
+    saved = generators.state_dict()
     try:
-        with torch.random.fork_rng(range(torch.cuda.device_count()) if used else ()):
-            if seed is not None:
-                torch.manual_seed(seed)
-                np.random.seed(seed)  # noqa: NPY002
-                random.seed(seed)
-            yield
+        if seed is not None:
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            random.seed(seed)
+        yield
     finally:
-        if (
-            not used
-        ):  # GPUs that are first used in the block, or later, start from the seed of the CPU
+        generators.load_state_dict(saved)
+        if not used:  # GPUs that are first used in the block, or later, start from the CPU's seed
             torch.cuda.manual_seed_all(torch.initial_seed())
-        vmas_state[:] = saved[0]
-        np.random.set_state(saved[1])  # noqa: NPY002
-        random.setstate(saved[2])
+        vmas_state[:] = of_vmas
 
 
 def find_simulator(env: EnvBase | None) -> Any:
