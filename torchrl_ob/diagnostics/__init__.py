@@ -52,52 +52,19 @@ Example:
     'agent'
 """
 
-from torchrl_ob.diagnostics.branching.branches import (
-    Branches,
-    branch,
-    branch_returns,
-    visited_states,
-)
-from torchrl_ob.diagnostics.branching.clone import clone_vmas
-from torchrl_ob.diagnostics.branching.truth import (
-    CriticFit,
-    NestedVariance,
-    TrueBaselines,
-    critic_fit,
-    nested_variance,
-    true_baselines,
-    true_headroom,
-)
-from torchrl_ob.diagnostics.exact.estimators import (
-    coma_baseline,
-    excess_bound,
-    gradient_moments,
-    optimal_baseline,
-)
-from torchrl_ob.diagnostics.exact.values import (
-    decentralized_value,
-    multi_agent_advantage,
-    state_value,
-    subset_value,
-    variance_decomposition,
-)
-from torchrl_ob.diagnostics.intervals import Estimate
-from torchrl_ob.diagnostics.live import VarianceLogger, variance_metrics
-from torchrl_ob.diagnostics.measured.critic import CriticQuality, critic_quality
-from torchrl_ob.diagnostics.measured.headroom import Headroom, headroom
-from torchrl_ob.diagnostics.measured.noise import NoiseScale, noise_scale
-from torchrl_ob.diagnostics.measured.terms import (
-    ExcessVariance,
-    VarianceTerms,
-    excess_variance,
-    variance_terms,
-)
-from torchrl_ob.diagnostics.measured.variance import (
-    GradientVariance,
-    gradient_variance,
-    parameter_gradient_variance,
-)
-from torchrl_ob.diagnostics.plots import plot_live, plot_ratios, plot_terms, plot_variance
+from torchrl_ob.diagnostics.branching.branches import *
+from torchrl_ob.diagnostics.branching.clone import *
+from torchrl_ob.diagnostics.branching.truth import *
+from torchrl_ob.diagnostics.exact.estimators import *
+from torchrl_ob.diagnostics.exact.values import *
+from torchrl_ob.diagnostics.intervals import *
+from torchrl_ob.diagnostics.live import *
+from torchrl_ob.diagnostics.measured.critic import *
+from torchrl_ob.diagnostics.measured.headroom import *
+from torchrl_ob.diagnostics.measured.noise import *
+from torchrl_ob.diagnostics.measured.terms import *
+from torchrl_ob.diagnostics.measured.variance import *
+from torchrl_ob.diagnostics.plots import *
 
 __all__ = [
     "Branches",
