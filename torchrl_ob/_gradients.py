@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from torchrl_ob.team import Team
 
-__all__ = ["Moments", "block_gradients", "gradient_moments"]
-
 
 class Moments(NamedTuple):
     r"""Of gradients :math:`g_1, \dots, g_S` of one batch, each an estimate: ``[S, S]`` both.

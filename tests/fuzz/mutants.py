@@ -46,7 +46,7 @@ MUTANTS = {
         "tensordict.set(keys.value_target, value_target.flip(-2))",
         TEAM,
     ),
-    "baseline added": ("signal - baseline", "signal + baseline", TEAM),
+    "baseline added": ("= signal - baseline", "= signal + baseline", TEAM),
     "who takes no part has an advantage": (
         "advantage = torch.where(active.unsqueeze(-1), advantage, 0)",
         "pass",

@@ -9,10 +9,9 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from torchrl_ob._gradients import block_gradients
-from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Estimate, resample
-from torchrl_ob.diagnostics.measured.signals import policy_value, read_signals
+from torchrl_ob.diagnostics.measured.signals import measurement, policy_value
 
 __all__ = ["NoiseScale", "noise_scale"]
 
@@ -85,9 +84,7 @@ def noise_scale(
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
-    with torch.no_grad(), isolated_rng(seed=0):
-        batch = advantage.read(batch)
-        found = read_signals(advantage, batch, num_draws)
+    with measurement(advantage, batch, num_draws) as (batch, found, _):
         names = list(found.baselines)
         # V twice, each with sampling noise of its own, of which their product is free
         again = policy_value(advantage, batch, num_draws).mean
