@@ -114,7 +114,7 @@ def test_a_double_state_and_a_mask_of_integers_are_cast():
     check_env_specs(env)
     policy, critic, _ = networks(env, "agents")
     batch = critic(env.rollout(3, policy))
-    assert critic.state_shape == (3,)
+    assert critic.state_shapes["state"] == (3,)
     assert batch["state"].dtype == torch.float32
     assert batch["agents", "action_mask"].dtype == torch.bool
 

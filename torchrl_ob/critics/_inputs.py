@@ -58,6 +58,34 @@ def read_entry(tensordict: TensorDictBase, key: NestedKey, shape: tuple[int, ...
     return value.reshape(tensordict.batch_size.numel(), *shape)
 
 
+def input_shapes(
+    num_agents: int,
+    observation: tuple[NestedKey, int | None],
+    state: tuple[NestedKey, int | None],
+) -> dict[NestedKey, tuple[int, ...]]:
+    """Shapes of the observations and of the global state by their keys, of no width what is not read.
+
+    Raises:
+        ValueError: where neither is read.
+    """
+    (observation_key, observation_dim), (state_key, state_dim) = observation, state
+    if not observation_dim and not state_dim:
+        raise ValueError("the critic reads nothing: give observation_dim, state_dim or both.")
+    shapes = (num_agents, observation_dim or 0), (state_dim or 0,)
+    return dict(zip(map(unravel_key, (observation_key, state_key)), shapes, strict=True))
+
+
+def read_states(
+    tensordict: TensorDictBase, shapes: dict[NestedKey, tuple[int, ...]]
+) -> list[Tensor]:
+    """Entries ``[*B, *shape]`` as ``[N, *shape]``, observations and state."""
+    read = {key: read_entry(tensordict, key, x) for key, x in shapes.items() if x[-1]}
+    like = next(iter(read.values()))  # of the precision of the network
+    return [
+        read[key] if key in read else like.new_zeros(len(like), *x) for key, x in shapes.items()
+    ]
+
+
 def read_sizes(env: EnvBase, group: Group, options: dict[str, Any]) -> dict[str, Any]:
     """Sizes and keys of the critic of a group, from an environment's specs; see ``JointQCritic.from_env``."""
     action, specs = read_action(env, group), env.observation_spec_unbatched

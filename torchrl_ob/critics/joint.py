@@ -18,7 +18,7 @@ from torchrl_ob._checks.arguments import NamedArguments, check_choice, check_who
 from torchrl_ob._checks.batch import check_shape, sibling
 from torchrl_ob._encodings import ActionEncoding, one_hot, one_hot_factors, require_choices
 from torchrl_ob._specs import Group
-from torchrl_ob.critics._inputs import Inputs, read_entry, read_sizes
+from torchrl_ob.critics._inputs import Inputs, input_shapes, read_entry, read_sizes, read_states
 from torchrl_ob.critics.backbones import Others, Sizes, find_backbone, own_values
 
 __all__ = ["JointQCritic"]
@@ -102,8 +102,6 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         check_whole_number("num_agents", num_agents)
         check_whole_number("action_dim", action_dim)
         check_whole_number("chunk_bytes", chunk_bytes, or_none=True)
-        if not observation_dim and not state_dim:
-            raise ValueError("the critic reads nothing: give observation_dim, state_dim or both.")
         check_choice("action_encoding", action_encoding, ActionEncoding)
         if value_norm is not None and getattr(value_norm, "shape", None) != (1,):
             raise ValueError(
@@ -120,12 +118,9 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         self.action_encoding, self.action_dim, self.nvec = action_encoding, action_dim, nvec
         self.action_key = action_key
         self.action_shape = (num_agents, *event_shapes.get(action_encoding, (action_dim,)))
-        self.observation_key = unravel_key(observation_key) if observation_dim else None
-        self.observation_shape = (num_agents, observation_dim or 0)
-        self.state_key = unravel_key(state_key) if state_dim else None
-        self.state_shape = (state_dim or 0,)
-        read = (self.observation_key, self.state_key, action_key)
-        self.in_keys = [key for key in read if key is not None]
+        read = (observation_key, observation_dim), (state_key, state_dim)
+        self.state_shapes = input_shapes(num_agents, *read)
+        self.in_keys = [*(key for key, x in self.state_shapes.items() if x[-1]), action_key]
         self.out_keys = [unravel_key(out_key or sibling(action_key, "state_action_value"))]
         # a network with one output for every own action must not read the own action
         self.all_actions_at_once = action_encoding in ("categorical", "one_hot")
@@ -262,18 +257,8 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
 
     def _inputs(self, tensordict: TensorDictBase) -> Inputs:
         joint = read_entry(tensordict, self.action_key, self.action_shape)
-        keys = self.observation_key, self.state_key
-        shapes = self.observation_shape, self.state_shape
-        found = [
-            None if key is None else read_entry(tensordict, key, shape)
-            for key, shape in zip(keys, shapes, strict=True)
-        ]
-        like = next(x for x in found if x is not None)  # of the precision of the network
-        observation, state = (
-            like.new_zeros(len(joint), *shape) if x is None else x
-            for x, shape in zip(found, shapes, strict=True)
-        )
-        return Inputs(observation, state, self._encode(joint, like.dtype))
+        observation, state = read_states(tensordict, self.state_shapes)
+        return Inputs(observation, state, self._encode(joint, observation.dtype))
 
     def _encode(self, action: Tensor, dtype: torch.dtype) -> Tensor:
         """Actions ``[..., *event]`` as features of the network, ``[..., action_dim]``."""

@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase
 
 from torchrl_ob._checks.batch import sibling
 from torchrl_ob._specs import Group
-from torchrl_ob.critics._inputs import read_entry, read_sizes
+from torchrl_ob.critics._inputs import input_shapes, read_sizes, read_states
 from torchrl_ob.critics.backbones import Sizes, find_backbone
 
 __all__ = ["StateValue"]
@@ -64,14 +64,9 @@ class StateValue(TensorDictModuleBase):
         out_key: NestedKey | None = None,
     ) -> None:
         super().__init__()
-        if not observation_dim and not state_dim:
-            raise ValueError("the critic reads nothing: give observation_dim, state_dim or both.")
-        entries = {
-            unravel_key(observation_key): (num_agents, observation_dim or 0),
-            unravel_key(state_key): (state_dim or 0,),
-        }
-        self.shapes = entries
-        self.in_keys = [key for key, shape in entries.items() if shape[-1]]
+        read = (observation_key, observation_dim), (state_key, state_dim)
+        self.state_shapes = input_shapes(num_agents, *read)
+        self.in_keys = [key for key, shape in self.state_shapes.items() if shape[-1]]
         self.out_keys = [unravel_key(out_key or sibling(observation_key, "state_value"))]
         make = find_backbone(backbone)
         sizes = Sizes(num_agents, observation_dim or 0, state_dim or 0, 0, hidden_dim, 1)
@@ -94,13 +89,8 @@ class StateValue(TensorDictModuleBase):
         Args:
             tensordict: with the critic's inputs, of batch size ``[*B]``.
         """
-        read = {key: read_entry(tensordict, key, self.shapes[key]) for key in self.in_keys}
-        like = next(iter(read.values()))
-        observation, state = (
-            read[key] if key in read else like.new_zeros(len(like), *shape)
-            for key, shape in self.shapes.items()
-        )
-        values = self.backbone(observation, state, like.new_zeros(*observation.shape[:2], 0))
-        return tensordict.set(
-            self.out_keys[0], values.reshape(*tensordict.batch_size, *values.shape[1:])
-        )
+        observation, state = read_states(tensordict, self.state_shapes)
+        blank = observation.new_zeros(*observation.shape[:2], 0)
+        values = self.backbone(observation, state, blank)
+        shape = (*tensordict.batch_size, *values.shape[1:])
+        return tensordict.set(self.out_keys[0], values.reshape(shape))

@@ -57,13 +57,7 @@ def state_value_from_env(
         >>> state_value_from_env(env)(env.reset())["agents", "state_value"].shape
         torch.Size([2, 3, 1])
     """
-    observation = read_observation(env, group, observation_key)
-    if observation is None:
-        raise KeyError(
-            f"the environment has no {observation_key or group_key(group, 'observation')}. Pass group=..., the "
-            "name of the group of agents, or observation_key=...."
-        )
-    key, spec = observation
+    key, spec = read_observation(env, group, observation_key)
     net = team_network(
         spec.shape,
         1,
