@@ -7,6 +7,7 @@ from typing import Any
 from tensordict import TensorDictBase
 from torchrl.trainers import Trainer, TrainerHookBase
 
+from torchrl_ob._checks.arguments import check_whole_number
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.measured.critic import judge_critic
 from torchrl_ob.diagnostics.measured.signals import measurement
@@ -68,10 +69,7 @@ class VarianceLogger(TrainerHookBase):
     def __init__(
         self, advantage: JointAdvantage, *, interval: int = 10, num_draws: int = 4, prefix: str = ""
     ) -> None:
-        if not isinstance(interval, int) or interval < 1:
-            raise ValueError(
-                f"interval must be a whole number of batches, 1 or more, got {interval}."
-            )
+        check_whole_number("interval", interval)
         self.advantage, self.interval, self.num_draws = advantage, interval, num_draws
         self.prefix, self.num_batches = prefix, 0
 

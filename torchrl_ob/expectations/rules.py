@@ -12,6 +12,8 @@ from numpy.polynomial.hermite_e import hermegauss
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from torchrl_ob._checks.arguments import check_whole_number
+
 __all__ = ["ExpectationRule", "Line", "gauss_hermite", "gauss_legendre", "sample_size"]
 
 ExpectationRule = Literal["gauss", "monte_carlo"]
@@ -80,6 +82,5 @@ def sample_size(num_points: int | None) -> int:
     Raises:
         ValueError: where it is not positive.
     """
-    if num_points is not None and num_points < 1:
-        raise ValueError(f"num_points must be 1 or more, got {num_points}.")
+    check_whole_number("num_points", num_points, or_none=True)
     return 1000 if num_points is None else num_points

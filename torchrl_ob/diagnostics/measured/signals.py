@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl_ob._checks.arguments import check_whole_number
 from torchrl_ob._rng import isolated_rng
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Blocks
@@ -80,8 +81,7 @@ def policy_value(
     advantage: JointAdvantage, tensordict: TensorDictBase, num_draws: int
 ) -> PolicyValue:
     """Mean and unbiased variance of the critic's Q over joint actions of the policy."""
-    if num_draws < 2:
-        raise ValueError(f"num_draws must be 2 or more, got {num_draws}.")
+    check_whole_number("num_draws", num_draws, least=2)
     draws = advantage.team.policy(tensordict).sample(torch.Size([num_draws]))
     team = advantage.team
     values = torch.stack([team.q(team.draw_others(tensordict), draw) for draw in draws]).squeeze(-1)
