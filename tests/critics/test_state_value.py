@@ -70,5 +70,5 @@ def test_gae_takes_it_from_an_environment():
 def test_nothing_to_read_is_refused():
     with pytest.raises(ValueError, match="reads nothing: give observation_dim"):
         StateValue(N)
-    with pytest.raises(KeyError, match=r"the critic reads \('agents', 'observation'\)"):
+    with pytest.raises(KeyError, match=r"the critic reads \[\('agents', 'observation'\)\]"):
         StateValue(N, OBS)(batch(2).exclude("agents"))

@@ -51,6 +51,6 @@ def find_backbone(backbone: str | Callable[..., nn.Module]) -> Callable[..., nn.
         )
     if isinstance(backbone, nn.Module):
         raise TypeError(
-            f"backbone must make a module, and is a {type(backbone).__name__}: give its class, or a function of sizes."
+            f"backbone must make a module, and is a {type(backbone).__name__} itself: give its class, or a function of sizes."
         )
     return backbone
