@@ -141,6 +141,7 @@ def _train(arguments: list[str]) -> None:
         from hydra.types import RunMode
         from omegaconf import DictConfig
 
+        from torchrl_ob.experiments.config.help import write_help
         from torchrl_ob.experiments.config.optimizers import register_optimizers
         from torchrl_ob.experiments.config.overrides import explain, read_override
         from torchrl_ob.experiments.run import run
@@ -172,7 +173,10 @@ def _train(arguments: list[str]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be told in one line
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
     try:
-        entry(task)()
+        if {"--help", "-h"} & {*arguments}:
+            print(write_help([x for x in sys.argv[1:] if "=" in x], config_folder()))
+        else:
+            entry(task)()
     except hydra.errors.HydraException as error:
         raise ExperimentError(explain(error, config_folder())) from error
     except ValueError as error:

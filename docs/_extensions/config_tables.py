@@ -3,52 +3,23 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from torchrl_ob.experiments.config.help import Option, list_options, read_package, read_remark
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-OPTION = re.compile(
-    r"^(?P<indent> *)(?P<name>[\w@/]+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<comment>.*))?$"
-)
-
-
-class Option(NamedTuple):
-    """A line of a config."""
-
-    name: str
-    value: str
-    comment: str
 
 
 def options(text: str) -> Iterator[Option]:
     """The numbers and words of a config with their dotted names, lists of defaults and Hydra's own left out."""
-    path: list[tuple[int, str]] = []
-    for line in text.splitlines():
-        match = OPTION.match(line)
-        if not match:
-            continue
-        indent = len(match["indent"])
-        path = [(depth, name) for depth, name in path if depth < indent]
-        names = [*(name for _, name in path), match["name"]]
-        if match["value"] is None:
-            path.append((indent, match["name"]))
-        elif names[0] not in ("defaults", "hydra") and not match["name"].startswith("_"):
-            yield Option(".".join(names), match["value"], match["comment"] or "")
-
-
-def remark(text: str) -> str:
-    """What a config says of itself: the comments before its first line."""
-    found: list[str] = []
-    for line in text.splitlines():
-        if line.startswith("# @package"):
-            continue
-        if not line.startswith("#"):
-            break
-        found.append(line.lstrip("# "))
-    return " ".join(found)
+    for option in list_options(text):
+        first, last = option.name.split(".")[0], option.name.split(".")[-1]
+        if option.value and first not in ("defaults", "hydra") and not last.startswith("_"):
+            yield option
 
 
 def inherits(text: str) -> bool:
@@ -77,10 +48,11 @@ def markdown() -> str:
         for name, text in texts.items():
             default = " (default)" if name == chosen.get(group) else ""
             changes = "" if group == "experiment" else _changes(text)
-            rows.append((f"`{name}`{default}", " ".join(filter(None, (remark(text), changes)))))
+            rows.append(
+                (f"`{name}`{default}", " ".join(filter(None, (read_remark(text), changes))))
+            )
             if group != "experiment" and not inherits(text):
-                named = re.search(r"^# @package (\S+)", text)
-                prefix = f"{named[1] if named else group}.".replace("_global_.", "")
+                prefix = read_package(text, group)
                 tables.setdefault(tuple(_options(text, prefix)), []).append(f"`{group}={name}`")
         lines += [f"### {group}", "", *table((f"`{group}=`", "what it is"), rows)]
         for found, names in tables.items():

@@ -2,13 +2,16 @@
 
 import json
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf, open_dict
 
+from torchrl_ob.diagnostics.plots import plot_metrics
 from torchrl_ob.experiments.config.optimizers import OPTIMIZERS, register_optimizers
 from torchrl_ob.experiments.config.overrides import explain
 from torchrl_ob.experiments.errors import ExperimentError
@@ -81,6 +84,22 @@ def test_a_report_of_runs_that_were_made(tmp_path):
     assert [steps[f"step_{k}"]["step_count"] for k in range(3)] == [0, 200, 400]
     assert steps["absolute_metrics"] == {"return": [pytest.approx(finals[1])]}
     assert (tmp_path / "runs/ob0/metrics.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_axis_is_labelled(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    for seed in (0, 1):
+        for advantage, task in product(("ob", "gae"), ("balance", "navigation")):
+            folder = tmp_path / f"{advantage}{task}{seed}"
+            made_up(folder, advantage, seed, [0, seed], f"env.scenario={task}")
+    write_report([tmp_path], tmp_path / "report", metric="reward")
+    drawn.append(plot_metrics(folder / "metrics"))
+    curves, metrics = ([x for x in figure.axes if x.axison] for figure in drawn)
+    assert [x.get_title() for x in curves[:3]] == ["balance", "navigation", "all tasks, scaled"]
+    assert [len(curves), len(metrics)] == [4 + 1, 2]  # rliable's last has axes left and right
+    assert all(x.get_xlabel() and x.get_ylabel() for x in [*curves[:3], *metrics])
+    assert [x.get_ylabel() for x in curves[3:]]
 
 
 def test_statistics_of_known_numbers(tmp_path):

@@ -254,6 +254,8 @@ LINKED = [
     "nan_batch.pt",
     "wandb",
     ".lock",
+    "train.log",
+    "wandb_id",
 ]
 
 

@@ -203,6 +203,15 @@ def _require_same(saved: Mapping[str, Any], config: Mapping[str, Any], path: Pat
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
+    frames = (before.get("total_frames", 0), now.get("total_frames", 0))
+    if len(differ) == 1 and frames[0] < frames[1]:  # a run made longer
+        if not config.get("scheduler"):
+            return
+        raise ExperimentError(
+            f"{path} is of a run of total_frames={frames[0]}, over which its learning rate is scheduled, and here are {frames[1]}: "
+            "a run can be made longer where its learning rate is constant, scheduler=constant from the start. Start afresh in "
+            "another hydra.run.dir."
+        )
     if differ:
         raise ExperimentError(
             f"{path} is of another config: {'; '.join(differ[:5])}. Use the same overrides, or start "

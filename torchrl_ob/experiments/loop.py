@@ -17,6 +17,7 @@ from torchrl_ob.experiments.metrics import (
     name_report,
     reward_metrics,
 )
+from torchrl_ob.experiments.train_log import note
 from torchrl_ob.experiments.update import clip_gradient, minibatches, require_finite_losses
 
 __all__ = ["estimate", "improve", "measure", "train"]
@@ -49,16 +50,22 @@ def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> Non
     )
     lap = make_stopwatch()
 
-    def log(metrics: dict[str, Any], timer: str) -> None:
+    def log(metrics: dict[str, Any], timer: str) -> dict[str, Any]:
         numbers = as_numbers(metrics)  # waits for the device, so that the seconds are true
         numbers[f"timer/{timer}"] = lap()
         parts.log.log_metrics(numbers, step=progress.frames)
         shown.update({k: f"{numbers[x]:.2f}" for k, x in SHOWN.items() if x in numbers})
         bar.set_postfix(shown, refresh=False)
+        return numbers
+
+    def evaluate() -> None:
+        numbers = log(evaluation.metrics(), "evaluation")
+        words = ", ".join(f"{name} {x:.3f}" for name, x in numbers.items() if "eval/" in name)
+        note(f"frame {progress.frames}: {words}")
 
     shown: dict[str, str] = {}
     if progress.frames == 0:
-        log(evaluation.metrics(), "evaluation")
+        evaluate()
     for batch in parts.collector:
         progress.frames += batch.numel()
         log(reward_metrics(batch, evaluation.reward_keys), "collection")
@@ -66,7 +73,7 @@ def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> Non
         log(measure(parts, batch) | improve(parts, batch), "update")
         parts.copy_transforms()
         if progress.frames % evaluation.interval == 0:
-            log(evaluation.metrics(), "evaluation")
+            evaluate()
         bar.update(batch.numel())
         ended = stopped() or progress.frames >= config.total_frames
         if ended or progress.frames % config.checkpoint.interval == 0:

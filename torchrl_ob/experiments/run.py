@@ -24,9 +24,10 @@ from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.config.overrides import folder_name  # noqa: F401  # registers it for configs
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.evaluation import describe
-from torchrl_ob.experiments.folders import locked, require_own_files
+from torchrl_ob.experiments.folders import LOG, locked, require_own_files
 from torchrl_ob.experiments.loggers import make_loggers
 from torchrl_ob.experiments.loop import train
+from torchrl_ob.experiments.train_log import log_file, say
 
 __all__ = ["run"]
 
@@ -68,6 +69,7 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
             folder.mkdir(parents=True, exist_ok=True)
             require_own_files(folder)
             while_running.enter_context(locked(folder))
+            while_running.enter_context(log_file(folder / LOG))
         return _train(config, folder, choices or {})
 
 
@@ -78,18 +80,18 @@ def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experim
         done = ""
         if source is not None:
             done = resume(experiment, source, training_config(config))
-            print(done or f"nothing to resume in {source}: starting afresh")
+            say(done or f"nothing to resume in {source}: starting afresh")
         if not done:  # a run killed before its first checkpoint leaves metrics
             shutil.rmtree(folder / "metrics" / "scalars", ignore_errors=True)
         with _told(folder):
             _describe(config, folder, choices)  # not before a resume is known to fit
         experiment.log.others = make_loggers(config, folder, choices, resumed=bool(done))
-        print(f"results go to {folder}")
+        say(f"results go to {folder}")
         with _stop_on_signal() as stopped:
             train(experiment, stopped)
             if stopped():
                 frame = experiment.progress.frames
-                print(f"stopped and saved at frame {frame}; go on with resume=auto")
+                say(f"stopped and saved at frame {frame}; go on with resume=auto")
                 raise SystemExit(130)
         estimates = experiment.evaluation.estimates()
     finally:
@@ -98,8 +100,8 @@ def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experim
     with _told(folder):
         (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
         plot_metrics(folder / "metrics").savefig(folder / "metrics.png")
-    print(describe(estimates))
-    print(f"results are in {folder}")
+    say(describe(estimates))
+    say(f"results are in {folder}")
     return experiment
 
 
