@@ -7,10 +7,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.imports import imports_outside
@@ -78,53 +79,54 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version("torchrl-ob"))
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("train", help="train; advantage=coma swaps the advantage, -m sweeps")
-    trust = argparse.ArgumentParser(add_help=False)
-    trust.add_argument(
+    of_run, exploration = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+    of_run.add_argument("run", type=Path, help="folder of the run")
+    of_run.add_argument(
         "--trust", action="store_true", help="call code of others that the run's config names"
     )
-    trust.add_argument(
+    of_run.add_argument(
         "--config-dir",
         type=Path,
         default=os.environ.get(CONFIG_DIR) or None,
         help="call what your own configs in this folder name",
     )
-    evaluate = commands.add_parser(
-        "eval", parents=[trust], help="evaluate the newest checkpoint of a run"
-    )
-    evaluate.add_argument("run", type=Path, help="folder of the run")
-    evaluate.add_argument("--episodes", type=_positive, help="how many; as in training by default")
-    evaluate.set_defaults(command=_eval)
-    exploration = argparse.ArgumentParser(add_help=False)
     exploration.add_argument(
         "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
     )
-    render = commands.add_parser(
-        "render", parents=[exploration, trust], help="draw an episode of a run as a GIF"
-    )
-    render.add_argument("run", type=Path, help="folder of the run")
-    render.add_argument(
-        "--output", type=Path, help="path of the GIF; in the run's folder by default"
-    )
-    render.set_defaults(command=_render)
-    report = commands.add_parser(
-        "report", parents=[exploration], help="compare runs: curves, intervals, a table"
-    )
+
+    def add(command: Callable[..., None], help: str, *parents: Any) -> argparse.ArgumentParser:
+        name = command.__name__.removeprefix("_")
+        added = commands.add_parser(name, help=help, parents=parents)
+        added.set_defaults(command=command)
+        return added
+
+    evaluate = add(_eval, "evaluate the newest checkpoint of a run", of_run)
+    evaluate.add_argument("--episodes", type=_positive, help="how many; as in training by default")
+    render = add(_render, "draw an episode of a run as a GIF", of_run, exploration)
+    render.add_argument("--output", type=Path, help="path of the GIF; by default in the run")
+    report = add(_report, "compare runs: curves, intervals, a table", exploration)
     report.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of sweeps")
     report.add_argument("--output", type=Path, default=Path("report"), help="folder; ./report")
     report.add_argument(
         "--metric", default="reward", help="such as reward_adversary, of one group, or win_rate"
     )
-    report.set_defaults(command=_report)
-    swap = commands.add_parser("list", help="what can be swapped")
-    swap.set_defaults(command=_list)
+    add(_list, "what can be swapped")
     return parser
 
 
-def _own_modules() -> nullcontext[None]:
+def _own_modules() -> None:
     """Let modules in the working directory be imported."""
     if str(Path.cwd()) not in map(os.path.abspath, sys.path):
         sys.path.append(str(Path.cwd()))
-    return nullcontext()
+
+
+@contextmanager
+def _imports(run: Path, *, own: bool) -> Iterator[None]:
+    """Import modules in the working directory too, or nothing of it and of the run."""
+    if own:
+        _own_modules()
+    with nullcontext() if own else imports_outside(run):
+        yield
 
 
 def _positive(text: str) -> int:
@@ -157,42 +159,37 @@ def _train(arguments: list[str]) -> None:
         try:
             run(config, Path(of_hydra.runtime.output_dir), dict(of_hydra.runtime.choices))
         except (ExperimentError, ModuleNotFoundError) as error:
-            if (
-                of_hydra.mode is RunMode.MULTIRUN
-            ):  # the other runs go on, and Hydra says which failed
-                raise
+            if of_hydra.mode is RunMode.MULTIRUN:
+                raise  # the other runs go on, and Hydra says which failed
             sys.exit(_line(error))
 
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every buffer it makes
-    sys.argv[1:] = [x for x in (read_override(x, config_folder()) for x in arguments) if x]
-    if os.environ.get(CONFIG_DIR) and not any(
-        x.startswith(("--config-dir", "-cd")) for x in arguments
-    ):
-        sys.argv[1:1] = ["--config-dir", os.environ[CONFIG_DIR]]
+    overrides = [x for x in (read_override(x, config_folder()) for x in arguments) if x]
+    own = os.environ.get(CONFIG_DIR)
+    if own and not any(x.startswith(("--config-dir", "-cd")) for x in arguments):
+        overrides[:0] = ["--config-dir", own]
+    sys.argv[1:] = overrides
     _own_modules()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be told in one line
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
     try:
         if {"--help", "-h"} & {*arguments}:
-            print(write_help([x for x in sys.argv[1:] if "=" in x], config_folder()))
+            print(write_help([x for x in overrides if "=" in x], config_folder()))
         else:
             entry(task)()
     except hydra.errors.HydraException as error:
         raise ExperimentError(explain(error, config_folder())) from error
-    except ValueError as error:
-        if began or "Config group override" not in str(error):
+    except (ValueError, OSError) as error:
+        if began or (isinstance(error, ValueError) and "Config group override" not in str(error)):
             raise
-        raise ExperimentError(
-            f"{error}: a group takes the name of a choice, as torchrl-ob list shows."
-        ) from error
-    except OSError as error:
-        if began:
-            raise
-        raise ExperimentError(f"{error}: give another hydra.run.dir.") from error
+        remedy = "a group takes the name of a choice, as torchrl-ob list shows."
+        if isinstance(error, OSError):
+            remedy = "give another hydra.run.dir."
+        raise ExperimentError(f"{error}: {remedy}") from error
 
 
 def _eval(run: Path, episodes: int | None, trust: bool, config_dir: Path | None) -> None:
-    with _own_modules() if trust or config_dir else imports_outside(run):
+    with _imports(run, own=trust or config_dir is not None):
         with _importing():
             from torchrl_ob.experiments.checkpoints import newest_checkpoint
             from torchrl_ob.experiments.evaluation import describe
@@ -205,7 +202,7 @@ def _eval(run: Path, episodes: int | None, trust: bool, config_dir: Path | None)
 def _render(
     run: Path, output: Path | None, exploration: str, trust: bool, config_dir: Path | None
 ) -> None:
-    with _own_modules() if trust or config_dir else imports_outside(run):
+    with _imports(run, own=trust or config_dir is not None):
         with _importing():
             from torchrl_ob.experiments.render import render_run
 

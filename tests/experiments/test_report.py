@@ -97,9 +97,10 @@ def test_every_axis_is_labelled(tmp_path, monkeypatch):
     drawn.append(plot_metrics(folder / "metrics"))
     curves, metrics = ([x for x in figure.axes if x.axison] for figure in drawn)
     assert [x.get_title() for x in curves[:3]] == ["balance", "navigation", "all tasks, scaled"]
-    assert [len(curves), len(metrics)] == [4 + 1, 2]  # rliable's last has axes left and right
-    assert all(x.get_xlabel() and x.get_ylabel() for x in [*curves[:3], *metrics])
-    assert [x.get_ylabel() for x in curves[3:]]
+    assert [x.get_ylabel() for x in curves[:3]] == ["mean episode reward, interquartile mean"] * 3
+    assert [x.get_ylabel() for x in curves[3:]] == ["Algorithm X", "Algorithm Y"]  # left and right
+    assert [x.get_ylabel() for x in metrics] == ["deterministic reward", "stochastic reward"]
+    assert all(x.get_xlabel() for x in [*curves[:4], *metrics])
 
 
 def test_statistics_of_known_numbers(tmp_path):

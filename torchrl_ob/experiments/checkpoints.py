@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,8 +61,7 @@ class _Rotation(CheckpointRotation):
 
     def checkpoints(self) -> tuple[Path, ...]:
         """Those that can be read, in the order of their frames."""
-        paths = sorted(self.directory.glob("checkpoint-*"))
-        return tuple(path for path in paths if NAME.fullmatch(path.name) and not _problem(path))
+        return tuple(path for path, problem in _found(self.directory) if not problem)[::-1]
 
     def latest(self) -> Path | None:
         """The newest of them."""
@@ -103,18 +102,14 @@ def newest_checkpoint(folder: Path) -> Path:
     Raises:
         ExperimentError: where there is none, or none can be read.
     """
-    rotation = _Rotation(folder / "checkpoints", keep_last=1)
-    latest = rotation.latest()
-    if latest is None:
-        broken = [
-            f"{path} cannot be read ({problem})"
-            for path in sorted(rotation.directory.glob("checkpoint-*"))
-            if (problem := _problem(path))
-        ]
-        raise ExperimentError(
-            f"{folder} has no checkpoint: {'; '.join(broken) or 'none was written yet'}."
-        )
-    return latest
+    problems = []
+    for path, problem in _found(folder / "checkpoints"):
+        if not problem:
+            return path
+        problems.append(f"{path} cannot be read ({problem})")
+    raise ExperimentError(
+        f"{folder} has no checkpoint: {'; '.join(problems) or 'none was written yet'}."
+    )
 
 
 def read_checkpoint(path: Path, **components: Any) -> None:
@@ -143,17 +138,12 @@ def resume(parts: Resumable, source: Path, config: Mapping[str, Any]) -> str:
     Raises:
         ExperimentError: for a checkpoint of another config, and where none can be read.
     """
-    if not source.exists():
-        return ""
-    paths = sorted(source.glob("checkpoint-*"), reverse=True) if source.is_dir() else [source]
     problems = []
-    for path in paths:
-        if problem := _problem(path):
-            problems.append(f"{path} cannot be read ({problem})")
-            continue
+    for path, problem in _found(source):
         try:
-            made_with = Checkpoint.manifest(path)["metadata"].get("config", {})
-            _require_same(made_with, config, path)
+            if problem:
+                raise ValueError(problem)
+            _require_same(Checkpoint.manifest(path)["metadata"].get("config", {}), config, path)
             parts.load(path)
         except ExperimentError:
             raise
@@ -164,6 +154,12 @@ def resume(parts: Resumable, source: Path, config: Mapping[str, Any]) -> str:
     if problems:
         raise ExperimentError("; ".join(problems) + ": no checkpoint is left to resume from.")
     return ""
+
+
+def _found(source: Path) -> Iterator[tuple[Path, str]]:
+    """The checkpoints of a folder, newest first, or the one of that path, and why each cannot be read, or nothing."""
+    paths = [source] if source.is_file() else sorted(source.glob("checkpoint-*"), reverse=True)
+    return ((path, _problem(path)) for path in paths if path == source or NAME.fullmatch(path.name))
 
 
 def _problem(path: Path) -> str:
@@ -198,22 +194,18 @@ def _weights_only(**components: Any) -> Checkpoint:
 
 def _require_same(saved: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
     before, now = leaves(saved), leaves(config)
-    differ = [
-        f"{key}={before.get(key)!r} there and {now.get(key)!r} here"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    frames = (before.get("total_frames", 0), now.get("total_frames", 0))
-    if len(differ) == 1 and frames[0] < frames[1]:  # a run made longer
+    differ = sorted(key for key in before | now if before.get(key) != now.get(key))
+    if differ == ["total_frames"] and before["total_frames"] < now["total_frames"]:
         if not config.get("scheduler"):
             return
         raise ExperimentError(
-            f"{path} is of a run of total_frames={frames[0]}, over which its learning rate is scheduled, and here are {frames[1]}: "
-            "a run can be made longer where its learning rate is constant, scheduler=constant from the start. Start afresh in "
-            "another hydra.run.dir."
+            f"{path} is of total_frames={before['total_frames']}, over which its learning rate is scheduled, and here are "
+            f"{now['total_frames']}: a run can be made longer where its learning rate is constant, scheduler=constant from "
+            "the start. Start afresh in another hydra.run.dir."
         )
     if differ:
+        words = (f"{key}={before.get(key)!r} there and {now.get(key)!r} here" for key in differ[:5])
         raise ExperimentError(
-            f"{path} is of another config: {'; '.join(differ[:5])}. Use the same overrides, or start "
+            f"{path} is of another config: {'; '.join(words)}. Use the same overrides, or start "
             "afresh in another hydra.run.dir."
         )

@@ -41,15 +41,12 @@ def require_own_files(folder: Path) -> None:
             for a link of any name, which a logger may write through.
     """
     for path in folder.iterdir():
-        if path.name not in FOLDERS and (path.name in FILES or path.is_symlink()):
+        if path.name in FOLDERS:
+            _require(path, "a folder")
+            for inner in path.rglob("*"):  # which follows no links
+                _require(inner, "a folder" if inner.is_dir() else "a file")
+        elif path.name in FILES or path.is_symlink():
             _require(path, "a file")
-    for name in FOLDERS:
-        _require(folder / name, "a folder")
-        for parent, folders, files in os.walk(folder / name):
-            for entry in folders:
-                _require(Path(parent, entry), "a folder")
-            for entry in files:
-                _require(Path(parent, entry), "a file")
 
 
 def require_regular(path: Path, limit: int) -> None:
@@ -136,12 +133,7 @@ def _taken(folder: Path, holder: str) -> str:
 
 
 def _require(path: Path, expected: str) -> None:
-    try:
-        kind = _kind(path.lstat().st_mode)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ExperimentError(f"{path} cannot be read ({error.strerror}): {REMEDY}.") from error
+    kind = _kind(path.lstat().st_mode)
     if kind != expected:
         raise ExperimentError(f"{path} is {kind}, where a run writes {expected}: {REMEDY}.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -29,6 +30,8 @@ __all__ = ["write_report"]
 
 RESAMPLES = 2000
 OVER = " > "
+COLUMNS = 2
+"""Panels in a row of the figure."""
 Intervals = tuple[dict[str, Any], dict[str, Any]]
 """Rliable's estimates by name, and the ends of their intervals."""
 
@@ -134,8 +137,11 @@ def _figure(
     metric: str,
 ) -> Figure:
     panels = _with_aggregate(scores, tasks)
-    figure = Figure(figsize=(5 * (len(panels) + (len(scores) > 1)), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(panels) + (len(scores) > 1), squeeze=False)[0]
+    several = len(scores) > 1
+    rows = -(-(len(panels) + several) // COLUMNS)
+    figure = Figure(figsize=(5.5 * COLUMNS, 4 * rows), layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
+    sizes = {"labelsize": "medium", "ticklabelsize": "small"}
     for axis, (name, of_task) in zip(axes, panels.items(), strict=False):
         plot_utils.plot_sample_efficiency_curve(
             np.array(frames),
@@ -143,36 +149,32 @@ def _figure(
             algorithms=list(scores),
             ax=axis,
             xlabel="frames",
-            ylabel=f"{metric}, interquartile mean",
-            labelsize="medium",
-            ticklabelsize="small",
+            ylabel=f"{describe_metric(metric)}, interquartile mean",
+            **sizes,
         )
         axis.set_title(name)
     axes[0].legend(frameon=False)
-    if len(scores) > 1:
+    if several:
+        last = axes[len(panels)]
         plot_utils.plot_probability_of_improvement(
-            *by_area,
-            pair_separator=OVER,
-            ax=axes[-1],
-            xlabel="P(X > Y), mean over training",
+            *by_area, pair_separator=OVER, ax=last, xlabel="P(X > Y), mean over training", **sizes
         )
-        axes[-1].axvline(0.5, color="grey", linestyle=":")
+        last.axvline(0.5, color="grey", linestyle=":")
+    for axis in axes[len(panels) + several :]:
+        axis.axis("off")
     return figure
 
 
 def _marl_eval(results: Sequence[Result], frames: Sequence[int], metric: str) -> dict[str, Any]:
     name = "return" if metric.startswith("reward") else metric  # marl-eval's word
-    data: dict[str, Any] = {}
+    data: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for result in results:
-        values = [result.values[frame] for frame in frames]
         steps: dict[str, Any] = {
-            f"step_{k}": {"step_count": frame, name: [value]}
-            for k, (frame, value) in enumerate(zip(frames, values, strict=True))
+            f"step_{k}": {"step_count": frame, name: [result.values[frame]]}
+            for k, frame in enumerate(frames)
         }
-        steps["absolute_metrics"] = {name: [values[-1]]}
-        environment = data.setdefault(result.environment, {})
-        algorithms = environment.setdefault(result.task, {})
-        algorithms.setdefault(result.algorithm, {})[f"seed_{result.seed}"] = steps
+        steps["absolute_metrics"] = {name: [result.values[frames[-1]]]}
+        data[result.environment][result.task][result.algorithm][f"seed_{result.seed}"] = steps
     return data
 
 

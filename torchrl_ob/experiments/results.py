@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from torchrl_ob.diagnostics.scalars import read_scalars
@@ -34,13 +36,8 @@ Scores = dict[str, NDArray[np.float64]]
 
 LARGEST = 2**26  # a csv of three million evaluations
 NOT_COMPARED = ("seed", "device", "env", *NOT_TRAINING)
-
-
+EPISODES = ("evaluation.num_envs", "evaluation.seed")  # decide on which episodes a run is evaluated
 NEVER = "never evaluated"
-
-
-class _Damaged(Exception):
-    """A run whose files cannot be read, among others that can."""
 
 
 @dataclass
@@ -78,39 +75,44 @@ def read_results(
         ExperimentError: where a folder does not exist, no run has an evaluation, two runs are the same,
             runs were evaluated on different episodes, or one has no such metric.
     """
-    found = {folder: _runs(folder) for folder in folders}
-    runs = [run for within in found.values() for run in within]
-    left_out = {folder: NEVER for folder, within in found.items() if not within}
-    left_out |= {run: NEVER for run in runs if not _evaluations(run, exploration)}
-    results = []
-    for run in runs:
-        if run not in left_out:
+    results: list[Result] = []
+    left_out: dict[Path, str] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ExperimentError(f"there is no folder {folder}.")
+        runs = sorted(path.parent for path in folder.rglob("run.json"))
+        for run in runs or [folder]:
+            scalars = run / "metrics" / "scalars" / "eval"
+            paths = {x.stem.partition("_")[2]: x for x in scalars.glob(f"{exploration}_*.csv")}
+            if not (runs and paths):
+                left_out[run] = NEVER
+                continue
+            if metric not in paths:
+                raise ExperimentError(
+                    f"{run} has no evaluation of {metric!r}: {nearest(metric, paths)}"
+                )
             try:
-                results.append(_read(run, exploration, metric))
-            except _Damaged as error:
-                left_out[run] = first_line(error).rstrip(".")
+                results.append(_read(run, paths[metric]))
+            except ExperimentError as error:  # a run whose files are damaged, among others
+                left_out[run] = first_line(error).replace(f"{run}/", "").rstrip(".")
     if not results:
         raise ExperimentError(f"no run can be compared: {describe_left_out(left_out)}.")
-    for name in ("task", "algorithm"):
-        _tell_apart(results, name)
-    seen: dict[tuple[str, str, int], Path] = {}
-    for result in results:
-        identity = (result.task, result.algorithm, result.seed)
-        if identity in seen:
+    _tell_apart(results, "task")
+    _tell_apart(results, "algorithm")
+    results.sort(key=attrgetter("task", "algorithm", "seed"))
+    for identity, same in groupby(results, attrgetter("task", "algorithm", "seed")):
+        first, *others = (str(result.folder) for result in same)
+        if others:
             raise ExperimentError(
-                f"{seen[identity]} and {result.folder} are the same run: {' '.join(map(str, identity))}. "
-                "Leave one out."
+                f"{first} and {others[0]} are the same run: {' '.join(map(str, identity))}. Leave one out."
             )
-        seen[identity] = result.folder
-    differ = [
-        key for key in differences(results) if key in ("evaluation.seed", "evaluation.num_envs")
-    ]
+    differ = [key for key in differences(results) if key in EPISODES]
     if differ:
         raise ExperimentError(
             f"the runs were evaluated on different episodes: {', '.join(differ)} differs between them. "
             "Report them apart."
         )
-    return sorted(results, key=lambda x: (x.task, x.algorithm, x.seed)), left_out
+    return results, left_out
 
 
 def describe_left_out(left_out: Mapping[Path, str]) -> str:
@@ -138,33 +140,28 @@ def score_matrices(results: Sequence[Result]) -> tuple[Scores, list[str], list[i
         ExperimentError: where an algorithm has fewer than two seeds, or not the same number on every
             task, and where the runs have no evaluation at the same frame.
     """
+    columns = {(x.algorithm, x.task, x.seed): pd.Series(x.values) for x in results}
+    table = pd.concat(columns, axis="columns", join="inner").sort_index().sort_index(axis="columns")
     tasks = sorted({result.task for result in results})
-    frames = sorted(set.intersection(*(set(result.values) for result in results)))
-    if not frames:
+    if table.empty:
         raise ExperimentError(
             "the runs have no evaluation at the same frame: give them the same evaluation.interval."
         )
     scores: Scores = {}
     for algorithm in sorted({result.algorithm for result in results}):
-        mine = [result for result in results if result.algorithm == algorithm]
-        seeds = Counter(result.task for result in mine)
-        if len({seeds[task] for task in tasks}) > 1 or seeds[tasks[0]] < 2:
-            counts = ", ".join(f"{seeds[task]} on {task}" for task in tasks)
+        mine = table[algorithm]
+        seeds = mine.columns.get_level_values(0).value_counts().reindex(tasks, fill_value=0)
+        if seeds.nunique() > 1 or seeds.min() < 2:
+            counts = ", ".join(f"{count} on {task}" for task, count in seeds.items())
             raise ExperimentError(
                 f"{algorithm} has runs of {counts}: an interval needs two seeds or more, as many on "
                 "every task. Train what is missing, or report fewer runs."
             )
-        scores[algorithm] = np.array(
-            [
-                [
-                    [result.values[frame] for frame in frames]
-                    for result in mine
-                    if result.task == task
-                ]
-                for task in tasks
-            ]
-        ).swapaxes(0, 1)
-    return scores, tasks, frames
+        values = mine.to_numpy().reshape(
+            len(table), len(tasks), -1
+        )  # columns are by task, then seed
+        scores[algorithm] = values.transpose(2, 1, 0)
+    return scores, tasks, table.index.tolist()
 
 
 def differences(results: Sequence[Result], leave_out: Collection[str] = ()) -> list[str]:
@@ -187,77 +184,44 @@ def differences(results: Sequence[Result], leave_out: Collection[str] = ()) -> l
     return sorted(others.union(key for key in differ if key.split(".")[0] not in others))
 
 
-def _runs(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ExperimentError(f"there is no folder {folder}.")
-    return sorted(path.parent for path in folder.rglob("run.json"))
-
-
-def _evaluations(folder: Path, exploration: str) -> dict[str, Path]:
-    """The files of a run's evaluations, by metric."""
-    paths = (folder / "metrics" / "scalars" / "eval").glob(f"{exploration}_*.csv")
-    return {path.stem.removeprefix(f"{exploration}_"): path for path in paths}
-
-
-def _read(folder: Path, exploration: str, metric: str) -> Result:
-    paths = _evaluations(folder, exploration)
-    if metric not in paths:
-        raise ExperimentError(f"{folder} has no evaluation of {metric!r}: {nearest(metric, paths)}")
+def _read(folder: Path, scalars: Path) -> Result:
+    choices, config = _choices(folder / "run.json"), load_config(folder / "config.yaml")
+    seed = config.get("seed")
+    if not isinstance(config.get("env"), dict) or type(seed) is not int:
+        raise ExperimentError(f"{folder}/config.yaml has no env, or no seed")
+    require_regular(scalars, LARGEST)
     try:
-        choices = _choices(folder / "run.json")
-        config = load_config(folder / "config.yaml")
-        seed = config.get("seed")
-        if not isinstance(config.get("env"), dict) or type(seed) is not int:
-            raise _Damaged("config.yaml has no env, or no seed")
-        task, algorithm = name_run(config, choices)
-        return Result(
-            folder=folder,
-            task=task,
-            algorithm=algorithm,
-            seed=seed,
-            values=_values(paths[metric]),
-            settings=leaves(config),
-            environment=choices["env"],
-        )
-    except ExperimentError as error:
-        raise _Damaged(str(error).replace(f"{folder}/", "")) from error
+        values = read_scalars(scalars)
+    except (ValueError, csv.Error) as error:  # a line cut short, an empty cell
+        raise ExperimentError(
+            f"{scalars.name} has a line that is no number: {first_line(error)}"
+        ) from error
+    if not values:
+        raise ExperimentError(f"{scalars.name} is empty")
+    task, algorithm = name_run(config, choices)
+    return Result(folder, task, algorithm, seed, values, leaves(config), choices["env"])
 
 
 def _choices(path: Path) -> dict[str, str]:
     """Which environment and which advantage a run took."""
     text = read_text(path)
     try:
-        about = json.loads(text)
+        choices = json.loads(text)["choices"]
+        return {name: "" + choices[name] for name in ("env", "advantage")}
     except (ValueError, RecursionError) as error:
-        raise _Damaged(f"{path.name} is cut short, or no JSON") from error
-    choices = about.get("choices") if isinstance(about, dict) else None
-    needed = ("env", "advantage")
-    if not isinstance(choices, dict) or not all(isinstance(choices.get(x), str) for x in needed):
-        raise _Damaged(f"{path.name} does not tell the choices of {' and '.join(needed)}")
-    return choices
-
-
-def _values(path: Path) -> dict[int, float]:
-    require_regular(path, LARGEST)
-    try:
-        values = read_scalars(path)
-    except (ValueError, csv.Error) as error:  # a line cut short, an empty cell
-        raise _Damaged(f"{path.name} has a line that is no number: {first_line(error)}") from error
-    if not values:
-        raise _Damaged(f"{path.name} is empty")
-    return values
+        raise ExperimentError(f"{path} is cut short, or no JSON") from error
+    except (KeyError, TypeError) as error:
+        raise ExperimentError(f"{path} does not tell the choices of env and advantage") from error
 
 
 def _tell_apart(results: Sequence[Result], name: str) -> None:
-    """Add to names what differs between the runs that share one."""
-    by_name = defaultdict(list)
-    for result in results:
-        by_name[getattr(result, name)].append(result)
-    for shared, runs in by_name.items():
+    """Add to the names of tasks, or of algorithms, what differs between the runs that share one."""
+    named = attrgetter(name)
+    for shared, same in groupby(sorted(results, key=named), named):
+        runs = [*same]
+        keys = differences(runs, () if name == "task" else NOT_COMPARED)
         if name == "task":
-            keys = [key for key in differences(runs) if key.startswith("env.")]
-        else:
-            keys = differences(runs, NOT_COMPARED)
+            keys = [key for key in keys if key.startswith("env.")]
         for run in runs:
             words = [f"{key}={run.settings.get(key)}" for key in keys]
             setattr(run, name, " ".join([shared, *words]))

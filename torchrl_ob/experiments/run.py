@@ -31,8 +31,8 @@ from torchrl_ob.experiments.train_log import log_file, say
 
 __all__ = ["run"]
 
-PACKAGES = ("torch", "tensordict", "torchrl", "torchrl-ob", "hydra-core")
-SIMULATORS = (
+PACKAGES = ["torch", "tensordict", "torchrl", "torchrl-ob", "hydra-core"]
+SIMULATORS = [
     "vmas",
     "jaxmarl",
     "jax",
@@ -42,7 +42,7 @@ SIMULATORS = (
     "smacv2",
     "pettingzoo",
     "mpe2",
-)
+]
 
 
 def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None) -> Experiment:
@@ -133,9 +133,14 @@ def _told(folder: Path) -> Iterator[None]:
 
 
 def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None:
+    """Write what the run is, with the versions of what decides its numbers."""
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    versions = {}
+    for name in (*PACKAGES, *SIMULATORS):
+        with suppress(PackageNotFoundError):  # a simulator that is not installed
+            versions[name] = version(name)
     about = {
-        "versions": _versions(),
+        "versions": versions,
         "python": platform.python_version(),
         "git": _git_revision(),
         "command": sys.orig_argv,
@@ -144,26 +149,16 @@ def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None
     (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
-def _versions() -> dict[str, str]:
-    """Of the packages that decide numbers, and of those simulators that are installed."""
-    found = {name: version(name) for name in PACKAGES}
-    for name in SIMULATORS:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
 def _git_revision() -> str | None:
     """Of the checkout that this file is in; an installed package has none."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None
     command = ["git", "describe", "--always", "--dirty"]
-    try:
+    with suppress(FileNotFoundError):  # no git
         found = subprocess.run(command, capture_output=True, text=True, cwd=checkout)
-    except FileNotFoundError:  # no git
-        return None
-    return found.stdout.strip() or None
+        return found.stdout.strip() or None
+    return None
 
 
 @contextmanager

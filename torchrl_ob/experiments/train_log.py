@@ -59,7 +59,7 @@ def log_file(path: Path) -> Iterator[None]:
     warnings.showwarning = show_and_note
     try:
         yield
-    except BaseException as error:
+    except Exception as error:
         _LOG.error("%s: %s", type(error).__name__, first_line(error))
         raise
     finally:
