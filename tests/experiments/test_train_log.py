@@ -37,18 +37,18 @@ def test_a_log_has_what_its_own_thread_says_and_warns_of(tmp_path, capsys):
         with log_file(tmp_path / "other.log"):
             say("theirs")
 
-    def warn():
-        with pytest.warns(UserWarning, match="careful"):
+    def own():
+        with log_file(tmp_path / "own.log"):
+            say("printed\nin two lines")
+            note("noted")
             warnings.warn("careful\nhere", stacklevel=1)
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
 
     before = warnings.showwarning
-    with log_file(tmp_path / "own.log"):
-        say("printed\nin two lines")
-        note("noted")
-        warn()
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
+    with pytest.warns(UserWarning, match="careful"):
+        own()
     note("too late")
     assert capsys.readouterr().out == "printed\nin two lines\ntheirs\n"
     own, theirs = ((tmp_path / f"{name}.log").read_text() for name in ("own", "other"))
