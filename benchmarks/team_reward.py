@@ -5,6 +5,7 @@ Every agent is paid the team's mean reward (the setting of arXiv:2108.08612). Me
 - *gae*: TorchRL's GAE with the state value of its tutorial; *gae_same*, **the control**: GAE with V of the network that Q has
   below, additive; *gae_pooled*: with the pooled one;
 - *mapg*, *coma*, *ob*: no baseline, COMA's, and the optimal one, with the additive Q; *ob_cv*: OB with control variates;
+- *streams*: a stream for each agent, the others' left out; *streams_some*: with a fifth of the others' part by OB;
 - *individual*: GAE paid for each agent's own reward, where the task has one: what perfect credit would give.
 
 Paired seeds, batches of 3,000 frames, 15 epochs; what is compared is the mean over the run of the stochastic policy's reward in
@@ -35,7 +36,7 @@ SMOKE = os.environ.get("SMOKE") == "1"
 RUNS = Path("runs") / "team_reward"
 RESULTS = RUNS / "smoke.json" if SMOKE else Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "team_reward.png"
-CONTROL, DEFAULT = "gae_same", "ob"
+CONTROL, DEFAULT = "gae_same", "streams"
 
 VMAS = ["env.num_envs=30", "collector.frames_per_batch=3000", "trainer.num_epochs=15"]
 VMAS += ["evaluation.interval=15000", "evaluation.num_envs=100", "checkpoint.interval=15000"]
@@ -94,8 +95,10 @@ TASKS = {
 }
 METHODS = {
     "gae_same": ["advantage=gae", "critic=additive_value"],
+    "streams": ["advantage=ob_streams", "critic=additive"],
     "ob": ["advantage=ob", "critic=additive"],
     "individual": ["advantage=gae", "critic=pooled_value"],
+    "streams_some": ["advantage=ob_streams", "advantage.share=0.2", "critic=additive"],
     "gae": ["advantage=gae"],
     "coma": ["advantage=coma", "critic=additive"],
     "ob_cv": ["advantage=ob_control_variate", "critic=additive"],

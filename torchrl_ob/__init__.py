@@ -13,8 +13,10 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
     from torchrl_ob.advantages import JointAdvantage as JointAdvantage
     from torchrl_ob.advantages import MapgAdvantage as MapgAdvantage
     from torchrl_ob.advantages import ObAdvantage as ObAdvantage
+    from torchrl_ob.advantages import StreamAdvantage as StreamAdvantage
     from torchrl_ob.critics import DuelingCritic as DuelingCritic
     from torchrl_ob.critics import JointQCritic as JointQCritic
+    from torchrl_ob.critics import RewardStreams as RewardStreams
     from torchrl_ob.critics import StateValue as StateValue
     from torchrl_ob.critics import group_critics as group_critics
     from torchrl_ob.expectations import Candidates as Candidates
@@ -25,8 +27,8 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
     from torchrl_ob.team import Team as Team
 
 _HOMES = {
-    "advantages": "ComaAdvantage DuelingFit JointAdvantage MapgAdvantage ObAdvantage",
-    "critics": "DuelingCritic JointQCritic StateValue group_critics",
+    "advantages": "ComaAdvantage DuelingFit JointAdvantage MapgAdvantage ObAdvantage StreamAdvantage",
+    "critics": "DuelingCritic JointQCritic RewardStreams StateValue group_critics",
     "_factored": "FactoredCategorical",
     "expectations": "Candidates register_candidates",
     "policies": "policy_from_env",

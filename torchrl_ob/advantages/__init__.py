@@ -5,5 +5,13 @@ from torchrl_ob.advantages.coma import ComaAdvantage
 from torchrl_ob.advantages.dueling_fit import DuelingFit
 from torchrl_ob.advantages.mapg import MapgAdvantage
 from torchrl_ob.advantages.ob import ObAdvantage
+from torchrl_ob.advantages.streams import StreamAdvantage
 
-__all__ = ["ComaAdvantage", "DuelingFit", "JointAdvantage", "MapgAdvantage", "ObAdvantage"]
+__all__ = [
+    "ComaAdvantage",
+    "DuelingFit",
+    "JointAdvantage",
+    "MapgAdvantage",
+    "ObAdvantage",
+    "StreamAdvantage",
+]

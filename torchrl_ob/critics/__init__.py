@@ -4,6 +4,15 @@ from torchrl_ob.critics.backbones import Backbone, Sizes
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import group_critics
 from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.critics.reward_streams import RewardStreams
 from torchrl_ob.critics.state_value import StateValue
 
-__all__ = ["Backbone", "DuelingCritic", "JointQCritic", "Sizes", "StateValue", "group_critics"]
+__all__ = [
+    "Backbone",
+    "DuelingCritic",
+    "JointQCritic",
+    "RewardStreams",
+    "Sizes",
+    "StateValue",
+    "group_critics",
+]

@@ -40,7 +40,9 @@ class Learner:
     advantage: Any
     active_key: NestedKey | None  # which agents take part; None where all always do
     updater: SoftUpdate | None = None  # of the critic's slow copy, where the loss has one
-    fit: DuelingFit | None = None  # of a critic that is fitted apart from the loss
+    fit: Any = (
+        None  # called with each batch after its updates: fits what the loss does not, and reports
+    )
 
     def __post_init__(self) -> None:
         """Have the loss keep agents apart where not all take part."""
@@ -119,6 +121,7 @@ def make_learners(
     if config.get("value_norm"):
         norms = {group: {"value_norm": make(config.value_norm)} for group in actors}
     of_critic = read_options(load_object(config.critic._target_, "critic._target_")).types
+    of_advantage = read_options(load_object(config.advantage._target_, "advantage._target_")).types
     critics = {}
     for group, norm in norms.items():
         taken = norm if "value_norm" in of_critic else {}
@@ -137,6 +140,8 @@ def make_learners(
         loss = make(config.loss, actor, critic, **norms[group]).to(device)
         check_learner(config, group, critic, loss)
         options: dict[str, Any] = {"other_actors": others} if several else {}
+        if "env" in of_advantage:
+            options |= {"env": env, "group": group}
         advantage = make(config.advantage, actor_network=actor, value_network=critic, **options)
         loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
         keys = {name: (group, name) for name in ("advantage", "value_target") if several}
@@ -145,6 +150,7 @@ def make_learners(
         learner = Learner(group, actor, critic, loss, advantage, find_active_key(env, group))
         if getattr(loss, "delay_value", False):  # has a slow copy of the critic
             learner.updater = SoftUpdate(loss, tau=config.trainer.target_tau)
+        learner.fit = getattr(advantage, "fit", None)
         if isinstance(critic, DuelingCritic):
             learner.fit = DuelingFit(advantage, **config.trainer.dueling_fit)
         learners.append(learner)

@@ -59,10 +59,11 @@ def check_learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Non
 
 def _learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Iterator[str]:
     advantage = load_object(config.advantage._target_, "advantage._target_")
+    advantage = getattr(advantage, "__self__", advantage)  # the class of a class method
     # nothing is known of another function, which makes what it likes
     known = issubclass(advantage, JointAdvantage) if isinstance(advantage, type) else None
     joint = getattr(advantage, "of_joint_action", known)
-    name = config.advantage._target_.rsplit(".")[-1]
+    name = advantage.__name__
     reads_action = (group, "action") in map(unravel_key, critic.in_keys)
     if getattr(loss, "delay_value", False) and joint is False:
         yield (

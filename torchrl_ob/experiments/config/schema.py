@@ -127,9 +127,11 @@ CONFIG: dict[str, Any] = {
             "num_points": Count | None,
             "chunk_size": Count | None,
             "time_dim": Literal[1] | None,  # of a batch [environments, time]
+            "share": Share,
+            "hidden_dim": Count,
         },
         given=("actor_network", "value_network"),
-        may_be_given=("other_actors", "device"),
+        may_be_given=("other_actors", "device", "env", "group"),
     ),
     "optimizer": Part(
         {

@@ -1,0 +1,48 @@
+"""A term of each agent's own."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from torchrl_ob.critics.backbones.layers import AgentLinear
+from torchrl_ob.critics.backbones.protocol import Sizes
+
+__all__ = ["IndependentBackbone"]
+
+
+class IndependentBackbone(nn.Module):
+    r"""Each agent's value from its own observation and action alone: :math:`Q_i = f(o_i, a_i, s, i)`."""
+
+    def __init__(
+        self, sizes: Sizes, *, share_params: bool = True, activation: type[nn.Module] = nn.Tanh
+    ) -> None:
+        super().__init__()
+        linear = partial(AgentLinear, num_agents=sizes.num_agents, share_params=share_params)
+        width = sizes.hidden_dim
+        self.observation = linear(sizes.observation_dim, width, identity=True)
+        self.state = linear(sizes.state_dim, width, bias=False)
+        self.own = linear(sizes.action_dim, width, bias=False)
+        self.tail = nn.Sequential(
+            activation(), linear(width, width), activation(), linear(width, sizes.out_dim)
+        )
+
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose weights and biases scale the output."""
+        return self.tail[-1]
+
+    def forward(self, observation: Tensor, state: Tensor, action: Tensor) -> Tensor:
+        """Values of the joint action, ``[B, n, out_dim]``."""
+        return self.candidates(observation, state, action, None).squeeze(-2)
+
+    def candidates(
+        self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None
+    ) -> Tensor:
+        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
+        own = action.unsqueeze(-2) if own is None else own
+        observed = self.observation(observation.unsqueeze(-2)) + self.own(own)
+        if state.shape[-1]:
+            observed = observed + self.state(state[:, None, None])
+        return self.tail(observed)
