@@ -40,9 +40,7 @@ class Learner:
     advantage: Any
     active_key: NestedKey | None  # which agents take part; None where all always do
     updater: SoftUpdate | None = None  # of the critic's slow copy, where the loss has one
-    fit: Any = (
-        None  # called with each batch after its updates: fits what the loss does not, and reports
-    )
+    fit: Any = None  # fits what the loss does not, and reports, after the updates of each batch
 
     def __post_init__(self) -> None:
         """Have the loss keep agents apart where not all take part."""
