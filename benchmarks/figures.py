@@ -38,9 +38,9 @@ def gradient_variance() -> plt.Figure:
     figure, panels = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", sharey=True)
     for panel, (signal, title) in zip(panels, SIGNALS.items(), strict=True):
         shown = [row for row in rows if row["what"] == f"{signal}: v/ob"]
-        for color, actions in (("tab:blue", "continuous"), ("tab:orange", "discrete")):
-            of_kind = [row for row in shown if row["actions"] == actions]
-            shift = 0.0 if actions == "continuous" else 0.4
+        for color, reward in (("tab:blue", "individual"), ("tab:orange", "team")):
+            of_kind = [row for row in shown if row["reward"] == reward]
+            shift = 0.0 if reward == "individual" else 0.4
             y = [
                 scenarios.index(row["scenario"]) + shift + (np.log2(int(row["agents"])) - 4) / 11
                 for row in of_kind
@@ -54,7 +54,7 @@ def gradient_variance() -> plt.Figure:
                 xerr=[value - low, high - value],
                 fmt=".",
                 color=color,
-                label=f"{actions} actions",
+                label=f"{reward} reward",
             )
         panel.axvline(1, color="black", linewidth=0.8)
         panel.set(

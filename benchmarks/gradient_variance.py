@@ -1,7 +1,8 @@
 """Where the optimal baseline pays on VMAS: true headroom, what critics see of it, and the variance.
 
-For each scenario, kind of action and number of agents, a team is trained by MAPPO with OB for a few
-batches, together with a second critic of the other backbone on the same data. Then, on fresh rollouts:
+For each scenario, number of agents and kind of reward, each agent's own or the team's mean, a team is trained by MAPPO with OB
+for a few batches, together with a second critic of another backbone on the same data. Actions are continuous, and what a
+scenario shares by itself is switched off. Then, on fresh rollouts:
 
 - *headroom*: the share of the return's variance within a state that the joint action truly explains, at
   10 and 30 steps, by branching states of the environment: no baseline can remove more;
@@ -25,7 +26,9 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from mappo import InLoss, collect, update
+from mappo import InLoss, update
+from mappo import collect as rollout
+from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, VmasEnv
 from torchrl.modules import PopArtValueNorm, ProbabilisticActor
 
@@ -43,7 +46,12 @@ from torchrl_ob.policies import policy_from_env
 
 SMOKE = os.environ.get("SMOKE") == "1"
 SCENARIOS = ("navigation", "balance", "transport", "dispersion", "discovery", "simple_spread")
-OPTIONS = {"discovery": {"targets_respawn": False}}  # random, so that states could not be branched
+OPTIONS = {  # no sharing of its own; and no respawn, which is random, so that states could not be branched
+    "navigation": {"shared_rew": False},
+    "dispersion": {"share_reward": False},
+    "discovery": {"shared_reward": False, "targets_respawn": False},
+}
+CRITICS = {"individual": ("pooled", "concat"), "team": ("pooled", "additive")}
 TEAMS = (2,) if SMOKE else (2, 4, 8, 16)
 NUM_ENVS, NUM_STEPS = (8, 10) if SMOKE else (30, 100)
 NUM_BATCHES = 1 if SMOKE else 8
@@ -58,7 +66,16 @@ BASELINES = ("none", "v", "coma")
 CSV = Path("runs") / "gradient_variance.csv"
 
 
-def train(env: EnvBase, policy: ProbabilisticActor) -> dict[str, ObAdvantage]:
+def collect(env: EnvBase, policy: ProbabilisticActor, reward: str) -> TensorDictBase:
+    """A batch of trajectories whose agents are paid their own rewards, or the mean of all."""
+    batch = rollout(env, policy, NUM_STEPS)
+    if reward == "team":
+        own = batch["next", "agents", "reward"]
+        batch["next", "agents", "reward"] = own.mean(-2, keepdim=True).expand_as(own).clone()
+    return batch
+
+
+def train(env: EnvBase, policy: ProbabilisticActor, reward: str) -> dict[str, ObAdvantage]:
     """Train the policy with OB and the pooled critic; fit the other critic beside it."""
     ways = {
         backbone: InLoss(
@@ -69,28 +86,27 @@ def train(env: EnvBase, policy: ProbabilisticActor) -> dict[str, ObAdvantage]:
             gamma=GAMMA,
             lmbda=LMBDA,
         )
-        for backbone in ("pooled", "concat")
+        for backbone in CRITICS[reward]
     }
     for _ in range(NUM_BATCHES):
-        batch = collect(env, policy, NUM_STEPS)
+        batch = collect(env, policy, reward)
         update(ways, batch, num_epochs=NUM_EPOCHS, minibatch_size=MINIBATCH_SIZE)
     return {backbone: way.advantage for backbone, way in ways.items()}
 
 
-def measure(scenario: str, continuous: bool, num_agents: int) -> dict[str, dict[str, Estimate]]:
+def measure(scenario: str, reward: str, num_agents: int) -> dict[str, dict[str, Estimate]]:
     """One row of numbers for each backbone."""
     torch.manual_seed(0)
     env = VmasEnv(
         scenario,
         num_envs=NUM_ENVS,
         n_agents=num_agents,
-        continuous_actions=continuous,
         seed=0,
         **OPTIONS.get(scenario, {}),
     )
     policy = policy_from_env(env)
-    advantages = train(env, policy)
-    batch = collect(env, policy, NUM_STEPS)
+    advantages = train(env, policy, reward)
+    batch = collect(env, policy, reward)
     at, states = visited_states(env, policy, num_states=NUM_STATES, max_steps=NUM_STEPS // 2)
     branches = branch(
         at,
@@ -141,7 +157,7 @@ def print_table(path: Path) -> None:
             rows.setdefault(tuple(team), {})[what] = [float(value), float(low), float(high)]
     shown = [f"headroom {h}" for h in HORIZONS] + ["R²", "captured", "slope"]
     shown += [f"{name}: {b}/ob" for name in ("λ = 0.9", "Q") for b in BASELINES]
-    print("| scenario | actions | agents | critic | " + " | ".join(shown) + " |")
+    print("| scenario | reward | agents | critic | " + " | ".join(shown) + " |")
     print("| --- " * (4 + len(shown)) + "|")
     for team, row in rows.items():
         cells = [cell(what, row, row[f"headroom {HORIZONS[0]}"]) for what in shown]
@@ -167,17 +183,16 @@ if __name__ == "__main__":
     CSV.parent.mkdir(exist_ok=True)
     with CSV.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["scenario", "actions", "agents", "critic", "what", "value", "low", "high"])
-        for scenario, continuous, num_agents in product(chosen, (True, False), TEAMS):
+        writer.writerow(["scenario", "reward", "agents", "critic", "what", "value", "low", "high"])
+        for scenario, reward, num_agents in product(chosen, CRITICS, TEAMS):
             start = time.perf_counter()
-            rows = measure(scenario, continuous, num_agents)
-            kind = "continuous" if continuous else "discrete"
+            rows = measure(scenario, reward, num_agents)
             for backbone, row in rows.items():
-                team = [scenario, kind, num_agents, backbone]
+                team = [scenario, reward, num_agents, backbone]
                 for what, estimate in row.items():
                     writer.writerow([*team, what, *(x.item() for x in estimate)])
             file.flush()
             seconds = time.perf_counter() - start
-            print(f"{scenario}, {kind}, {num_agents}: {seconds:.0f} s", file=sys.stderr)
+            print(f"{scenario}, {reward}, {num_agents}: {seconds:.0f} s", file=sys.stderr)
     print_table(CSV)
     print(f"\nevery number: {CSV}")
