@@ -84,7 +84,7 @@ def categorical_candidates(dist: D.Distribution, options: Options) -> Candidates
         probabilities, weights = log_probs.exp(), categorical_optimal_weights(log_probs)
     if isinstance(base, ONE_HOT):
         actions = torch.eye(log_probs.shape[-1], dtype=torch.long, device=actions.device)[actions]
-    return _expanded(actions, probabilities, weights, _given(base).dtype)
+    return _expanded(actions, probabilities, weights, _given(base)[0].dtype)
 
 
 def categorical_log_probs(dist: Any) -> Tensor:
@@ -93,23 +93,18 @@ def categorical_log_probs(dist: Any) -> Tensor:
     Those of ``probs`` are not clamped, as torch does; what a mask excludes is ruled out, whatever number stands
     for it in the logits.
     """
-    logits = _given(dist)
-    if "logits" not in _indexed(dist).__dict__:
+    logits, is_logits = _given(dist)
+    if not is_logits:
         logits = logits.log()
     if isinstance(dist, MaskedCategorical):
         logits = logits.masked_fill(~dist.mask, -math.inf)
     return available_log_probs(logits)
 
 
-def _indexed(dist: Any) -> Any:
-    """The categorical over indices within torch's one-hot categorical."""
-    return dist._categorical if isinstance(dist, D.OneHotCategorical) else dist
-
-
-def _given(dist: Any) -> Tensor:
-    """Logits, or else the probabilities that a categorical was built from."""
-    kept = _indexed(dist).__dict__
-    return kept["logits"] if "logits" in kept else kept["probs"]
+def _given(dist: Any) -> tuple[Tensor, bool]:
+    """What a categorical, or the one within torch's one-hot one, was built from, and whether that is logits."""
+    kept = (dist._categorical if isinstance(dist, D.OneHotCategorical) else dist).__dict__
+    return (kept["logits"], True) if "logits" in kept else (kept["probs"], False)
 
 
 def _expanded(actions: Tensor, probabilities: Tensor, weights: Tensor, dtype: Any) -> Candidates:
