@@ -12,7 +12,7 @@ from torchrl.modules import ProbabilisticActor
 from torchrl.objectives.multiagent import MAPPOLoss
 
 from torchrl_ob import DuelingCritic, DuelingFit, JointQCritic, ObAdvantage
-from torchrl_ob.experiments.state_value import multi_agent_gae
+from torchrl_ob.experiments.gae import multi_agent_gae
 
 
 def collect(env: EnvBase, policy: ProbabilisticActor, num_steps: int) -> TensorDictBase:

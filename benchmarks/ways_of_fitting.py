@@ -12,7 +12,7 @@ from torchrl.modules import PopArtValueNorm, ProbabilisticActor
 
 from torchrl_ob import DuelingCritic, JointQCritic
 from torchrl_ob.critics.backbones import AgentLinear, PooledBackbone, Sizes
-from torchrl_ob.experiments.state_value import state_value_from_env
+from torchrl_ob.experiments.gae import state_value_from_env
 
 
 class AttentionBackbone(nn.Module):

@@ -34,7 +34,7 @@ from torchrl.modules import TanhNormal, TruncatedNormal
 from vmas.scenarios.balance import Scenario
 
 from torchrl_ob import FactoredCategorical, JointQCritic, ObAdvantage
-from torchrl_ob._encodings import one_hot_factors
+from torchrl_ob._action_encodings import one_hot_factors
 from torchrl_ob.expectations import action_candidates
 from torchrl_ob.policies import policy_from_env
 

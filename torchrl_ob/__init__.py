@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what _HOMES says, for type checkers
-    from torchrl_ob._factored import FactoredCategorical as FactoredCategorical
+    from torchrl_ob._factored_categorical import FactoredCategorical as FactoredCategorical
     from torchrl_ob.advantages import ComaAdvantage as ComaAdvantage
     from torchrl_ob.advantages import DuelingFit as DuelingFit
     from torchrl_ob.advantages import JointAdvantage as JointAdvantage
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
 _HOMES = {
     "advantages": "ComaAdvantage DuelingFit JointAdvantage MapgAdvantage ObAdvantage StreamAdvantage",
     "critics": "DuelingCritic JointQCritic RewardStreams StateValue group_critics",
-    "_factored": "FactoredCategorical",
+    "_factored_categorical": "FactoredCategorical",
     "expectations": "Candidates register_candidates",
     "policies": "policy_from_env",
     "recurrent": "MultiAgentGRU MultiAgentLSTM",

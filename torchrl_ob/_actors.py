@@ -11,8 +11,8 @@ from torch import distributions as D
 from torchrl.modules import OneHotCategorical
 
 from torchrl_ob._checks.batch import require_finite, select
-from torchrl_ob.expectations.availability import lend_a_choice
 from torchrl_ob.expectations.categorical import ONE_HOT
+from torchrl_ob.expectations.masks import lend_a_choice
 
 
 def action_key(actor: ProbabilisticTensorDictSequential) -> NestedKey:

@@ -26,8 +26,8 @@ from torchrl.data import (
 from torchrl.data.tensor_specs import Stacked
 from torchrl.envs import EnvBase
 
+from torchrl_ob._action_encodings import ActionEncoding
 from torchrl_ob._checks.batch import entry_name
-from torchrl_ob._encodings import ActionEncoding
 
 Group = str | tuple[str, ...]
 

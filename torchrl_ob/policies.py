@@ -20,7 +20,7 @@ from torchrl.modules import (
     TanhNormal,
 )
 
-from torchrl_ob._factored import FactoredCategorical
+from torchrl_ob._factored_categorical import FactoredCategorical
 from torchrl_ob._networks import team_network
 from torchrl_ob._specs import (
     OWN_ACTOR,

@@ -34,7 +34,7 @@ from torchrl_ob.critics.substitution import substitute_candidates
 from torchrl_ob.expectations import Candidates, action_candidates
 from torchrl_ob.expectations.antithetic import antithetic_pair
 from torchrl_ob.expectations.autodiff import score_candidates
-from torchrl_ob.expectations.availability import has_choice, lend_a_choice
+from torchrl_ob.expectations.masks import has_choice, lend_a_choice
 from torchrl_ob.expectations.quadrature import Measure
 from torchrl_ob.expectations.rules import ExpectationRule
 from torchrl_ob.functional import GaussianPsi

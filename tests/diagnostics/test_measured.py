@@ -36,7 +36,7 @@ from torchrl_ob.diagnostics import (
     variance_terms,
 )
 from torchrl_ob.diagnostics.intervals import Blocks, Estimate, resample
-from torchrl_ob.diagnostics.measured.critic import CriticQuality
+from torchrl_ob.diagnostics.measured.critic_quality import CriticQuality
 from torchrl_ob.diagnostics.measured.headroom import Headroom
 from torchrl_ob.diagnostics.measured.scores import output_jacobians, scores
 from torchrl_ob.expectations import action_candidates

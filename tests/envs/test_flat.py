@@ -22,8 +22,8 @@ from torchrl_ob import JointQCritic
 from torchrl_ob.envs.flat import flat_env
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.gae import state_value_from_env
 from torchrl_ob.experiments.loop import train
-from torchrl_ob.experiments.state_value import state_value_from_env
 from torchrl_ob.policies import policy_from_env
 
 pytestmark = [

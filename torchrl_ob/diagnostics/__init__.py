@@ -59,11 +59,11 @@ from torchrl_ob.diagnostics.exact.estimators import *
 from torchrl_ob.diagnostics.exact.values import *
 from torchrl_ob.diagnostics.intervals import *
 from torchrl_ob.diagnostics.live import *
-from torchrl_ob.diagnostics.measured.critic import *
+from torchrl_ob.diagnostics.measured.critic_quality import *
 from torchrl_ob.diagnostics.measured.headroom import *
-from torchrl_ob.diagnostics.measured.noise import *
-from torchrl_ob.diagnostics.measured.terms import *
+from torchrl_ob.diagnostics.measured.noise_scale import *
 from torchrl_ob.diagnostics.measured.variance import *
+from torchrl_ob.diagnostics.measured.variance_terms import *
 from torchrl_ob.diagnostics.plots import *
 
 __all__ = [

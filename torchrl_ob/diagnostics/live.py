@@ -9,7 +9,7 @@ from torchrl.trainers import Trainer, TrainerHookBase
 
 from torchrl_ob._checks.arguments import check_whole_number
 from torchrl_ob.advantages.base import JointAdvantage
-from torchrl_ob.diagnostics.measured.critic import judge_critic
+from torchrl_ob.diagnostics.measured.critic_quality import judge_critic
 from torchrl_ob.diagnostics.measured.signals import measurement
 from torchrl_ob.diagnostics.measured.variance import compare_baselines
 

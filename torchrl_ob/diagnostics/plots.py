@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from torchrl_ob.diagnostics.intervals import Estimate
-from torchrl_ob.diagnostics.measured.terms import VarianceTerms
 from torchrl_ob.diagnostics.measured.variance import GradientVariance
+from torchrl_ob.diagnostics.measured.variance_terms import VarianceTerms
 from torchrl_ob.diagnostics.scalars import read_scalars
 
 __all__ = ["plot_live", "plot_metrics", "plot_ratios", "plot_terms", "plot_variance"]

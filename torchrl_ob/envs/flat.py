@@ -11,8 +11,8 @@ from torch import Tensor
 from torchrl.data import Binary, Categorical, MultiCategorical, OneHot, TensorSpec, Unbounded
 from torchrl.envs import ActionMask, Compose, DTypeCastTransform, EnvBase, Transform, TransformedEnv
 
+from torchrl_ob._action_encodings import one_hot, one_hot_factors
 from torchrl_ob._checks.batch import sibling
-from torchrl_ob._encodings import one_hot, one_hot_factors
 from torchrl_ob._specs import check_entry, find_mask_key, group_key, observation_leaves, read_action
 
 __all__ = ["FlatObservation", "flat_env"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch import distributions as D
 from torchrl.modules import MaskedCategorical, MaskedOneHotCategorical, OneHotCategorical
 
-from torchrl_ob._factored import FactoredCategorical
+from torchrl_ob._factored_categorical import FactoredCategorical
 from torchrl_ob.expectations.quadrature import Candidates, mixture_of_products
 from torchrl_ob.expectations.registry import Options, register_candidates
 from torchrl_ob.functional import (

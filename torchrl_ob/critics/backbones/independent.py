@@ -6,13 +6,13 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from torchrl_ob.critics.backbones.layers import AgentLinear
+from torchrl_ob.critics.backbones.layers import AgentLinear, TailedBackbone
 from torchrl_ob.critics.backbones.protocol import Sizes
 
 __all__ = ["IndependentBackbone"]
 
 
-class IndependentBackbone(nn.Module):
+class IndependentBackbone(TailedBackbone):
     r"""Each agent's value from its own observation and action alone: :math:`Q_i = f(o_i, a_i, s, i)`."""
 
     def __init__(
@@ -27,15 +27,6 @@ class IndependentBackbone(nn.Module):
         self.tail = nn.Sequential(
             activation(), linear(width, width), activation(), linear(width, sizes.out_dim)
         )
-
-    @property
-    def last(self) -> nn.Module:
-        """The layer whose weights and biases scale the output."""
-        return self.tail[-1]
-
-    def forward(self, observation: Tensor, state: Tensor, action: Tensor) -> Tensor:
-        """Values of the joint action, ``[B, n, out_dim]``."""
-        return self.candidates(observation, state, action, None).squeeze(-2)
 
     def candidates(
         self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchrl_ob._actors import build_policy, input_keys, policy_parameters
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.expectations.autodiff import log_prob_scores
-from torchrl_ob.expectations.availability import lend_a_choice
+from torchrl_ob.expectations.masks import lend_a_choice
 from torchrl_ob.expectations.registry import closed_form_scores
 from torchrl_ob.functional import GaussianPsi
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributions as D
 
-from torchrl_ob._encodings import one_hot_factors
+from torchrl_ob._action_encodings import one_hot_factors
 
 
 class FactoredCategorical(D.Distribution):

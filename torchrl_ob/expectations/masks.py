@@ -32,7 +32,7 @@ def lend_a_choice(params: TensorDictBase, keys: Iterable[NestedKey]) -> TensorDi
     Example:
         >>> import torch
         >>> from tensordict import TensorDict
-        >>> from torchrl_ob.expectations.availability import lend_a_choice
+        >>> from torchrl_ob.expectations.masks import lend_a_choice
         >>> params = TensorDict({"mask": torch.tensor([[True, False], [False, False]])})
         >>> lend_a_choice(params, ["mask"])["mask"]
         tensor([[ True, False],

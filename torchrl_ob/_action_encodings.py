@@ -19,7 +19,7 @@ def one_hot(index: Tensor, num_classes: int) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from torchrl_ob._encodings import one_hot
+        >>> from torchrl_ob._action_encodings import one_hot
         >>> one_hot(torch.tensor(1), 3)
         tensor([False,  True, False])
     """
@@ -32,7 +32,7 @@ def one_hot_factors(choices: Tensor, nvec: Sequence[int]) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from torchrl_ob._encodings import one_hot_factors
+        >>> from torchrl_ob._action_encodings import one_hot_factors
         >>> one_hot_factors(torch.tensor([1, 0]), (2, 3)).int()
         tensor([0, 1, 1, 0, 0], dtype=torch.int32)
     """

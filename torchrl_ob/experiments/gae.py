@@ -52,7 +52,7 @@ def state_value_from_env(
 
     Example:
         >>> from torchrl.envs import VmasEnv  # needs vmas
-        >>> from torchrl_ob.experiments.state_value import state_value_from_env
+        >>> from torchrl_ob.experiments.gae import state_value_from_env
         >>> env = VmasEnv("navigation", num_envs=2, n_agents=3)
         >>> state_value_from_env(env)(env.reset())["agents", "state_value"].shape
         torch.Size([2, 3, 1])
