@@ -58,16 +58,9 @@ def state_value_from_env(
         torch.Size([2, 3, 1])
     """
     key, spec = read_observation(env, group, observation_key)
-    net = team_network(
-        spec.shape,
-        1,
-        centralized=centralized,
-        share_params=share_params,
-        depth=depth,
-        num_cells=num_cells,
-        activation_class=activation_class,
-        device=env.device,
-    )
+    kind = {"centralized": centralized, "share_params": share_params}
+    sizes: Any = {"depth": depth, "num_cells": num_cells, "activation_class": activation_class}
+    net = team_network(spec.shape, 1, **kind, **sizes, device=env.device)
     return TensorDictModule(net, [key], [group_key(group, "state_value")])
 
 

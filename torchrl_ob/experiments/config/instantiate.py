@@ -10,12 +10,7 @@ from omegaconf import DictConfig
 
 from torchrl_ob.experiments.errors import ExperimentError, first_line
 
-__all__ = ["call", "make", "make_optional"]
-
-
-def make_optional(config: DictConfig | None, **options: Any) -> Any:
-    """What a group builds; nothing where its choice is empty or null."""
-    return make(config, **options) if config else None
+__all__ = ["call", "make"]
 
 
 def make(config: DictConfig, *arguments: Any, **options: Any) -> Any:

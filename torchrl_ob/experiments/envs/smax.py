@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torchrl.envs import ActionMask, EnvBase, UnaryTransform
+from torchrl.envs import ActionMask, Compose, EnvBase, UnaryTransform
 
 from torchrl_ob.envs.jaxmarl import JaxMARLEnv
 from torchrl_ob.experiments.envs.simulators import require_name, require_team_reward, told
@@ -73,13 +73,11 @@ def make_smax(
             device=device,
             **(scenario_kwargs or {}),
         )
-    team = team_env(env, max_steps=max_steps, continuous_actions=continuous_actions)
-    scale = _state_scale(env)
-    team = team.append_transform(UnaryTransform(["state"], ["state"], fn=scale.mul))
+    transforms = [UnaryTransform(["state"], ["state"], fn=_state_scale(env).mul)]
     if "action_mask" in env.observation_spec["agents"]:  # not where actions are continuous
-        mask = ActionMask(("agents", "action"), ("agents", "action_mask"))
-        team = team.append_transform(mask)
-    return team
+        transforms.append(ActionMask(("agents", "action"), ("agents", "action_mask")))
+    team = team_env(env, max_steps=max_steps, continuous_actions=continuous_actions)
+    return team.append_transform(Compose(*transforms))
 
 
 def _state_scale(env: EnvBase) -> torch.Tensor:
