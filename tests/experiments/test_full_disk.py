@@ -88,7 +88,7 @@ def test_a_metric_that_finds_no_room_is_told_in_one_line(tmp_path):
     assert process.returncode == 1
     told = errors.splitlines()[-1]
     assert told.startswith("torchrl-ob: cannot write the metric '")
-    assert told.endswith("(File too large). Make room, and continue with resume=auto.")
+    assert told.endswith("(File too large): make room, and continue with resume=auto.")
     assert "Traceback" not in errors
 
 

@@ -170,7 +170,7 @@ def test_a_scenario_that_cannot_be_drawn_is_not_laid_on_the_machine(trained, mon
 
 def test_a_path_that_cannot_be_written_is_told(trained, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ExperimentError, match=r"cannot write .*a\.gif .*another path"):
+    with pytest.raises(ExperimentError, match=r"cannot write .*a\.gif.*another path"):
         render_run(trained("balance"), tmp_path / "file" / "a.gif")
 
 

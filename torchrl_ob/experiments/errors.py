@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["ExperimentError", "first_line", "nearest"]
+__all__ = ["ExperimentError", "first_line", "nearest", "writing"]
 
 
 class ExperimentError(Exception):
@@ -31,6 +32,26 @@ def first_line(error: object) -> str:
         else ""
     )
     return f"{type(error).__name__}{place}"
+
+
+@contextmanager
+def writing(what: str, remedy: str) -> Iterator[None]:
+    """Tell in one line where something cannot be written.
+
+    Args:
+        what: is written.
+        remedy: what the user can do.
+
+    Raises:
+        ExperimentError: for an ``OSError``, with the file where it is known.
+    """
+    try:
+        yield
+    except OSError as error:
+        file = f": {error.filename}" if error.filename else ""
+        raise ExperimentError(
+            f"cannot write {what}{file} ({error.strerror or first_line(error)}): {remedy}."
+        ) from error
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from torchrl_ob.diagnostics.scalars import read_scalars
 from torchrl_ob.experiments.config.instantiate import make
 from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
-from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.errors import ExperimentError, first_line, writing
 from torchrl_ob.experiments.folders import WANDB_ID, read_text
 from torchrl_ob.experiments.names import name_run
 
@@ -123,14 +123,10 @@ class RunLogger(CSVLogger):
         """
         if step is None:
             raise ValueError(f"the metric {name!r} needs its step.")
-        path, line = self._path(name), f"{step},{float(value)}\n"
-        try:
-            self._append(path, line)
-        except OSError as error:
-            raise ExperimentError(
-                f"cannot write the metric {name!r} of frame {step} to {path} ({error.strerror}). Make room, "
-                "and continue with resume=auto."
-            ) from error
+        path = self._path(name)
+        remedy = "make room, and continue with resume=auto"
+        with writing(f"the metric {name!r} of frame {step} to {path}", remedy):
+            self._append(path, f"{step},{float(value)}\n")
 
     def log_metrics(
         self, metrics: Any, step: int | None = None, *, keys_sep: str = "/"

@@ -10,7 +10,7 @@ from torchrl.render.video import encode_gif
 
 from torchrl_ob._rng import isolated_rng
 from torchrl_ob.diagnostics.branching.simulator import is_vmas
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, writing
 from torchrl_ob.experiments.evaluation import EXPLORATION, Evaluation
 from torchrl_ob.experiments.saved import trained_evaluation
 
@@ -61,11 +61,9 @@ def render_run(
         raise ExperimentError(f"{folder} is not of VMAS, and render draws VMAS scenarios alone.")
     with isolated_rng(evaluation.seed, evaluation.env):
         frames = _episode(evaluation, exploration)
-    try:
+    with writing(f"the episode to {path}", "give another path"):
         path.parent.mkdir(parents=True, exist_ok=True)
         encode_gif(frames, path, fps=1 / evaluation.env.world.dt)
-    except OSError as error:
-        raise ExperimentError(f"cannot write {path} ({error}): choose another path.") from error
     return path
 
 

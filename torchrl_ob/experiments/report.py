@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rliable import library, metrics, plot_utils
 
 from torchrl_ob._rng import isolated_rng
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import writing
 from torchrl_ob.experiments.evaluation import describe_metric
 from torchrl_ob.experiments.results import (
     Result,
@@ -71,19 +71,13 @@ def write_report(
     text = _markdown(results, scores, tasks, frames, by_area, exploration, metric)
     if left_out:
         text += f"\nLeft out: {describe_left_out(left_out)}.\n"
-    try:
+    figure = _figure(scores, tasks, frames, by_area, metric)
+    data = json.dumps(_marl_eval(results, frames, metric), indent=1)
+    with writing("the report", "give --output"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.md").write_text(text)
-        (folder / "marl_eval.json").write_text(
-            json.dumps(_marl_eval(results, frames, metric), indent=1) + "\n"
-        )
-        _figure(scores, tasks, frames, by_area, metric).savefig(
-            folder / "report.png", dpi=120, bbox_inches="tight"
-        )
-    except OSError as error:
-        raise ExperimentError(
-            f"cannot write {error.filename or folder} ({error.strerror}): give --output."
-        ) from error
+        (folder / "marl_eval.json").write_text(f"{data}\n")
+        figure.savefig(folder / "report.png", dpi=120, bbox_inches="tight")
     return text
 
 

@@ -22,7 +22,7 @@ from torchrl_ob.experiments.build import Experiment, build, training_config
 from torchrl_ob.experiments.checkpoints import resume
 from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.config.overrides import folder_name  # noqa: F401  # registers it for configs
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, writing
 from torchrl_ob.experiments.evaluation import describe
 from torchrl_ob.experiments.folders import LOG, locked, require_own_files
 from torchrl_ob.experiments.loggers import make_loggers
@@ -43,6 +43,8 @@ SIMULATORS = [
     "pettingzoo",
     "mpe2",
 ]
+
+REMEDY = "make room, or give another hydra.run.dir"
 
 
 def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None) -> Experiment:
@@ -65,7 +67,7 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
     """
     check_config(config)
     with ExitStack() as while_running:
-        with _told(folder):
+        with writing(f"to {folder}", REMEDY):
             folder.mkdir(parents=True, exist_ok=True)
             require_own_files(folder)
             while_running.enter_context(locked(folder))
@@ -83,7 +85,7 @@ def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experim
             say(done or f"nothing to resume in {source}: starting afresh")
         if not done:  # a run killed before its first checkpoint leaves metrics
             shutil.rmtree(folder / "metrics" / "scalars", ignore_errors=True)
-        with _told(folder):
+        with writing(f"to {folder}", REMEDY):
             _describe(config, folder, choices)  # not before a resume is known to fit
         experiment.log.others = make_loggers(config, folder, choices, resumed=bool(done))
         say(f"results go to {folder}")
@@ -97,7 +99,7 @@ def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experim
     finally:
         experiment.close()
     numbers = {name: [x.item() for x in estimate] for name, estimate in estimates.items()}
-    with _told(folder):
+    with writing(f"to {folder}", REMEDY):
         (folder / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n")
         plot_metrics(folder / "metrics").savefig(folder / "metrics.png")
     say(describe(estimates))
@@ -120,16 +122,6 @@ def _source(config: DictConfig, folder: Path) -> Path | None:
     if not path.exists():
         raise ExperimentError(f"resume={path} does not exist; give a checkpoint, or resume=auto.")
     return path / "checkpoints" if (path / "checkpoints").is_dir() else path
-
-
-@contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ExperimentError(
-            f"cannot write to {folder} ({error.strerror}): make room, or give another hydra.run.dir."
-        ) from error
 
 
 def _describe(config: DictConfig, folder: Path, choices: dict[str, Any]) -> None:
