@@ -14,7 +14,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from torchrl_ob.experiments.checkpoints import WeightsOnlyAdapter, make_rotation, newest_checkpoint
+from torchrl_ob.experiments.checkpoints import (
+    WeightsOnlyAdapter,
+    make_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from torchrl_ob.experiments.config.trust import ACTIVATIONS, TRUSTED, read_config
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.folders import locked
@@ -345,11 +350,11 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_is_taken(make, told, fo
     broken = folder / "checkpoints" / "checkpoint-000000009999.torchrl"
     make(broken)
     assert newest_checkpoint(folder) == whole
-    rotation = make_rotation(folder / "checkpoints", keep=1)
-    assert rotation.latest() == whole
-    rotation.prune()
-    assert sorted((folder / "checkpoints").iterdir()) == [whole, broken]
-    whole.unlink()
+    save_checkpoint(make_checkpoint(), whole.parent, step=500, keep=1, metadata={})
+    newest = newest_checkpoint(folder)  # and the broken one is neither counted nor removed
+    assert newest.name == "checkpoint-000000000500.torchrl"
+    assert sorted(whole.parent.iterdir()) == [newest, broken]
+    newest.unlink()
     with pytest.raises(ExperimentError, match=f"{broken} cannot be read .*{told}"):
         newest_checkpoint(folder)
 
@@ -422,3 +427,14 @@ def test_the_command_writes_nothing_before_it_has_looked_at_the_folder():
         of_hydra = compose("train", [], return_hydra_config=True).hydra
     assert of_hydra.output_subdir is None
     assert "filename" not in str(of_hydra.job_logging)
+
+
+def test_the_newest_checkpoints_are_kept_and_what_was_half_written_goes(tmp_path):
+    (tmp_path / ".checkpoint-1.tmp").write_bytes(b"half")
+    (tmp_path / ".checkpoint-2.tmp").mkdir()
+    for step in (200, 1000, 30_000):
+        save_checkpoint(make_checkpoint(), tmp_path, step=step, keep=2, metadata={"step": step})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-000000001000.torchrl",
+        "checkpoint-000000030000.torchrl",
+    ]

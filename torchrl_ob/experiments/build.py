@@ -19,7 +19,7 @@ from torch import nn
 from torchrl.checkpoint import Checkpoint
 from torchrl.collectors import BaseCollector
 
-from torchrl_ob.experiments.checkpoints import make_checkpoint, make_rotation
+from torchrl_ob.experiments.checkpoints import make_checkpoint, save_checkpoint
 from torchrl_ob.experiments.config.instantiate import call, make
 from torchrl_ob.experiments.config.settings import NOT_TRAINING
 from torchrl_ob.experiments.envs.contract import check_env
@@ -138,8 +138,13 @@ class Experiment:
         """Write a checkpoint."""
         self.copy_transforms()  # those of the evaluation have seen its episodes too
         metadata = {"config": training_config(self.config), **vars(self.progress)}
-        rotation = make_rotation(self.folder / "checkpoints", self.config.checkpoint.keep)
-        rotation.save(self.checkpoint, step=self.progress.frames, metadata=metadata)
+        save_checkpoint(
+            self.checkpoint,
+            self.folder / "checkpoints",
+            step=self.progress.frames,
+            keep=self.config.checkpoint.keep,
+            metadata=metadata,
+        )
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""

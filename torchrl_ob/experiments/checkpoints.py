@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import torch
 from torchrl.checkpoint import (
     Checkpoint,
-    CheckpointRotation,
     GlobalRNGState,
     StateDictCheckpointAdapter,
 )
@@ -25,10 +24,10 @@ from torchrl_ob.experiments.folders import require_regular
 __all__ = [
     "WeightsOnlyAdapter",
     "make_checkpoint",
-    "make_rotation",
     "newest_checkpoint",
     "read_checkpoint",
     "resume",
+    "save_checkpoint",
 ]
 
 NAME = re.compile(r"checkpoint-\d+\.torchrl")
@@ -54,41 +53,6 @@ class WeightsOnlyAdapter(StateDictCheckpointAdapter):
         _require_archive(path / self.state_torch)
         state = torch.load(path / self.state_torch, weights_only=True, map_location=map_location)
         component.load_state_dict(state)
-
-
-class _Rotation(CheckpointRotation):
-    """TorchRL's rotation, of whole archives alone; why one could not be written is told in one line."""
-
-    def checkpoints(self) -> tuple[Path, ...]:
-        """Those that can be read, in the order of their frames."""
-        return tuple(path for path, problem in _found(self.directory) if not problem)[::-1]
-
-    def latest(self) -> Path | None:
-        """The newest of them."""
-        return next(iter(self.checkpoints()[::-1]), None)
-
-    def prune(self) -> tuple[Path, ...]:
-        """Remove all but the newest."""
-        old = self.checkpoints()[: -self.keep_last]
-        for path in old:
-            path.unlink()
-        return old
-
-    def save(self, checkpoint: Checkpoint, *, step: int, **options: Any) -> Path:
-        """Write one checkpoint, then remove the oldest."""
-        try:
-            return super().save(checkpoint, step=step, **options)
-        except (OSError, RuntimeError) as error:
-            latest = self.latest()
-            kept = f"{latest} is whole" if latest else "there is none before it"
-            free = (
-                shutil.disk_usage(self.directory.parent).free // 2**20
-            )  # torch.save does not tell
-            reason = f"{first_line(error)}; {free} MiB free on the disk"
-            raise ExperimentError(
-                f"cannot write the checkpoint of frame {step} to {self.directory} ({reason}); {kept}. "
-                "Make room or another hydra.run.dir, and continue with resume=auto."
-            ) from error
 
 
 def make_checkpoint(**components: Any) -> Checkpoint:
@@ -117,11 +81,36 @@ def read_checkpoint(path: Path, **components: Any) -> None:
     _weights_only(**components).load(path, map_location="cpu")
 
 
-def make_rotation(folder: Path, keep: int) -> CheckpointRotation:
-    """The newest ``keep`` checkpoints of a folder; what a killed run left half-written is removed."""
-    for path in folder.glob(".checkpoint-*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return _Rotation(folder, keep_last=keep)
+def save_checkpoint(
+    checkpoint: Checkpoint, folder: Path, *, step: int, keep: int, metadata: dict[str, Any]
+) -> None:
+    """Write a checkpoint, whole or not at all, and then remove the oldest beyond the newest ``keep``.
+
+    Args:
+        checkpoint: of the parts of the run.
+        folder: of checkpoints. What a killed run left half-written there is removed.
+        step: frame of the run.
+        keep: how many are left.
+        metadata: kept beside the parts.
+
+    Raises:
+        ExperimentError: where it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(".checkpoint-*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        checkpoint.save(folder / f"checkpoint-{step:012d}.torchrl", metadata=metadata)
+    except (OSError, RuntimeError) as error:
+        latest = next((path for path, problem in _found(folder) if not problem), None)
+        kept = f"{latest} is whole" if latest else "there is none before it"
+        free = shutil.disk_usage(folder.parent).free // 2**20  # torch.save does not tell
+        raise ExperimentError(
+            f"cannot write the checkpoint of frame {step} to {folder} ({first_line(error)}; {free} MiB free on the disk); "
+            f"{kept}. Make room or another hydra.run.dir, and continue with resume=auto."
+        ) from error
+    for path in [path for path, problem in _found(folder) if not problem][keep:]:
+        path.unlink()
 
 
 def resume(parts: Resumable, source: Path, config: Mapping[str, Any]) -> str:
