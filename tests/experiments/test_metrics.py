@@ -10,6 +10,7 @@ from short_runs import configure, ignored_warnings, scalars
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.evaluation import Evaluation
@@ -103,6 +104,34 @@ def test_numbers_are_fetched_together_and_whole():
     found = as_numbers({"x": 0.3, **tensors})
     assert list(found) == ["x", "a", "b/c", "n"]
     assert found == {"x": 0.3, **{name: x.item() for name, x in tensors.items()}}
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would wait for a GPU: numbers that Python reads, and shapes that depend on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.split(".")[0]
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero"):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_what_a_batch_tells_waits_for_no_device(tmp_path):
+    parts = build(configure("env.scenario=balance", "trainer.num_epochs=1"), tmp_path)
+    batch = next(iter(parts.collector))
+    estimate(parts, batch)
+    report = TensorDict(loss_critic=torch.ones(()), entropy=torch.ones(()))
+    with Waits() as waits:
+        measure(parts, batch)
+        name_report(report)
+    assert waits.seen == []
+    with Waits() as waits:
+        found = as_numbers(name_report(report))
+    assert len(waits.seen) == len(found) == 2  # of what is on the CPU by then
 
 
 def test_a_stopwatch_counts_from_the_last_look(monkeypatch):

@@ -6,7 +6,7 @@ import uuid
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -159,15 +159,13 @@ class RunLogger(CSVLogger):
 
     def _path(self, name: object) -> Path:
         """Of a metric's file, within the folder whatever a checkpoint says it is called."""
-        if (
-            not isinstance(name, str)
-            or PurePath(name).is_absolute()
-            or ".." in PurePath(name).parts
-        ):
+        path = Path(self.scalars, f"{name}.csv")
+        inside = path.is_relative_to(self.scalars) and ".." not in path.parts
+        if not (isinstance(name, str) and inside):
             raise ValueError(
                 f"{name!r} cannot be the name of a metric: it is no path within a folder."
             )
-        return self.scalars / f"{name}.csv"
+        return path
 
     def _checkpoint_state(self) -> dict[str, Any]:
         state = super()._checkpoint_state()
