@@ -38,6 +38,7 @@ def test_library_loads_without_the_tutorials_dependencies():
         "'MultiAgentGRU',",
         "'MultiAgentLSTM',",
         "'ObAdvantage',",
+        "'RecurrentCritic',",
         "'RewardStreams',",
         "'StateValue',",
         "'StreamAdvantage',",

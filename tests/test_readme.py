@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from pipelines import ignore_trainer_warnings
 
 from torchrl_ob.train import main
@@ -102,6 +103,11 @@ def check_own_critic(scope, out):
     assert scope["batch"]["agents", "baseline"].shape == (8, 100, 3, 1)
     assert all(x.isfinite().all() for x in scope["losses"].values())
     assert scope["batch"]["agents", "state_action_value"].shape == (8, 100, 3, 1)
+    trajectories, features = scope["trajectories"], scope["features"]
+    assert trajectories["advantage"].isfinite().all()
+    for critic in (scope["remembering"], scope["averaging"]):
+        encoded = critic.encode(trajectories)
+        torch.testing.assert_close(encoded["next", *features][:, :-1], encoded[features][:, 1:])
 
 
 def check_own_distribution(scope, out):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
     from torchrl_ob.advantages import StreamAdvantage as StreamAdvantage
     from torchrl_ob.critics import DuelingCritic as DuelingCritic
     from torchrl_ob.critics import JointQCritic as JointQCritic
+    from torchrl_ob.critics import RecurrentCritic as RecurrentCritic
     from torchrl_ob.critics import RewardStreams as RewardStreams
     from torchrl_ob.critics import StateValue as StateValue
     from torchrl_ob.critics import group_critics as group_critics
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
 
 _HOMES = {
     "advantages": "ComaAdvantage DuelingFit JointAdvantage MapgAdvantage ObAdvantage StreamAdvantage",
-    "critics": "DuelingCritic JointQCritic RewardStreams StateValue group_critics",
+    "critics": "DuelingCritic JointQCritic RecurrentCritic RewardStreams StateValue group_critics",
     "_factored_categorical": "FactoredCategorical",
     "expectations": "Candidates register_candidates",
     "policies": "policy_from_env",

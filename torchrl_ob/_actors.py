@@ -8,7 +8,7 @@ from tensordict.nn import CompositeDistribution, ProbabilisticTensorDictSequenti
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torch import distributions as D
-from torchrl.modules import OneHotCategorical
+from torchrl.modules import OneHotCategorical, set_recurrent_mode
 
 from torchrl_ob._checks.batch import require_finite, select
 from torchrl_ob.expectations.categorical import ONE_HOT
@@ -55,7 +55,8 @@ def policy_parameters(
     inputs = select(tensordict, keys, "the actor")
     for key in keys:
         require_finite(inputs.get(key), f"the actor's input {key!r} is not finite.")
-    return actor.get_dist_params(lend_a_choice(inputs, actor.dist_params_keys))
+    with set_recurrent_mode(False):  # the batch has the state before every step
+        return actor.get_dist_params(lend_a_choice(inputs, actor.dist_params_keys))
 
 
 def flat_parameters(actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase) -> Tensor:
@@ -80,6 +81,13 @@ def build_policy(
             "choices: where each has a single action, use torch.distributions.OneHotCategorical."
         )
     return dist
+
+
+def current_policy(
+    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
+) -> D.Distribution:
+    """The agents' policies, of what the actor reads in a batch."""
+    return build_policy(actor, policy_parameters(actor, tensordict))
 
 
 def _require_same_agents(actor: ProbabilisticTensorDictSequential, params: TensorDictBase) -> None:

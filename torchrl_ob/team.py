@@ -13,10 +13,12 @@ from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBas
 from tensordict.utils import NestedKey
 from torch import Tensor
 from torch import distributions as D
+from torchrl.modules import set_recurrent_mode
 
 from torchrl_ob._actors import (
     action_key,
     build_policy,
+    current_policy,
     input_keys,
     policy_parameters,
     require_choice,
@@ -30,7 +32,8 @@ from torchrl_ob._checks.batch import (
 )
 from torchrl_ob._checks.critic import require_joint_critic
 from torchrl_ob._checks.trajectories import valid_steps
-from torchrl_ob.critics.substitution import substitute_candidates
+from torchrl_ob.critics.history import encode_history, find_head
+from torchrl_ob.critics.substitution import value_candidates
 from torchrl_ob.expectations import Candidates, action_candidates
 from torchrl_ob.expectations.antithetic import antithetic_pair
 from torchrl_ob.expectations.autodiff import score_candidates
@@ -52,7 +55,8 @@ class Team:
 
     Args:
         actor: the agents' policies, such as a :class:`~torchrl.modules.ProbabilisticActor`.
-        critic: of the joint action, such as a :class:`~torchrl_ob.JointQCritic`.
+        critic: of the joint action, such as a :class:`~torchrl_ob.JointQCritic`; one that remembers, such as a
+            :class:`~torchrl_ob.RecurrentCritic`, has a method ``encode`` and a ``head``, which is asked about what it encodes.
         other_actors: the policies of other groups of agents, whose actions the critic reads too.
         rule: how the expectation over a continuous own action is taken, as for :class:`~torchrl_ob.ObAdvantage`.
         num_points: size of the rule.
@@ -101,7 +105,12 @@ class Team:
         self.action_key = unravel_key(self.action_key or written)
         self.value_key = unravel_key(self.value_key or self.critic.out_keys[0])
         self.mask_key = unravel_key(self.mask_key or sibling(self.action_key, "mask"))
-        require_joint_critic(self.critic, self.action_key, self.other_action_keys)
+        require_joint_critic(self.head, self.action_key, self.other_action_keys)
+
+    @property
+    def head(self) -> TensorDictModuleBase:
+        """The critic of single steps: the critic itself, or the head of one that remembers."""
+        return find_head(self.critic)
 
     @property
     def actors(self) -> list[ProbabilisticTensorDictSequential]:
@@ -116,13 +125,16 @@ class Team:
     @property
     def in_keys(self) -> list[NestedKey]:
         """What the networks read, actions included."""
-        read = [*self.critic.in_keys, *(key for x in self.actors for key in input_keys(x))]
-        return list(dict.fromkeys(map(unravel_key, read)))
+        return self._keys(self.critic)
 
     @property
     def state_keys(self) -> list[NestedKey]:
-        """What the networks read beside the actions."""
-        return [key for key in self.in_keys if key not in self.action_keys]
+        """What is read beside the actions once the history is encoded."""
+        return [key for key in self._keys(self.head) if key not in self.action_keys]
+
+    def encode(self, tensordict: TensorDictBase, time_dim: int = -1) -> TensorDictBase:
+        """The trajectories ``[*B, T]`` as a critic that remembers encodes them; for any other, as they are."""
+        return encode_history(self.critic, tensordict, time_dim)
 
     def q(self, tensordict: TensorDictBase, action: Tensor | None = None) -> Tensor:
         """Q of the joint action, ``[*B, n, 1]``.
@@ -132,7 +144,8 @@ class Team:
             action: another joint action than the one in it, ``[*B, n, *event]``.
         """
         inputs = self._critic_inputs(tensordict, action)
-        value = self.critic(inputs).get(self.value_key)
+        with set_recurrent_mode(False):
+            value = self.head(inputs).get(self.value_key)
         require_value_per_agent(value, self.value_key, inputs, self.action_key)
         return self._require_finite(value)
 
@@ -159,18 +172,14 @@ class Team:
                 f"the action {self.action_key!r} has shape {list(taken)}, and the policy's alternatives {list(actions.shape)}, so "
                 "many of each. Check the parameters of the policy that the batch has beside the action."
             )
-        if hasattr(self.critic, "candidate_values"):
-            return self._require_finite(self.critic.candidate_values(inputs, actions))
         keys = {"action_key": self.action_key, "value_key": self.value_key}
-        return self._require_finite(substitute_candidates(self.critic, inputs, actions, **keys))
+        with set_recurrent_mode(False):
+            values = value_candidates(self.head, inputs, actions, **keys)
+        return self._require_finite(values)
 
     def v(self, tensordict: TensorDictBase) -> Tensor:
-        """V, the policies' expectation of Q, ``[*B, n, 1]``: without bias, the mean over an antithetic pair of actions.
-
-        Args:
-            tensordict: inputs of the actors and the critic, of batch size ``[*B]``.
-        """
-        pairs = [antithetic_pair(_current_policy(actor, tensordict)) for actor in self.actors]
+        """V, the policies' expectation of Q, ``[*B, n, 1]``: without bias, the mean over an antithetic pair of actions."""
+        pairs = [antithetic_pair(current_policy(actor, tensordict)) for actor in self.actors]
         values = []
         for actions in zip(*pairs, strict=True):
             drawn = tensordict.copy()
@@ -180,12 +189,8 @@ class Team:
         return torch.stack(values).mean(0)
 
     def policy(self, tensordict: TensorDictBase) -> D.Distribution:
-        """The agents' policies, one distribution of batch shape ``[*B, n]``.
-
-        Args:
-            tensordict: the actor's inputs, of batch size ``[*B]``.
-        """
-        return _current_policy(self.actor, tensordict)
+        """The agents' policies, one distribution of batch shape ``[*B, n]``, of the actor's inputs ``[*B]``."""
+        return current_policy(self.actor, tensordict)
 
     def candidates(
         self, tensordict: TensorDictBase, measure: Measure | None = None, *, acting: bool = False
@@ -234,7 +239,7 @@ class Team:
         """The same entries with actions of the other groups as their current policies draw them."""
         drawn = tensordict.copy()
         for actor, key in zip(self.other_actors, self.other_action_keys, strict=True):
-            drawn.set(key, _current_policy(actor, tensordict).sample())
+            drawn.set(key, current_policy(actor, tensordict).sample())
         return drawn
 
     def active(self, tensordict: TensorDictBase) -> Tensor | None:
@@ -278,18 +283,17 @@ class Team:
     def _critic_inputs(self, tensordict: TensorDictBase, action: Tensor | None) -> TensorDictBase:
         if action is not None:
             tensordict = tensordict.copy().set(self.action_key, action)
-        return select(tensordict, map(unravel_key, self.critic.in_keys), "the critic")
+        reader = "the critic" if self.head is self.critic else "after team.encode(...), the critic"
+        return select(tensordict, map(unravel_key, self.head.in_keys), reader)
+
+    def _keys(self, critic: TensorDictModuleBase) -> list[NestedKey]:
+        read = [*critic.in_keys, *(key for x in self.actors for key in input_keys(x))]
+        return list(dict.fromkeys(map(unravel_key, read)))
 
     def _require_finite(self, value: Tensor) -> Tensor:
         message = (
             f"the critic's output {self.value_key!r} is not finite. Check its inputs "
-            f"{list(self.critic.in_keys)} for NaN, the learning rate and the gradient norm."
+            f"{list(self.head.in_keys)} for NaN, the learning rate and the gradient norm."
         )
         require_finite(value, message)
         return value
-
-
-def _current_policy(
-    actor: ProbabilisticTensorDictSequential, tensordict: TensorDictBase
-) -> D.Distribution:
-    return build_policy(actor, policy_parameters(actor, tensordict))

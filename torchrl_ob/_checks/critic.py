@@ -100,9 +100,9 @@ def is_pointwise_in_time(
         memories = [type(x).__name__ for x in network.modules() if isinstance(x, nn.RNNBase)]
         found = f" ({', '.join(dict.fromkeys(memories))})" if memories else ""
         raise ValueError(
-            f"{name} has a memory in time{found}: its output at a step changes with the order of the others. Let it read single "
-            "steps, as alternative actions are asked about: a hidden state or a summary of the past that is in the batch is an "
-            "input like any other. Call the advantage outside of set_recurrent_mode."
+            f"{name} has a memory in time{found}: its output at a step changes with the order of the others, and alternative "
+            "actions are asked about single steps. Take a RecurrentCritic, or a critic with a method encode(tensordict) for the "
+            "history and a head for the actions; of an actor, MultiAgentGRU, whose state is in the batch and an input like any other."
         )
     return random or not flat
 

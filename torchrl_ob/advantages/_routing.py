@@ -159,7 +159,8 @@ class TeamEstimator(NamedArguments, ValueEstimatorBase):
     def in_keys(self) -> list[NestedKey]:
         """Keys that the advantage reads."""
         keys = self.tensor_keys
-        following = [*self.team.state_keys, keys.reward, keys.done, keys.terminated]
+        states = [key for key in self.team.in_keys if key not in self.team.action_keys]
+        following = [*states, keys.reward, keys.done, keys.terminated]
         following = [unravel_key(("next", key)) for key in following]
         return list(dict.fromkeys([*self.team.in_keys, *following]))
 

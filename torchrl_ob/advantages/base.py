@@ -97,10 +97,12 @@ class JointAdvantage(TeamEstimator):
         """
         keys, team = self.tensor_keys, self.team
         with torch.no_grad():
-            batch = self.read(tensordict)
-            value_target = self.value_estimate(
-                batch, target_params=params if target_params is None else target_params
-            )
+            with self._critic_params(params):
+                batch = self.read(tensordict)
+            if target_params is None:  # the history is encoded once
+                value_target = self._returns(batch, params)
+            else:
+                value_target = self.value_estimate(tensordict, target_params)
             with self._critic_params(params):
                 signal, chunks = value_target, self._chunks(batch)
                 if self.signal == "critic":
@@ -148,47 +150,60 @@ class JointAdvantage(TeamEstimator):
         """
         if kwargs:
             raise TypeError(f"value_estimate takes no arguments {sorted(kwargs)}.")
+        with torch.no_grad():
+            with self._critic_params(target_params):
+                batch = self.read(tensordict, time_dim)
+            return self._returns(batch, target_params, next_value, time_dim, lmbda, bootstrap)
+
+    def _returns(
+        self,
+        batch: TensorDictBase,
+        params: TensorDictBase | None,
+        next_value: Tensor | None = None,
+        time_dim: int | None = None,
+        lmbda: float | None = None,
+        bootstrap: Bootstrap | None = None,
+    ) -> Tensor:
+        """:meth:`value_estimate` of a batch that :meth:`read` gave."""
         bootstrap, keys = bootstrap or self.bootstrap, self.tensor_keys
-        if tensordict.get(keys.steps_to_next_obs, None) is not None:
+        if batch.get(keys.steps_to_next_obs, None) is not None:
             raise ValueError(
                 f"rewards are sums over several steps, says {keys.steps_to_next_obs!r}, which the λ-return would count again: "
                 "remove MultiStep."
             )
-        with torch.no_grad():
-            batch = self.read(tensordict, time_dim)
-            decay: dict[str, Any] = {
-                "gamma": self.gamma,
-                "lmbda": self.lmbda if lmbda is None else lmbda,
-                "time_dim": self._get_time_dim(time_dim, batch),
-            }
-            chunks = self._chunks(batch)
-            if next_value is None:
-                with self._critic_params(target_params):
-                    self.require_pointwise(batch, decay["time_dim"])
-                    next_value = torch.cat(
-                        [self._next_value(self.following(chunk), bootstrap) for chunk in chunks]
-                    )
-            # of simulators that pay integers, or in double precision, in the critic's
-            reward = per_agent(batch, keys.reward, "reward", next_value.shape).to(next_value.dtype)
-            message = f"the reward {keys.reward!r} is not finite: it has NaN or infinite entries."
-            require_finite(reward, message)
-            done, terminated = self.ends(batch, time_dim)
-            next_value = torch.where(terminated, 0, next_value)  # it may be NaN there
-            if bootstrap == "control_variate":
-                with self._critic_params(target_params):
-                    value = torch.cat([self.team.q(chunk) for chunk in chunks])
-                reward = reward + control_variate(next_value, value, done, terminated, **decay)
-            target = lambda_return(reward, next_value, done, terminated, **decay)
-            require_finite(
-                target,
-                f"the return overflows {target.dtype}, though rewards and values are finite. Scale the reward "
-                f"{keys.reward!r} down.",
-            )
-            valid = self.team.valid(batch)
-            return target if valid is None else torch.where(valid[..., None, None], target, 0)
+        decay: dict[str, Any] = {
+            "gamma": self.gamma,
+            "lmbda": self.lmbda if lmbda is None else lmbda,
+            "time_dim": self._get_time_dim(time_dim, batch),
+        }
+        chunks = self._chunks(batch)
+        if next_value is None:
+            with self._critic_params(params):
+                self.require_pointwise(batch, decay["time_dim"])
+                next_value = torch.cat(
+                    [self._next_value(self.following(chunk), bootstrap) for chunk in chunks]
+                )
+        # of simulators that pay integers, or in double precision, in the critic's
+        reward = per_agent(batch, keys.reward, "reward", next_value.shape).to(next_value.dtype)
+        message = f"the reward {keys.reward!r} is not finite: it has NaN or infinite entries."
+        require_finite(reward, message)
+        done, terminated = self.ends(batch, time_dim)
+        next_value = torch.where(terminated, 0, next_value)  # it may be NaN there
+        if bootstrap == "control_variate":
+            with self._critic_params(params):
+                value = torch.cat([self.team.q(chunk) for chunk in chunks])
+            reward = reward + control_variate(next_value, value, done, terminated, **decay)
+        target = lambda_return(reward, next_value, done, terminated, **decay)
+        require_finite(
+            target,
+            f"the return overflows {target.dtype}, though rewards and values are finite. Scale the reward "
+            f"{keys.reward!r} down.",
+        )
+        valid = self.team.valid(batch)
+        return target if valid is None else torch.where(valid[..., None, None], target, 0)
 
     def read(self, tensordict: TensorDictBase, time_dim: int | None = None) -> TensorDictBase:
-        """The batch as the advantage and the diagnostics take it, its padding filled with a valid step.
+        """The batch as the advantage and the diagnostics take it: padding filled with a valid step, the history encoded.
 
         Args:
             tensordict: a batch of trajectories, ``[*B, T]``; it is not changed.
@@ -202,6 +217,7 @@ class JointAdvantage(TeamEstimator):
         """
         keys = self.tensor_keys
         require_steps(tensordict, self.time_dim if time_dim is None else time_dim)
+        time_dim = self._get_time_dim(time_dim, tensordict)
         select(tensordict, [keys.action], "the critic")
         self._require_named_reward(tensordict)
         valid = self.team.valid(tensordict)
@@ -210,11 +226,11 @@ class JointAdvantage(TeamEstimator):
             self._flags(tensordict, "done"),
             ids_key=sibling(keys.valid, "traj_ids"),
             valid=valid,
-            time_dim=self._get_time_dim(time_dim, tensordict),
+            time_dim=time_dim,
         )
         batch = tensordict if valid is None else fill_padding(tensordict, valid, keys.valid)
         self.team.require_choice(batch)
-        return batch
+        return self.team.encode(batch, time_dim)
 
     def ends(
         self, tensordict: TensorDictBase, time_dim: int | None = None
@@ -240,13 +256,13 @@ class JointAdvantage(TeamEstimator):
         if self.known_pointwise or torch.compiler.is_compiling():
             return
         team = self.team
-        inputs = tensordict.select(*team.in_keys, *team.action_keys, strict=False)
+        inputs = tensordict.select(*team.state_keys, *team.action_keys, strict=False)
         asked: list[tuple[str, Any, Any]] = [
             ("the actor", actor, partial(flat_parameters, actor)) for actor in team.actors
         ]
         known = [
             is_pointwise_in_time(evaluate, network, inputs, time_dim=time_dim, name=name)
-            for name, network, evaluate in [*asked, ("the critic", team.critic, team.q)]
+            for name, network, evaluate in [*asked, ("the critic", team.head, team.q)]
         ]
         self.known_pointwise = all(known)
 

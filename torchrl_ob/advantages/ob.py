@@ -79,8 +79,9 @@ class ObAdvantage(JointAdvantage):
     baseline. TorchRL's losses leave them out where ``("collector", "mask")`` is in the minibatch; else drop them:
     ``td = td[td["collector", "mask"]]``, after the advantage.
 
-    Actors and critic are functions of a step. One that has a memory in time is refused at the first call; a
-    hidden state that the batch holds is an input like any other. Trajectories laid end to end in time, as by
+    Actors and critic are functions of a step; a hidden state that the batch holds is an input like any other. A critic
+    that remembers encodes the history once for a batch: :class:`~torchrl_ob.RecurrentCritic`. Any other network with a memory in time is
+    refused at the first call. Trajectories laid end to end in time, as by
     ``MultiSyncCollector(cat_results=-1)``, are refused where ``("collector", "traj_ids")`` shows it; where
     the collector does not number them nothing shows it: take ``cat_results=0`` or ``"stack"``.
 

@@ -4,6 +4,7 @@ from torchrl_ob.critics.backbones import Backbone, Sizes
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import group_critics
 from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.critics.recurrent import RecurrentCritic
 from torchrl_ob.critics.reward_streams import RewardStreams
 from torchrl_ob.critics.state_value import StateValue
 
@@ -11,6 +12,7 @@ __all__ = [
     "Backbone",
     "DuelingCritic",
     "JointQCritic",
+    "RecurrentCritic",
     "RewardStreams",
     "Sizes",
     "StateValue",

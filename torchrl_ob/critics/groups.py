@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torchrl.envs import EnvBase
@@ -14,6 +14,7 @@ from torchrl.envs import EnvBase
 from torchrl_ob.critics.backbones import GroupBackbone, Others
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.critics.recurrent import RecurrentCritic
 
 __all__ = ["GroupQCritic", "group_critics", "join_critics"]
 
@@ -70,11 +71,12 @@ class GroupQCritic(TensorDictModuleBase):
         return Others(sum(rest, first), sum(critic.action_shape[0] for critic in others))
 
 
-def join_critics(critics: Mapping[str, JointQCritic]) -> dict[str, GroupQCritic]:
+def join_critics(critics: Mapping[str, Any]) -> dict[str, Any]:
     """One critic over all groups from a critic for each: its view for each group.
 
     Args:
-        critics: critics with a pooled backbone, or another :class:`GroupBackbone`, of the same ``hidden_dim``, by the name of their group.
+        critics: critics with a pooled backbone, or another :class:`GroupBackbone`, of the same ``hidden_dim``, by the name of
+            their group; or those in memories of their own, :class:`~torchrl_ob.RecurrentCritic`.
 
     Returns:
         The critic of each group. They share all networks.
@@ -82,6 +84,10 @@ def join_critics(critics: Mapping[str, JointQCritic]) -> dict[str, GroupQCritic]
     Raises:
         ValueError: for critics with another backbone, in two parts, and of different widths.
     """
+    if all(isinstance(critic, RecurrentCritic) for critic in critics.values()):
+        memory = TensorDictSequential(*(critic.memory for critic in critics.values()))
+        heads = join_critics({name: critic.head for name, critic in critics.items()})
+        return {name: RecurrentCritic(memory, head) for name, head in heads.items()}
     for name, critic in critics.items():
         dueling = isinstance(critic, DuelingCritic)
         if dueling or not isinstance(critic.backbone, GroupBackbone):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchrl_ob._checks.arguments import check_whole_number
 from torchrl_ob._checks.batch import check_shape
 
-__all__ = ["put_own_actions", "substitute_candidates"]
+__all__ = ["put_own_actions", "substitute_candidates", "value_candidates"]
 
 
 def put_own_actions(action: Tensor, own: Tensor) -> Tensor:
@@ -19,6 +19,18 @@ def put_own_actions(action: Tensor, own: Tensor) -> Tensor:
     n, event = own.shape[1], action.ndim - 2
     mine = torch.eye(n, dtype=torch.bool, device=own.device).reshape(1, n, 1, n, *[1] * event)
     return torch.where(mine, own.unsqueeze(3), action[:, None, None])
+
+
+def value_candidates(
+    critic: TensorDictModuleBase, tensordict: TensorDictBase, actions: Tensor, **keys: NestedKey
+) -> Tensor:
+    """Q of alternative own actions, ``[*B, n, K]``: by the critic's own ``candidate_values``, or else :func:`substitute_candidates`."""
+    if hasattr(critic, "candidate_values"):
+        values: Tensor = critic.candidate_values(tensordict, actions)
+        return values
+    return substitute_candidates(
+        critic, tensordict, actions, action_key=keys["action_key"], value_key=keys["value_key"]
+    )
 
 
 def substitute_candidates(
@@ -32,9 +44,7 @@ def substitute_candidates(
 ) -> Tensor:
     """Q of alternative own actions from any critic of the joint action.
 
-    A critic with a method ``substitute_candidates(tensordict, actions)``, such as :class:`~torchrl_ob.JointQCritic`,
-    is asked directly. For any other, each candidate is substituted into a copy of the critic's
-    inputs: ``n K`` evaluations of the joint action for every state.
+    Each candidate is substituted into a copy of the critic's inputs: ``n K`` evaluations of the joint action for every state.
 
     Args:
         critic: a module from (among others) ``action_key`` to ``value_key``, ``[*B, n, 1]``.

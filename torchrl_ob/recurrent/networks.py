@@ -245,3 +245,10 @@ class MultiAgentLSTM(_MultiAgentRecurrence):
 
     gates, states = 4, ("hidden", "cell")
     recur = staticmethod(lstm)
+
+
+CELLS: dict[str, type[MultiAgentGRU | MultiAgentLSTM]] = {
+    "gru": MultiAgentGRU,
+    "lstm": MultiAgentLSTM,
+}
+"""The networks by name."""
