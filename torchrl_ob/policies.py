@@ -47,18 +47,17 @@ def policy_from_env(
 ) -> ProbabilisticActor:
     """Decentralized policies of a group of agents: each acts on its own observation.
 
-    Continuous actions get a :class:`~torchrl.modules.TanhNormal` between the bounds of every agent and
-    dimension, or an :class:`~torchrl.modules.IndependentNormal` where there are none. Discrete ones get a
-    categorical over their choices, one-hot where the environment's actions are, and a
-    ``FactoredCategorical`` where there are several. An environment that says which
-    choices are available, ``(group, "action_mask")`` ``[n, A]`` or in the observation, gets the masked
-    versions. Every action that is drawn is in the environment's spec.
+    Continuous actions get a :class:`~torchrl.modules.TanhNormal` between the bounds of every agent and dimension, or
+    an :class:`~torchrl.modules.IndependentNormal` if there are no bounds. Discrete actions get a categorical over
+    their choices, one-hot if the environment's actions are, and a ``FactoredCategorical`` if there are several
+    factors. If the environment says which choices are available, ``(group, "action_mask")`` ``[n, A]`` or in the
+    observation, the policies use the masked versions. Every action that is drawn is in the environment's spec.
 
     Args:
         env: the environment, with ``(group, "observation")`` ``[n, o]`` and ``(group, "action")``.
         group: name of the group of agents.
-        observation_key: where the observation is; ``(group, "observation")`` by default, or its one entry
-            beside the mask where it is nested.
+        observation_key: key of the observation; by default ``(group, "observation")``, or its only entry beside the
+            mask if it is nested.
         share_params: whether one network serves all agents, or each has its own.
         depth: number of hidden layers.
         num_cells: width of the hidden layers.

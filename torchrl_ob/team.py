@@ -1,4 +1,4 @@
-"""The team of agents of one group: its actor and its joint critic, asked with the answers checked."""
+"""The team of agents of one group: its actor and its joint critic, with checked outputs."""
 
 from __future__ import annotations
 
@@ -47,24 +47,25 @@ __all__ = ["Team"]
 
 @dataclass(eq=False)
 class Team:
-    r"""The agents of one group: their actor, the joint critic, keys and the rule of expectation.
+    r"""The agents of one group: their actor, the joint critic, the keys and the rule of expectation.
 
-    Advantages and diagnostics ask it for Q, its expectations and the policies; an advantage keeps its own as
-    ``advantage.team``. Every answer is checked: a missing key, another shape, or a number that is not finite is
-    refused with what to do.
+    Advantages and diagnostics get Q, its expectations and the policies from it; an advantage has its own team as
+    ``advantage.team``. Every result is checked: a missing key, a wrong shape, or a number that is not finite is
+    refused with a remedy.
 
     Args:
         actor: the agents' policies, such as a :class:`~torchrl.modules.ProbabilisticActor`.
-        critic: of the joint action, such as a :class:`~torchrl_ob.JointQCritic`; one that remembers, such as a
-            :class:`~torchrl_ob.RecurrentCritic`, has a method ``encode`` and a ``head``, which is asked about what it encodes.
+        critic: a critic of the joint action, such as a :class:`~torchrl_ob.JointQCritic`; one that remembers, such as
+            a :class:`~torchrl_ob.RecurrentCritic`, has an ``encode`` and a ``head`` that values actions given the
+            encoded history.
         other_actors: the policies of other groups of agents, whose actions the critic reads too.
-        rule: how the expectation over a continuous own action is taken, as for :class:`~torchrl_ob.ObAdvantage`.
+        rule: rule of the expectation over an agent's own continuous action, as for :class:`~torchrl_ob.ObAdvantage`.
         num_points: size of the rule.
         psi: for Gaussians, the parameters in which the score is taken.
-        action_key: of the joint action, ``[*B, n, *event]``; by default the actor's output.
-        value_key: of Q, ``[*B, n, 1]``; by default the critic's first output.
-        mask_key: of the agents that take part, ``[*B, n]``; by default ``"mask"`` in the action's group.
-        valid_key: of the steps that are no padding, ``[*B]``.
+        action_key: key of the joint action, ``[*B, n, *event]``; by default the actor's output.
+        value_key: key of Q, ``[*B, n, 1]``; by default the critic's first output.
+        mask_key: key of the mask of agents that take part, ``[*B, n]``; by default ``"mask"`` in the action's group.
+        valid_key: key of the mask of steps that are not padding, ``[*B]``.
 
     Raises:
         TypeError: for an actor without a distribution, or a critic that is no tensordict module.
@@ -109,7 +110,7 @@ class Team:
 
     @property
     def head(self) -> TensorDictModuleBase:
-        """The critic of single steps: the critic itself, or the head of one that remembers."""
+        """The critic of single steps: the critic itself, or the head of a critic that remembers."""
         return find_head(self.critic)
 
     @property
@@ -124,16 +125,16 @@ class Team:
 
     @property
     def in_keys(self) -> list[NestedKey]:
-        """What the networks read, actions included."""
+        """Keys that the networks read, actions included."""
         return self._keys(self.critic)
 
     @property
     def state_keys(self) -> list[NestedKey]:
-        """What is read beside the actions once the history is encoded."""
+        """Keys that are read beside the actions once the history is encoded."""
         return [key for key in self._keys(self.head) if key not in self.action_keys]
 
     def encode(self, tensordict: TensorDictBase, time_dim: int = -1) -> TensorDictBase:
-        """The trajectories ``[*B, T]`` as a critic that remembers encodes them; for any other, as they are."""
+        """The trajectories ``[*B, T]`` as a critic that remembers encodes them; unchanged for any other critic."""
         return encode_history(self.critic, tensordict, time_dim)
 
     def q(self, tensordict: TensorDictBase, action: Tensor | None = None) -> Tensor:
@@ -141,7 +142,7 @@ class Team:
 
         Args:
             tensordict: the critic's inputs, of batch size ``[*B]``.
-            action: another joint action than the one in it, ``[*B, n, *event]``.
+            action: a joint action that replaces the one in it, ``[*B, n, *event]``.
         """
         inputs = self._critic_inputs(tensordict, action)
         with set_recurrent_mode(False):
@@ -152,15 +153,15 @@ class Team:
     def q_candidates(
         self, tensordict: TensorDictBase, actions: Tensor, action: Tensor | None = None
     ) -> Tensor:
-        """Q of alternative own actions, the others' held, ``[*B, n, K]``.
+        """Q of alternative own actions, with the others' actions held, ``[*B, n, K]``.
 
-        By the critic's own ``candidate_values(tensordict, actions)``, where it has one, such as a
-        :class:`~torchrl_ob.JointQCritic`; of any other each candidate is substituted into a copy of its inputs.
+        A critic with a method ``candidate_values(tensordict, actions)``, such as a :class:`~torchrl_ob.JointQCritic`,
+        computes it; otherwise each candidate is substituted into a copy of the critic's inputs.
 
         Args:
             tensordict: the critic's inputs, of batch size ``[*B]``.
             actions: K own actions of every agent, ``[*B, n, K, *event]``.
-            action: another joint action than the one in it, whose others' part is held.
+            action: a joint action that replaces the one in it, whose others' part is held.
 
         Raises:
             ValueError: where the alternatives are of other agents, or of another shape, than the action.
@@ -178,7 +179,7 @@ class Team:
         return self._require_finite(values)
 
     def v(self, tensordict: TensorDictBase) -> Tensor:
-        """V, the policies' expectation of Q, ``[*B, n, 1]``: without bias, the mean over an antithetic pair of actions."""
+        """V, the policies' expectation of Q, ``[*B, n, 1]``: unbiased, the mean over an antithetic pair."""
         pairs = [antithetic_pair(current_policy(actor, tensordict)) for actor in self.actors]
         values = []
         for actions in zip(*pairs, strict=True):
@@ -189,7 +190,7 @@ class Team:
         return torch.stack(values).mean(0)
 
     def policy(self, tensordict: TensorDictBase) -> D.Distribution:
-        """The agents' policies, one distribution of batch shape ``[*B, n]``, of the actor's inputs ``[*B]``."""
+        """The agents' policies for the actor's inputs ``[*B]``: one distribution of batch shape ``[*B, n]``."""
         return current_policy(self.actor, tensordict)
 
     def candidates(
@@ -199,9 +200,9 @@ class Team:
 
         Args:
             tensordict: the actor's inputs, of batch size ``[*B]``.
-            measure: which of the weights will be used; both by default.
-            acting: whether they are those of the policy that acted, whose parameters the actor left in the batch
-                beside the action, where they are; else of the current one.
+            measure: the weights that will be used; both by default.
+            acting: whether to use the policy that acted, whose parameters the actor left in the batch beside the
+                action, if they are there; otherwise the current policy is used.
         """
         keys = self.actor.dist_params_keys
         if acting and all(tensordict.get(key, None) is not None for key in keys):
@@ -227,7 +228,7 @@ class Team:
         return own
 
     def next_action(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """The same entries with actions of all groups as their current policies draw them.
+        """The same entries, with actions of all groups drawn from their current policies.
 
         Args:
             tensordict: inputs of the actors, such as next states, of batch size ``[*B]``.
@@ -243,10 +244,10 @@ class Team:
         return drawn
 
     def active(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Which agents take part, ``[*B, n]``; ``None`` where all do.
+        """Which agents take part, ``[*B, n]``; ``None`` if all do.
 
-        They are alive and have a choice, as the mask says, or else have an available action; and the
-        step is no padding. A mask with more dimensions, such as ``[*B, n, A]``, is one of actions.
+        An agent takes part if it is alive and has a choice, as the mask says, or else has an available action, and if
+        the step is not padding. A mask with more dimensions, such as ``[*B, n, A]``, is a mask of actions.
 
         Raises:
             ValueError: for a mask of another shape.

@@ -1,18 +1,18 @@
 """Compare three advantages: nine runs, one report
 ===============================================
 
-The question is the library's own: does the optimal baseline learn faster here than COMA's, and than
-GAE with a state value? One lucky curve would not tell, so each is trained from three seeds. A seed
-gives the same initial actor and the same starts to all three, and every policy is evaluated on the
-same hundred episodes.
+The question is that of this library: does a team learn faster with the optimal baseline than with COMA's baseline, or
+with GAE and a state value? One lucky curve would not tell, so each advantage is trained from three seeds. A seed
+gives all three the same initial actor and the same starts, and every policy is evaluated on the same hundred
+episodes.
 
-It takes two commands, and this script does nothing but call them::
+Two commands do this, and this script only calls them::
 
     torchrl-ob train -m advantage=ob,coma,gae seed=0,1,2 ...
     torchrl-ob report runs/compare_advantages
 
-Run it with ``python tutorials/compare_advantages.py``. It takes about four minutes on two CPU cores.
-Stopped and started again it goes on where it was, and once finished it only reports.
+Run it with ``python tutorials/compare_advantages.py``. It takes about four minutes on two CPU cores. If you stop and
+restart it, it continues where it was; once it is finished, it only reports.
 """
 
 import os
@@ -34,8 +34,8 @@ def torchrl_ob(*arguments: str) -> None:
 # Nine runs
 # ---------
 #
-# Whatever follows -m is swept: commas separate the choices, and a run is made of each combination.
-# ``torchrl-ob list`` tells what else can be swapped, ``torchrl-ob train --help`` what can be set.
+# Whatever follows -m is swept: commas separate the choices, and each combination becomes a run. ``torchrl-ob list``
+# shows what else can be swapped, and ``torchrl-ob train --help`` what can be set.
 sizes = [
     "experiment=navigation",
     "total_frames=30000",  # steps of the team
@@ -61,8 +61,8 @@ torchrl_ob(
 # One report
 # ----------
 #
-# Reward over frames as an interquartile mean with intervals by resampling, a table, and the probability
-# that a run of one advantage is better than a run of another. Three seeds give wide intervals: where
-# they overlap, the honest answer is that this experiment does not tell them apart. Expect that here:
-# on navigation the three tie: :doc:`/concepts/limits` has the reasons.
+# The report shows the reward over frames as an interquartile mean with intervals by resampling, a table, and the
+# probability that a run of one advantage is better than a run of another. Three seeds give wide intervals: if they
+# overlap, this experiment does not tell the advantages apart. Expect that here: on navigation, the three tie.
+# :doc:`/concepts/limits` has the reasons.
 torchrl_ob("report", str(FOLDER / "runs"), "--output", str(FOLDER / "report"))

@@ -1,21 +1,21 @@
 """Discrete actions, masks, and agents that die
 ============================================
 
-Three marines fight three others (SMAX's map *3m*, a battle in the manner of StarCraft, written in JAX). A marine
-moves, stops, or shoots at one enemy; most of the time most of its eight actions are not available, and who is
-dead can do nothing at all. This tutorial shows what that does to policy, critic, baseline and loss:
+Three marines fight three others (SMAX's map *3m*, a StarCraft-like battle written in JAX). A marine moves, stops, or
+shoots at one enemy. Most of the time, most of its eight actions are unavailable, and a dead marine can do nothing at
+all. This tutorial shows what that means for the policy, the critic, the baseline and the loss:
 
-- *masked actions*: the policy gives an action that is not available the probability zero, and it enters no baseline;
-- *one pass for all actions*: with discrete actions the critic outputs the value of every own action at once, so that the
-  expectation in the baseline is an exact sum;
-- *dead agents*: they get an advantage of zero, and are left out where advantages are standardized.
+- *masked actions*: the policy gives an unavailable action the probability zero, and the action enters no baseline;
+- *one pass for all actions*: with discrete actions, the critic outputs the value of each of an agent's own actions at
+  once, so that the expectation in the baseline is an exact sum;
+- *dead agents*: they get an advantage of zero and are left out when advantages are standardized.
 
-A *baseline* is what is subtracted from an agent's return before it multiplies the score, the gradient of the log-probability.
-COMA's is the mean of Q over the agent's own actions; the *optimal baseline* (OB) weighs the actions by how far their
-score moves the policy too, which leaves the gradient the least variance.
+A *baseline* is subtracted from an agent's return before the return multiplies the score, which is the gradient of the
+log-probability. COMA's baseline is the mean of Q over the agent's own actions. The *optimal baseline* (OB) also
+weights the actions by how far their score moves the policy, which gives the gradient the smallest variance.
 
-It needs JaxMARL: ``pip install '.[smax]'``. Run it with ``python tutorials/discrete_and_masks.py``. It takes about two
-minutes on two CPU cores and leaves a picture in ``runs/discrete_and_masks``.
+This tutorial needs JaxMARL: ``pip install '.[smax]'``. Run it with ``python tutorials/discrete_and_masks.py``. It
+takes about two minutes on two CPU cores and leaves a picture in ``runs/discrete_and_masks``.
 
 .. image:: /images/discrete_and_masks.png
    :alt: Weights of an agent's actions in two baselines, and battles won during training
@@ -59,9 +59,9 @@ torch.manual_seed(0)
 # What the environment writes
 # ---------------------------
 #
-# ``("agents", "action")`` is an integer for each agent, ``("agents", "action_mask")`` says which are available, and
-# ``("agents", "mask")`` who is alive. All battles step together, in one call.
-# With three units a side, all are marines.
+# ``("agents", "action")`` is an integer for each agent, ``("agents", "action_mask")`` says which actions are
+# available, and ``("agents", "mask")`` says which agents are alive. All battles step together, in one call. With
+# three units a side, all units are marines.
 game = JaxMARLEnv(
     "HeuristicEnemySMAX",
     num_allies=3,
@@ -78,11 +78,11 @@ for name, spec in env.observation_spec_unbatched["agents"].items():
 # Policy and critic
 # -----------------
 #
-# Where there is an action mask, ``policy_from_env`` takes TorchRL's ``MaskedCategorical``. In a pipeline of your own give
-# a ``ProbabilisticActor`` the ``in_keys={"logits": ..., "mask": ("agents", "action_mask")}``.
+# If there is an action mask, ``policy_from_env`` uses TorchRL's ``MaskedCategorical``. In your own pipeline, give a
+# ``ProbabilisticActor`` the ``in_keys={"logits": ..., "mask": ("agents", "action_mask")}``.
 #
-# The critic reads what all agents see and do. The environment's global ``state`` has positions in units of the map, up to 32;
-# the observations are on a unit scale, so we read those alone.
+# The critic reads what all agents observe and do. The environment's global ``state`` has positions in units of the
+# map, up to 32; the observations are on a unit scale, so the critic reads only those.
 policy = policy_from_env(env)
 critic = JointQCritic.from_env(env, state_dim=None)
 loss = ClipPPOLoss(policy, critic, entropy_coeff=0.01)
@@ -94,7 +94,7 @@ loss.make_value_estimator(advantage)
 # One batch, before any learning
 # ------------------------------
 #
-# The policy never draws an action that is not available.
+# The policy never draws an unavailable action.
 with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
     batch = env.rollout(MAX_STEPS // 2, policy, break_when_any_done=False)
 alive, available = batch["agents", "mask"], batch["agents", "action_mask"]
@@ -104,16 +104,16 @@ print(f"available: {available[alive].float().mean():.0%} of the actions of those
 assert available.gather(-1, taken).all()
 
 # %%
-# **The dead.** Their only available action is to stop: its probability is one, so the score is zero. The advantage is zero
-# too. In between, a baseline of the living depends on what the others did.
+# **Dead agents.** Their only available action is to stop. Its probability is one, so the score is zero, and the
+# advantage is zero too. A living agent's baseline depends on the actions of the others.
 advantage(batch)
 assert batch["advantage"][~alive].abs().sum() == 0
 print(f"advantage: {batch['advantage'][alive].std():.3f} (standard deviation, agents alive)")
 
 # %%
-# **The weights of the actions.** COMA's baseline weighs an action by its probability π(a). OB weighs it by π(a) times the
-# expected squared length of its score. For a softmax these weights, x(a), have a closed form, which
-# ``categorical_optimal_weights`` evaluates: a mask leaves them exact, and an action that is not available has none.
+# **The weights of the actions.** COMA's baseline weights an action by its probability π(a). OB weights it by π(a)
+# times the squared length of its score, normalized. For a softmax, these weights x(a) have a closed form, which
+# ``categorical_optimal_weights`` evaluates. They stay exact under a mask, and an unavailable action has weight zero.
 with torch.no_grad():
     probabilities = policy.get_dist(batch).probs
     weights = categorical_optimal_weights(probabilities.log())
@@ -121,8 +121,8 @@ assert weights[~available].abs().sum() == 0
 torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
 
 # %%
-# **The baseline by hand.** One pass of the critic gives Q of all eight own actions. The sum with the weights is what the
-# advantage has written.
+# **The baseline by hand.** One pass of the critic gives Q for all eight actions of an agent. Their weighted sum is
+# the baseline that the advantage has written.
 actions = torch.arange(available.shape[-1]).expand(available.shape)
 with torch.no_grad():
     q = critic.candidate_values(batch, actions)
@@ -138,9 +138,9 @@ print(f"COMA's baseline less OB's: {difference[alive].std():.5f} (standard devia
 # Training
 # --------
 #
-# What differs from a loop without deaths are three lines: advantages are standardized over the living alone. With
-# ``normalize_advantage=True`` the zeros of the dead would shrink the deviation. The critic learns from the steps of the
-# dead as well: the reward is the team's, and the return goes on after a death.
+# Three lines differ from a loop without deaths: advantages are standardized only over living agents. With
+# ``normalize_advantage=True``, the zeros of the dead would shrink the deviation. The critic also learns from the
+# steps of the dead: the reward is the team's, and the return goes on after a death.
 def standardize(batch: TensorDictBase) -> None:
     """Bring the advantages of the living to mean zero and unit deviation; those of the dead stay zero."""
     alive = batch["agents", "mask"].unsqueeze(-1)
@@ -188,8 +188,9 @@ collector.shutdown()
 # The trained team
 # ----------------
 #
-# By the mode of the policy, in new battles. We show an agent that has all actions but one and prefers one clearly: COMA's baseline is
-# then nearly that action's Q. OB leans on the *others*, which move the logits most when they are sampled.
+# The trained team acts by the mode of its policy in new battles. The picture shows an agent that has all actions but
+# one and clearly prefers one of them: COMA's baseline is then nearly that action's Q. OB gives more weight to the
+# *other* actions, which move the logits most when they are sampled.
 env.set_seed(1)
 with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
     played = env.rollout(MAX_STEPS, policy, break_when_any_done=False)

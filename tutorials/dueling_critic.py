@@ -1,18 +1,18 @@
 """Two critics and the effect of an action
 =======================================
 
-A baseline subtracts what the critic predicts of the others' actions. If the critic ignores the actions, every
-baseline is a state value in disguise. Here two critics are fitted to the same batches of the
-same policy on VMAS navigation:
+A baseline subtracts what the critic predicts for the other agents' actions. If the critic ignores the actions, every
+baseline is in effect a state value. Here, two critics are fitted to the same batches of the same policy on VMAS
+navigation:
 
-- ``JointQCritic``, one network that the loss fits to returns. Returns differ far more between states than between
+- ``JointQCritic`` is one network that the loss fits to returns. Returns differ far more between states than between
   actions, so it learns the states.
-- ``DuelingCritic``, Q = V + A, fitted apart from the loss. ``DuelingFit`` fits V to returns, and A to what V leaves of
-  *short* returns, where the effect of an action is not yet buried under that of later ones.
+- ``DuelingCritic``, Q = V + A, is fitted separately from the loss. ``DuelingFit`` fits V to returns. It fits A to the
+  part of *short* returns that V does not explain; there, later actions do not yet mask the effect of an action.
 
-The simulator can be copied, so that the truth is known: ``branch`` follows many joint actions from one state by
-many continuations each. Run it with ``python tutorials/dueling_critic.py``; it takes two minutes on two CPU
-cores and leaves a picture in ``runs/dueling_critic``.
+The simulator can be copied, so the true effect can be measured: ``branch`` follows many joint actions from one state
+by many continuations each. Run it with ``python tutorials/dueling_critic.py``. It takes two minutes on two CPU cores
+and leaves a picture in ``runs/dueling_critic``.
 
 .. image:: /images/dueling_critic.png
    :alt: The effect of actions: the truth, and two critics
@@ -47,8 +47,9 @@ FOLDER = Path("runs") / "dueling_critic"
 # Two critics, one policy
 # -----------------------
 #
-# What changes in a pipeline is the class of the critic, ``critic_coeff=0`` in the loss, and one line: a call of ``DuelingFit``
-# with each batch after its updates. In a config all three, and returns with control variates, are ``experiment=dueling``.
+# Three things change in a pipeline: the class of the critic, ``critic_coeff=0`` in the loss, and one line that calls
+# ``DuelingFit`` with each batch after its updates. In a config, ``experiment=dueling`` does all three, and uses
+# returns with control variates.
 torch.manual_seed(0)
 env = VmasEnv("navigation", num_envs=NUM_ENVS, n_agents=NUM_AGENTS, seed=0)
 policy = policy_from_env(env)
@@ -80,8 +81,8 @@ fit = DuelingFit(advantages["dueling"])
 # Training
 # --------
 #
-# The dueling critic trains the policy; the plain one is fitted beside it. ``effect_explained`` is what A explains of
-# what V leaves of short returns, on a batch that it was not fitted on yet.
+# The dueling critic trains the policy; the plain critic is fitted beside it. ``effect_explained`` is the share that A
+# explains of the part of short returns that V does not explain, on a batch that A was not yet fitted to.
 shares = []
 for number in range(NUM_BATCHES):
     with set_exploration_type(ExplorationType.RANDOM), torch.no_grad():
@@ -108,10 +109,11 @@ for number in range(NUM_BATCHES):
 # The truth
 # ---------
 #
-# From each of some states that the policy visits, joint actions are followed by continuations. What differs between
-# joint actions of one state is their effect. ``critic_fit`` compares: R² is blind to the critic's scale, the captured share
-# is what Q takes off the variance as it stands. Both weigh a state by how much its action matters, and a state in which two
-# agents are about to collide outweighs all others: ``leave_out=0.1`` leaves out the tenth of the states with the largest effects.
+# From each of several states that the policy visits, joint actions are followed by continuations. The differences
+# between joint actions of one state are their effects. ``critic_fit`` compares Q with these effects. R² ignores the
+# critic's scale; the captured share is what Q removes from the variance without rescaling. Both weight a state by how
+# much its action matters, and a state in which two agents are about to collide outweighs all others:
+# ``leave_out=0.1`` leaves out the tenth of the states with the largest effects.
 at, states = visited_states(env, policy, num_states=NUM_STATES, max_steps=NUM_STEPS // 2)
 options = {"num_continuations": NUM_CONTINUATIONS, "horizons": [HORIZON], "gamma": GAMMA}
 branches = branch(at, states, policy, num_actions=NUM_ACTIONS, **options)
@@ -133,7 +135,8 @@ for name, advantage in advantages.items():
 # One agent's own action
 # ----------------------
 #
-# Of one state: the return of every own action of agent 0, the others' as the policy drew them.
+# For one state, this cell measures the return of each of agent 0's own actions, with the others' actions as the
+# policy drew them.
 line = torch.linspace(-1, 1, GRID) * 0.95
 own = torch.cartesian_prod(line, line)
 joint = branches.actions[:1, :1].repeat(1, len(own), 1, 1)

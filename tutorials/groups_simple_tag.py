@@ -1,17 +1,17 @@
 """Two groups of agents, and one critic over both
 ===============================================
 
-In VMAS's *simple_tag* three adversaries chase an agent that is faster than they are. A *group* is TorchRL's group of agents
-with equal spaces, and here there are two: they observe and earn different things. Each group has a policy, a loss and an
-advantage of its own.
+In VMAS's *simple_tag*, three adversaries chase an agent that is faster than they are. A *group* in TorchRL's sense is
+a set of agents with identical spaces. This game has two groups, which have different observations and rewards. Each
+group has its own policy, loss and advantage.
 
-To any one adversary, the noise in its return comes from two sides: from the other adversaries, and from the agent they
-chase. An advantage with the *optimal baseline* (OB) subtracts, for each agent, what the critic predicts of the *others'* actions.
-For that the critic has to read the actions of both groups, which ``group_critics`` makes, and the advantage has to know
-who draws the other group's next actions, which ``other_actors`` says.
+The noise in an adversary's return comes from two sides: from the other adversaries, and from the agent that they
+chase. An advantage with the *optimal baseline* (OB) subtracts, for each agent, what the critic predicts for the
+*others'* actions. For that, the critic has to read the actions of both groups; ``group_critics`` makes such a critic.
+The advantage also needs the policies that draw the other group's next actions, which ``other_actors`` passes to it.
 
-Run it with ``python tutorials/groups_simple_tag.py``. It takes about two minutes on two CPU cores and leaves a picture in
-``runs/groups_simple_tag``.
+Run it with ``python tutorials/groups_simple_tag.py``. It takes about two minutes on two CPU cores and leaves a
+picture in ``runs/groups_simple_tag``.
 
 .. image:: /images/groups_simple_tag.png
    :alt: Rewards of adversaries before and after training, and whose action moves whose baseline
@@ -52,10 +52,10 @@ torch.manual_seed(0)
 # The groups
 # ----------
 #
-# ``env.group_map`` lists the agents of each group. Entries of a group stand under its name, such as
-# ``("adversary", "reward")``; ``"done"`` is the root's. Adversaries share a reward of 10 for each touch, and the agent
-# loses 10. Touches are rare at first, so distances are rewarded too (``shape_..._rew``): adversaries for being near, the agent for being
-# far. One's gain is the other's loss.
+# ``env.group_map`` lists the agents of each group. Entries of a group are stored under its name, such as
+# ``("adversary", "reward")``; ``"done"`` is stored at the root. Adversaries share a reward of 10 for each touch, and
+# the agent loses 10. Touches are rare at first, so distances are rewarded too (``shape_..._rew``): adversaries for
+# being near, the agent for being far away. A gain for one side is a loss for the other.
 game = VmasEnv(
     "simple_tag",
     num_envs=FRAMES_PER_BATCH // MAX_STEPS,
@@ -74,8 +74,9 @@ for group, agents in env.group_map.items():
 # Policies, and one critic with a view for each group
 # ---------------------------------------------------
 #
-# The views of ``group_critics`` share all networks: an agent of one group is embedded by its group's network, and what it
-# shows to others is of one width, so that an agent's value depends on every agent of every group.
+# The views of ``group_critics`` share all networks. The network of its group embeds each agent, and the messages
+# between agents of different groups have the same width, so that an agent's value depends on every agent of every
+# group.
 policies = {group: policy_from_env(env, group=group) for group in env.group_map}
 first = deepcopy(policies)  # as they are before training
 critics = group_critics(env)
@@ -85,9 +86,9 @@ print("the critic of the adversaries reads", critics["adversary"].in_keys)
 # A loss and an advantage for each group
 # --------------------------------------
 #
-# Each loss reads and writes under its group's name. The value target is a return that goes on with Q of the *next* joint action,
-# of both groups: ``other_actors`` are the policies that draw the other group's part. An advantage whose critic reads an action
-# that no actor writes says so when it is built.
+# Each loss reads and writes under its group's name. The value target is a return that bootstraps from Q of the *next*
+# joint action of both groups: ``other_actors`` are the policies that draw the other group's part. If a critic reads
+# an action that no actor writes, the advantage raises an error when it is built.
 losses = {}
 for group, policy in policies.items():
     loss = ClipPPOLoss(
@@ -116,9 +117,9 @@ def call_advantages(batch):
 # Training
 # --------
 #
-# All groups act in one sequence, and one optimizer steps the losses' sum. The critic's parameters are in both losses, and are
-# taken once. The critic's loss is a distance to returns, which are in the tens here: ``clip_grad_norm_`` bounds
-# the size of a step; a value norm would do so too.
+# All groups act in one sequence, and one optimizer steps on the sum of the losses. The critic's parameters are in
+# both losses and are passed to the optimizer once. The critic's loss is a distance to returns, which are in the tens
+# here: ``clip_grad_norm_`` bounds the size of a step; a value norm would also do so.
 parameters = list(dict.fromkeys(x for loss in losses.values() for x in loss.parameters()))
 optimizer = torch.optim.Adam(parameters, lr=1e-3)
 collector = Collector(
@@ -149,8 +150,9 @@ collector.shutdown()
 # What each group has learned
 # ---------------------------
 #
-# Opponents hide one another's progress: both learn, and the rewards need not rise. Each group is therefore played against the *first*
-# policy of the other too, in the same starts. The table has the adversaries' reward of an episode, with 95% intervals.
+# Opponents hide one another's progress: both learn, and the rewards need not rise. Each group is therefore also
+# played against the *first* policy of the other group, from the same starts. The table shows the adversaries' reward
+# for an episode, with 95% intervals.
 ADVERSARIES = {"first adversaries": first, "trained adversaries": policies}
 AGENTS = {"first agent": first, "trained agent": policies}
 played = {}  # mean and half of the interval, of each pair
@@ -170,9 +172,10 @@ for words, adversaries in ADVERSARIES.items():
 # Whose action moves whose baseline
 # ---------------------------------
 #
-# A baseline leaves the mean of the gradient alone if it does not depend on the agent's *own* action. It takes off the noise of the
-# others only if it depends on *theirs*. Both can be seen: exchange one agent's actions between the environments, and look at how far
-# each agent's baseline moves. The diagonal is zero, to rounding.
+# A baseline leaves the mean of the gradient unchanged if it does not depend on the agent's *own* action. It removes
+# the noise of the others only if it depends on *their* actions. Both properties can be checked: exchange one agent's
+# actions between the environments, and measure how far each agent's baseline moves. The diagonal is zero, to
+# rounding.
 names = [name for agents in env.group_map.values() for name in agents]
 sizes = {group: len(agents) for group, agents in env.group_map.items()}
 
@@ -203,8 +206,8 @@ for name, row in zip(names, moved, strict=True):
 # The picture
 # -----------
 #
-# On the left, trained adversaries do better against either agent, and the trained agent does better against the adversaries that
-# it was not trained with. Bars are 95% intervals over episodes.
+# On the left, trained adversaries do better than the first ones against either agent, and the trained agent does
+# better than the first one against adversaries that it was not trained with. Bars are 95% intervals over episodes.
 FOLDER.mkdir(parents=True, exist_ok=True)
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for position, (words, color) in enumerate(zip(ADVERSARIES, ("tab:gray", "tab:red"), strict=True)):
@@ -233,7 +236,7 @@ figure.savefig(FOLDER / "groups.png", dpi=100)
 print(f"picture: {FOLDER / 'groups.png'}")
 
 # %%
-# A critic that reads its own group alone is ``JointQCritic.from_env(env, group="agent")``, and its advantage needs no
+# A critic that reads only its own group is ``JointQCritic.from_env(env, group="agent")``, and its advantage needs no
 # ``other_actors``. From the command line: ``torchrl-ob train env.scenario=simple_tag``.
 
 # sphinx_gallery_thumbnail_path = "images/groups_simple_tag.png"

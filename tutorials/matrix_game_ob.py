@@ -1,9 +1,9 @@
 """The optimal baseline on games small enough to enumerate
 =======================================================
 
-A policy gradient samples an action and multiplies its score by its value, less a baseline. A baseline
-that does not depend on the agent's own action leaves the *mean* of that gradient alone; baselines
-differ in its *variance*, which decides how many samples learning takes.
+A policy gradient samples an action and multiplies its score by its value, less a baseline. A baseline that does not
+depend on the agent's own action leaves the *mean* of that gradient unchanged. Baselines differ in the *variance* of
+the gradient, which decides how many samples learning needs.
 
 The paper is Kuba et al., "Settling the Variance of Multi-Agent Policy Gradients", NeurIPS 2021,
 arXiv:2108.08612. Run this with ``python tutorials/matrix_game_ob.py``; it takes a few seconds and
@@ -44,9 +44,9 @@ PICTURE = Path("runs") / "matrix_game_ob.png"
 # 1. One agent, three actions: the toy game of the paper
 # ------------------------------------------------------
 #
-# COMA averages the values with the probabilities of the actions. The optimal baseline averages
-# them with weights x(a) ~ pi(a) w(a), where w(a) is the squared length of the score: an action
-# that moves the logits further counts for more.
+# COMA averages the values with the probabilities of the actions. The optimal baseline averages them with weights x(a)
+# ~ pi(a) w(a), where w(a) is the squared length of the score: an action that moves the logits further counts for
+# more.
 pi = torch.tensor([0.8, 0.1, 0.1])
 values = torch.tensor([2.0, 1.0, 100.0])
 baselines = {
@@ -91,14 +91,14 @@ for order, terms in decompositions.items():
 # 3. The noise of the other agents
 # --------------------------------
 #
-# A team of n agents, each playing the toy game; the team's value is the sum of what they get. A
-# state value leaves all of the others' noise in agent 0's gradient, so its variance grows with n.
-# COMA and OB subtract what the others did, so theirs does not.
+# In a team of n agents, each agent plays the toy game, and the team's value is the sum of what they get. A state
+# value leaves all of the others' noise in agent 0's gradient, so its variance grows with n. COMA and OB subtract the
+# effect of the others' actions, so their variance does not grow.
 #
-# The noise has a name: the excess of the centralized estimator, which multiplies the score by Q(s, a),
-# over the decentralized one, which multiplies it by Q^i(s, a^i). It is never more than the other agents'
-# squared local advantages, summed and weighted with the squared score; here, where Q is a sum, it is
-# just that. The paper's theorem 1 replaces the factors by their largest values, which is far above.
+# This noise is the *excess* variance of the centralized estimator, which multiplies the score by Q(s, a), over that
+# of the decentralized estimator, which multiplies it by Q^i(s, a^i). It is never larger than the sum of the other
+# agents' squared local advantages, weighted with the squared score. In this game the two are equal, because Q is a
+# sum. The paper's theorem 1 replaces the factors by their largest values, which gives a far larger bound.
 growth: dict[str, list[float]] = {
     name: [] for name in ("V", "COMA", "OB", "excess", "bound", "theorem 1")
 }
@@ -133,9 +133,9 @@ for n, row in enumerate(zip(*growth.values(), strict=True), start=1):
 # 4. The surrogate and the exact baseline
 # ---------------------------------------
 #
-# What the library ships minimizes the variance in the logits, which a network hands out. The exact
-# baseline minimizes it in the network's parameters and needs their gradient for every action. Here
-# the logits are random linear functions of 20 parameters, 200 times.
+# The library's baseline minimizes the variance in the logits, which a network outputs. The exact baseline minimizes
+# it in the network's parameters and needs the gradient with respect to them for every action. Here the logits are
+# random linear functions of 20 parameters, 200 times.
 ratios = []
 for _ in range(200):
     jacobian = torch.randn(3, 20)

@@ -1,20 +1,21 @@
 """A baseline and a critic of your own
 ===================================
 
-The library ships three advantages: ``ObAdvantage`` with the optimal baseline (OB), ``ComaAdvantage`` with COMA's, and
-``MapgAdvantage`` with none. A *baseline* is what is subtracted from an agent's return before it multiplies the score, the
-gradient of the log-probability. It leaves the mean of the gradient alone if it does not depend on the agent's own action; what it
-changes is the variance.
+The library has three advantages: ``ObAdvantage`` with the optimal baseline (OB), ``ComaAdvantage`` with COMA's
+baseline, and ``MapgAdvantage`` with no baseline. A *baseline* is subtracted from an agent's return before the return
+multiplies the score, which is the gradient of the log-probability. If the baseline does not depend on the agent's own
+action, it changes only the variance of the gradient, not its mean.
 
-This tutorial adds a fourth advantage, in one method, and takes a critic that the library knows nothing of:
+This tutorial adds a fourth advantage, in one method, and uses a critic that the library does not know:
 
-- the baseline is Q where the agent does *nothing* and the others act as they did. What is left is the difference that the agent's
-  own action made, an old idea in multi-agent learning: *difference rewards* (Wolpert and Tumer, 2001);
+- the baseline is Q with the agent's own action at zero and the others' actions as they were. The advantage is then
+  the difference that the agent's own action made, an old idea in multi-agent learning: *difference rewards* (Wolpert
+  and Tumer, 2001);
 - the critic is an attention network over the agents, in a plain ``TensorDictModule``.
 
-The team is VMAS's *navigation*: three agents, each with a goal of its own, and a force in two dimensions as the action.
-Run it with ``python tutorials/own_baseline_and_critic.py``. It takes about a minute on two CPU cores and leaves a picture in
-``runs/own_baseline_and_critic``.
+The team is VMAS's *navigation*: three agents, each with its own goal, and a force in two dimensions as the action.
+Run it with ``python tutorials/own_baseline_and_critic.py``. It takes about a minute on two CPU cores and leaves a
+picture in ``runs/own_baseline_and_critic``.
 
 .. image:: /images/own_baseline_and_critic.png
    :alt: Learning with an own baseline and critic, and the variance of the gradient under three baselines
@@ -73,10 +74,11 @@ policy = policy_from_env(env)
 # The critic
 # ----------
 #
-# Any module will do that reads the observations and the joint action and writes one value for each agent, ``[*B, n, 1]``. For
-# the baseline it is evaluated at *other* own actions: they are substituted into copies of its inputs, one agent at a time. So it has to
-# be a function of a step, without a memory in time. (``JointQCritic`` computes what does not depend on the own action once, and
-# is faster; a network of your own inside it is a *backbone*, see :doc:`/how_to/own_critic`.)
+# Any module works that reads the observations and the joint action and writes one value for each agent,
+# ``[*B, n, 1]``. For the baseline, the library evaluates it at *other* own actions, which are substituted into copies
+# of its inputs, one agent at a time. The module must therefore be a function of a single step, without a memory in
+# time. (``JointQCritic`` is faster, because it computes the part that does not depend on the agent's own action only
+# once. Your own network inside it is a *backbone*, see :doc:`/how_to/own_critic`.)
 class AttentionCritic(torch.nn.Module):
     """Q of each agent, from what it observes and does and what it attends to of the others."""
 
@@ -109,16 +111,16 @@ critic = TensorDictModule(
 # The baseline
 # ------------
 #
-# ``baseline`` is the one method of an own advantage. It gets some trajectories of the batch, and returns ``[*B, n, 1]``. It asks
-# ``self.team``, which has actor, critic and keys:
+# ``baseline`` is the only method that a custom advantage needs. It receives some trajectories of the batch and
+# returns ``[*B, n, 1]``. It calls ``self.team``, which holds the actor, the critic and the keys:
 #
-# - ``team.q_candidates(batch, actions)``: Q of K alternative own actions ``[*B, n, K, *event]``, with the others' actions as they
-#   were, ``[*B, n, K]``;
-# - ``team.candidates(batch, acting=True)``: own actions that stand for the policy's distribution, ``.actions``, with their
-#   ``.probabilities``; Σ probabilities · Q is COMA's baseline, and Σ ``.optimal_weights`` · Q is OB;
+# - ``team.q_candidates(batch, actions)``: Q of K alternative own actions ``[*B, n, K, *event]``, with the others'
+#   actions as they were, ``[*B, n, K]``;
+# - ``team.candidates(batch, acting=True)``: own actions that represent the policy's distribution, ``.actions``, with
+#   their ``.probabilities``; Σ probabilities · Q is COMA's baseline, and Σ ``.optimal_weights`` · Q is OB;
 # - ``team.q(batch)``, ``team.v(batch)``: Q of the joint action taken, and its mean over the policies.
 #
-# Returns, time limits, keys, masks and chunks are the base class's.
+# The base class handles returns, time limits, keys, masks and chunks.
 class DifferenceAdvantage(JointAdvantage):
     """The return less Q where the agent does nothing and the others act as they did."""
 
@@ -129,7 +131,7 @@ class DifferenceAdvantage(JointAdvantage):
 
 
 # %%
-# In a pipeline it takes the place of ``ObAdvantage``, with the same arguments.
+# In a pipeline, it replaces ``ObAdvantage`` and accepts the same arguments.
 loss = ClipPPOLoss(
     policy,
     critic,
@@ -174,8 +176,9 @@ collector.shutdown()
 # Two laws, checked
 # -----------------
 #
-# The advantage writes its baseline under ``("agents", "baseline")``. Exchange agent 0's actions between the environments:
-# its own baseline must not move, or the gradient would be biased; those of the others must, or their noise stays.
+# The advantage writes its baseline under ``("agents", "baseline")``. Exchange agent 0's actions between the
+# environments. Its own baseline must not change, or the gradient would be biased. The baselines of the others must
+# change, or the noise of agent 0's actions would remain in their gradients.
 before = advantage(batch.copy())["agents", "baseline"]
 changed = batch.copy()
 action = changed[env.action_key].clone()
@@ -190,10 +193,11 @@ assert moved[1:].min() > moved[0]
 # The variance of the gradient
 # ----------------------------
 #
-# The same batch and critic under four baselines. An agent's gradient at one step is its score times its advantage; the score
-# in location and scale of the policy's Gaussian comes from automatic differentiation. Twice: with the *return* as the signal, as in
-# training, and with Q as the signal (``signal="critic"``), as the paper writes the estimators. Intervals are by
-# resampling trajectories; the ratio to OB is taken within each resample.
+# This cell compares four baselines on the same batch and critic. An agent's gradient at one step is its score times
+# its advantage; automatic differentiation gives the score in the location and scale of the policy's Gaussian. The
+# comparison is made twice: with the *return* as the signal, as in training, and with Q as the signal
+# (``signal="critic"``), as the paper writes the estimators. The intervals come from resampling trajectories; the
+# ratio to OB is computed within each resample.
 psi = {name: batch["agents", name].clone().requires_grad_() for name in ("loc", "scale")}
 acted = batch.copy()
 for name, value in psi.items():
@@ -240,9 +244,10 @@ for signal in ("lambda_return", "critic"):
 # The picture
 # -----------
 #
-# Without a baseline the variance is tens and thousands of times OB's, off the scale. With Q as the signal OB has the least, as theory
-# says. With the return as the signal it has not: most of a return's noise comes from later actions, which no baseline of the current
-# ones takes off (:doc:`/concepts/limits`), and the three are close. The band is a 95% interval over episodes.
+# Without a baseline, the variance is tens or thousands of times that of OB, and off the scale. With Q as the signal,
+# OB has the smallest variance, as theory predicts. With the return as the signal, it does not: most of a return's
+# noise comes from later actions, which no baseline of the current actions removes (:doc:`/concepts/limits`), and the
+# three are close. The band is a 95% interval over episodes.
 FOLDER.mkdir(parents=True, exist_ok=True)
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 frames = torch.arange(1, NUM_BATCHES + 1) * FRAMES_PER_BATCH

@@ -1,15 +1,14 @@
 """Measure the variance of the gradient on a VMAS task
 ===================================================
 
-The task is *navigation*: n agents have to reach their goals without bumping into one another, and share
-the reward for progress. For teams of 2, 4, 8 and 16 we measure, on one batch of rollouts, how noisy
-each agent's gradient is under four baselines: none, a state value, COMA's and the optimal one; first
-for the untrained policy, with a critic fitted to it, then after some batches of training. Last, we
-measure in the environment itself, by branching its states, how much a baseline could remove at all, and
-how much of that the critic explains.
+The task is *navigation*: n agents have to reach their goals without bumping into one another, and share the reward
+for progress. For teams of 2, 4, 8 and 16, we measure on one batch of rollouts how noisy each agent's gradient is
+under four baselines: none, a state value, COMA's and the optimal one. We first measure for the untrained policy, with
+a critic fitted to it, and then after some batches of training. Finally, we measure in the environment itself, by
+branching its states, how much any baseline could remove, and how much of that the critic explains.
 
-Run it with ``python tutorials/variance_on_vmas.py``. It takes about ten minutes on two CPU cores, and
-leaves its pictures in ``runs/variance_on_vmas/``.
+Run it with ``python tutorials/variance_on_vmas.py``. It takes about ten minutes on two CPU cores and leaves its
+pictures in ``runs/variance_on_vmas/``.
 """
 
 import os
@@ -95,8 +94,8 @@ def train(
 # Measure, train, measure
 # -----------------------
 #
-# ``gradient_variance`` takes the advantage for its actor, critic and keys. All four baselines are
-# computed on the same batch and from the same critic, so that they differ in nothing else.
+# ``gradient_variance`` uses the actor, critic and keys of the advantage. It computes all four baselines on the same
+# batch and from the same critic, so that they differ in nothing else.
 measured: dict[str, dict[int, GradientVariance]] = {"untrained": {}, "trained": {}}
 for num_agents in TEAMS:
     start = time.perf_counter()
@@ -138,9 +137,9 @@ for stage, teams in measured.items():
 # Why: where the variance comes from
 # ----------------------------------
 #
-# The score multiplies a return, and most of a return's noise is not the current joint action's.
-# ``headroom`` estimates how much of it is, from the critic; ``critic_quality`` shows whether the critic
-# is reliable: with a slope of 1 the effects of actions in Q are on the scale of returns.
+# The score multiplies a return, and most of a return's noise does not come from the current joint action.
+# ``headroom`` estimates from the critic how much of it does. ``critic_quality`` shows whether the critic is reliable:
+# with a slope of 1, the effects of actions in Q are on the scale of returns.
 env, policy, advantage, batch = shown
 print(f"\n{SHOWN} agents, trained. {str(headroom(advantage, batch)).splitlines()[0]}")
 quality = critic_quality(advantage, batch)
@@ -150,8 +149,8 @@ for name, estimate in quality._asdict().items():
 plot_variance(measured["trained"][SHOWN]).savefig(RUN_DIR / "variance.png", dpi=120)
 plot_terms(variance_terms(advantage, batch)).savefig(RUN_DIR / "terms.png", dpi=120)
 
-# The paper's estimator multiplies the score with Q itself, not with the return. Then all of the
-# noise is the joint action's, and the baselines part; the price is that Q's error is in the signal.
+# The paper's estimator multiplies the score by Q itself, not by the return. All of the noise then comes from the
+# joint action, and the baselines differ clearly; the price is that the signal contains Q's error.
 advantage.signal = "critic"
 print(f"with Q as the signal\n{gradient_variance(advantage, batch)}")
 advantage.signal = "lambda_return"
@@ -160,9 +159,9 @@ advantage.signal = "lambda_return"
 # The truth, without a critic
 # ---------------------------
 #
-# A VMAS state can be copied. From each of a few states we follow many joint actions of the policy by
-# several continuations each: a nested analysis of variance then gives the share of the return's variance
-# that the joint action truly explains, and how much of that the critic explains.
+# A VMAS state can be copied. From each of a few states, we follow many joint actions of the policy by several
+# continuations each. A nested analysis of variance then gives the share of the return's variance that the joint
+# action truly explains, and how much of that the critic explains.
 horizons = [1, 5] if SMOKE else [1, 10, 30]
 states_env, states = visited_states(
     env, policy, num_states=4 if SMOKE else 16, max_steps=MAX_STEPS // 2

@@ -1,13 +1,12 @@
 """Train a VMAS team with the optimal baseline
 ===========================================
 
-Three agents in a square each have to reach their own goal without bumping into one another
-(VMAS's *navigation*). They are trained by MAPPO, with one change to TorchRL's own tutorial: the
-advantage subtracts the optimal baseline, so that no agent's gradient carries the noise of what the
-*other* agents happened to do.
+In VMAS's *navigation*, three agents in a square each have to reach their own goal without bumping into one another.
+MAPPO trains them, with one change to TorchRL's own tutorial: the advantage subtracts the optimal baseline, which
+reduces the noise that the random actions of the *other* agents add to an agent's gradient.
 
-Run it with ``make tutorial``, or ``python tutorials/vmas_navigation_ob.py``. It takes about two
-minutes on two CPU cores, and leaves a learning curve and a video of the team in ``runs/``.
+Run it with ``make tutorial`` or ``python tutorials/vmas_navigation_ob.py``. It takes about two minutes on two CPU
+cores and leaves a learning curve and a video of the team in ``runs/``.
 
 .. image:: /images/navigation_seeds.png
    :alt: Learning curves of five seeds
@@ -72,10 +71,10 @@ device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Environment
 # -----------
 #
-# VMAS steps all its environments at once, as tensors. The group of agents is called "agents":
-# observations are ("agents", "observation") [envs, agents, 18], rewards ("agents", "reward").
-# The episode ends for good ("terminated") when every agent is on its goal. StepCounter cuts it
-# after MAX_STEPS ("truncated"): then the return goes on with what the critic expects beyond.
+# VMAS steps all its environments at once, as tensors. The group of agents is called "agents": observations are
+# ("agents", "observation") [envs, agents, 18], rewards are ("agents", "reward"). The episode ends for good
+# ("terminated") when every agent is on its goal. StepCounter cuts it after MAX_STEPS ("truncated"); the return then
+# bootstraps from the critic's value beyond the cut.
 def make_env(num_envs: int, seed: int) -> EnvBase:
     """Navigation, with the sum of an episode's rewards so far beside the reward."""
     env = VmasEnv(
@@ -97,8 +96,8 @@ env = make_env(FRAMES_PER_BATCH // MAX_STEPS, SEED)
 # Policy
 # ------
 #
-# Each agent sees its own observation; the agents share one network. It gives the location and
-# scale of a Gaussian that is squashed by a tanh into the bounds of the action.
+# Each agent reads only its own observation, and the agents share one network. The network outputs the location and
+# scale of a Gaussian that a tanh squashes into the bounds of the action.
 action_spec = env.full_action_spec_unbatched["agents", "action"]
 policy_net = torch.nn.Sequential(
     MultiAgentMLP(
@@ -131,8 +130,8 @@ policy = ProbabilisticActor(
 # Critic
 # ------
 #
-# The optimal baseline needs the values of own actions that were not taken, so the critic reads
-# the joint action: Q(s, a), not V(s). Its sizes come from the environment's specs.
+# The optimal baseline needs the values of actions that the agent did not take, so the critic reads the joint action:
+# Q(s, a), not V(s). Its sizes come from the environment's specs.
 critic = JointQCritic.from_env(env).to(device)
 
 # %%
@@ -159,9 +158,9 @@ buffer = ReplayBuffer(
 # Loss and advantage
 # ------------------
 #
-# TorchRL's own PPO loss, untouched. Standardizing the advantage, each agent's apart, makes the size
-# of a step independent of the scale of rewards. It subtracts a mean, which is one more baseline:
-# leave it out to compare estimators.
+# The loss is TorchRL's PPO loss, unchanged. Standardizing the advantage separately for each agent makes the size of a
+# step independent of the scale of rewards. It subtracts a mean, which is one more baseline: leave it out to compare
+# estimators.
 loss = ClipPPOLoss(
     policy,
     critic,
@@ -170,9 +169,9 @@ loss = ClipPPOLoss(
     normalize_advantage=True,
     normalize_advantage_exclude_dims=(-2,),
 )
-# This line is all that the optimal baseline takes. Swap `ObAdvantage` for `ComaAdvantage` or
-# `MapgAdvantage`, with the same arguments, to compare. For TorchRL's own GAE, make `critic` a state
-# value, a TensorDictModule from observations to ("agents", "state_value"), and write
+# The next line is the only one that the optimal baseline needs. To compare, replace `ObAdvantage` by `ComaAdvantage`
+# or `MapgAdvantage`, with the same arguments. For TorchRL's own GAE, make `critic` a state value, a TensorDictModule
+# from observations to ("agents", "state_value"), and write
 #     advantage = MultiAgentGAE(value_network=critic, gamma=GAMMA, lmbda=LMBDA)
 advantage = ObAdvantage(actor_network=policy, value_network=critic, gamma=GAMMA, lmbda=LMBDA)
 loss.make_value_estimator(advantage)  # before set_keys, which hands the advantage its keys
@@ -185,8 +184,8 @@ scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=N
 # Training loop
 # -------------
 #
-# The advantage is computed once for each batch, while time is still a dimension of it; the
-# minibatches are drawn from the batch flattened.
+# The advantage is computed once for each batch, while the batch still has a time dimension; the minibatches are drawn
+# from the flattened batch.
 def mean_episode_reward(batch: TensorDictBase) -> float:
     """Mean, over agents and the episodes that end in the batch, of the sum of rewards."""
     done = batch["next", "done"].squeeze(-1)
@@ -224,8 +223,8 @@ print("mean episode reward of each batch:", *(f"{reward:.2f}" for reward in rewa
 # Evaluation
 # ----------
 #
-# Outside a collector, a policy acts deterministically by default; we look at both ways.
-# The environments are new ones, with another seed.
+# Outside a collector, a policy acts deterministically by default; we evaluate both ways. The environments are new
+# ones, with another seed.
 frames: list[Image.Image] = []
 
 
@@ -258,7 +257,7 @@ axes.grid(alpha=0.3)
 figure.savefig(RUN_DIR / "learning_curve.png", dpi=150)
 print(f"learning curve: {RUN_DIR / 'learning_curve.png'}")
 
-# VMAS draws through OpenGL; headless, without a screen, it needs the EGL library.
+# VMAS renders through OpenGL; without a screen, it needs the EGL library.
 pyglet.options["headless"] = True
 try:
     evaluate(ExplorationType.RANDOM, num_envs=1, callback=film)

@@ -1,15 +1,15 @@
 """The optimal baseline in TorchRL's trainer
 =========================================
 
-TorchRL has a trainer, ``PPOTrainer``, that runs the whole loop: it collects a batch, calls hooks at fixed
-stages, updates the networks, logs, and saves checkpoints. Here it trains a team with the *optimal
-baseline* (OB): the advantage subtracts, for each agent, the baseline that leaves the least variance in its gradient.
+TorchRL has a trainer, ``PPOTrainer``, that runs the whole loop: it collects a batch, calls hooks at fixed stages,
+updates the networks, logs, and saves checkpoints. Here it trains a team with the *optimal baseline* (OB): the
+advantage subtracts, for each agent, the baseline that gives its gradient the smallest variance.
 
-The task is VMAS's *navigation*: three agents in a square each have to reach their own goal without bumping
-into one another. Nothing of the loop is written by hand; what has to be known are five traps, each
-shown where it lies. The run stops half way and goes on from its checkpoint, with everything built anew.
+The task is VMAS's *navigation*: three agents in a square each have to reach their own goal without bumping into one
+another. No part of the loop is written by hand, but there are five traps to know; each is shown where it occurs. The
+run stops halfway and continues from its checkpoint, with everything built anew.
 
-Run it with ``python tutorials/vmas_trainer_ob.py``. It takes about two minutes on two CPU cores, and leaves its
+Run it with ``python tutorials/vmas_trainer_ob.py``. It takes about two minutes on two CPU cores and leaves its
 metrics, checkpoints and a picture in ``runs/vmas_trainer_ob``.
 
 .. image:: /images/vmas_trainer_ob.png
@@ -75,8 +75,9 @@ shutil.rmtree(FOLDER, ignore_errors=True)  # the metrics of an earlier run
 # Environment
 # -----------
 #
-# ``RewardSum`` adds up each agent's rewards, so that the last step of an episode has the episode's. ``StepCounter``
-# cuts an episode after ``MAX_STEPS``, as a time limit: the return goes on with what the critic expects beyond it.
+# ``RewardSum`` adds up each agent's rewards, so that the last step of an episode has the sum for the episode.
+# ``StepCounter`` cuts an episode after ``MAX_STEPS``, as a time limit: the return then bootstraps from the critic's
+# value beyond it.
 def make_env(num_envs: int, seed: int) -> EnvBase:
     """Navigation, many environments in one."""
     env = VmasEnv("navigation", num_envs=num_envs, n_agents=NUM_AGENTS, max_steps=None, seed=seed)
@@ -88,7 +89,7 @@ def make_env(num_envs: int, seed: int) -> EnvBase:
 # Hooks
 # -----
 #
-# A *hook* is a function that the trainer calls at a stage. One of the stage ``pre_steps_log`` gets the batch
+# A *hook* is a function that the trainer calls at a stage. A hook of the stage ``pre_steps_log`` receives the batch
 # before its updates, one of ``post_steps_log`` after them; both return what to log, by name.
 def episode_rewards(batch: TensorDictBase) -> torch.Tensor:
     """Sum of rewards, averaged over the agents, of the episodes that end in a batch."""
@@ -102,8 +103,8 @@ def log_training(batch: TensorDictBase) -> dict[str, float]:
 
 
 # %%
-# **Trap 1: exploration.** A policy samples its actions inside a collector; elsewhere it takes the mode of
-# its distribution, unless ``set_exploration_type`` says otherwise. An evaluation may look at both. A *batch to learn from*
+# **Trap 1: exploration.** A policy samples its actions inside a collector; elsewhere it uses the mode of its
+# distribution, unless ``set_exploration_type`` says otherwise. An evaluation may use both. A *batch to learn from*
 # that is rolled out without ``RANDOM`` has no noise, and so nothing to learn from.
 class Evaluation:
     """Play episodes of new environments every few batches, acting by samples and by the mode."""
@@ -131,22 +132,23 @@ class Evaluation:
 # The trainer
 # -----------
 #
-# Policy, critic, loss and advantage are those of any TorchRL pipeline. The critic reads the joint
-# action, since the baseline needs values of own actions that were not taken.
+# Policy, critic, loss and advantage are those of any TorchRL pipeline. The critic reads the joint action, since the
+# baseline needs the values of actions that the agent did not take.
 #
-# **Trap 2: the advantage in every epoch.** ``PPOTrainer(gae=advantage)`` works, and computes the advantage at the
-# start of each of the 30 epochs, with the critic and next actions of that moment: thirty times the cost, and targets that
-# move while they are fitted. ``add_gae=False`` and a hook of the stage ``batch_process`` compute it once for each batch.
+# **Trap 2: the advantage in every epoch.** ``PPOTrainer(gae=advantage)`` works, but computes the advantage at the
+# start of each of the 30 epochs, with the critic and next actions of that moment. This costs thirty times as much,
+# and the targets move while the critic is fitted to them. With ``add_gae=False`` and a hook of the stage
+# ``batch_process``, the advantage is computed once for each batch.
 #
-# **Trap 3: a loss without the advantage.** Where ``"advantage"`` is missing from a batch, TorchRL's loss runs its own
-# estimator, without a word. ``make_value_estimator`` makes ours the loss's own.
+# **Trap 3: a loss without the advantage.** If ``"advantage"`` is missing from a batch, TorchRL's loss silently runs
+# its own estimator. ``make_value_estimator`` makes our advantage that estimator.
 #
-# **Trap 4: an epoch without an end.** With ``optim_steps_per_batch=None`` an epoch ends when the replay buffer runs
-# out: give one that holds a batch and draws without replacement. Without a buffer the first epoch never ends.
+# **Trap 4: an epoch without an end.** With ``optim_steps_per_batch=None``, an epoch ends when the replay buffer runs
+# out: pass a buffer that holds one batch and draws without replacement. Without a buffer, the first epoch never ends.
 #
-# **Trap 5: keys.** The trainer hands ``reward_key`` and ``action_key`` to the loss, which hands them on to its
-# advantage. It reads ``episode_reward_key`` for its log: the default ``"reward"`` is missing in a multi-agent batch,
-# and the first batch ends in a ``KeyError``.
+# **Trap 5: keys.** The trainer passes ``reward_key`` and ``action_key`` to the loss, which passes them on to its
+# advantage. The trainer reads ``episode_reward_key`` for its log: the default ``"reward"`` is missing in a
+# multi-agent batch, and the first batch ends in a ``KeyError``.
 def make_trainer(num_batches: int) -> tuple[PPOTrainer, ProbabilisticActor]:
     """Everything that a run needs, built from nothing: the trainer, and the policy that it trains."""
     torch.manual_seed(0)
@@ -207,7 +209,7 @@ def make_trainer(num_batches: int) -> tuple[PPOTrainer, ProbabilisticActor]:
 # Training, stopped half way
 # --------------------------
 #
-# ``total_frames`` ends the first run at half of its batches. A checkpoint holds the networks, the optimizer, the
+# ``total_frames`` ends the first run after half of its batches. A checkpoint holds the networks, the optimizer, the
 # schedule, the logger and the counts of frames and steps.
 half = NUM_BATCHES // 2
 trainer, _ = make_trainer(half)
@@ -218,9 +220,9 @@ print(f"stopped after {trainer.collected_frames:,} frames")
 # Going on from the checkpoint
 # ----------------------------
 #
-# A new process would do the same: build everything, read the newest checkpoint, train. The collector's checkpoint has its
-# count of frames and not the simulator, so episodes begin anew. (``torchrl-ob train`` saves the simulator too, and
-# resumes to the same numbers.)
+# A new process would do the same: build everything, read the newest checkpoint, train. The collector's checkpoint has
+# its count of frames but not the simulator, so episodes begin anew. (``torchrl-ob train`` also saves the simulator,
+# and a resumed run gives the same numbers.)
 trainer, policy = make_trainer(NUM_BATCHES)
 newest = CheckpointRotation(FOLDER / "checkpoints", keep_last=2).latest()
 trainer.load_from_file(newest)
@@ -233,8 +235,8 @@ print(f"stopped after {trainer.collected_frames:,} frames")
 # The metrics
 # -----------
 #
-# The logger has written a file for each name. Besides our own there are the trainer's: ``r_training``, the mean reward of a
-# step, and the losses. Bars are 95% intervals over the episodes of an evaluation.
+# The logger has written a file for each name. Besides our own metrics, there are the trainer's: ``r_training``, the
+# mean reward of a step, and the losses. Bars are 95% intervals over the episodes of an evaluation.
 def read(name: str) -> tuple[list[int], list[float]]:
     """Frames and values of a metric."""
     (path,) = FOLDER.rglob(f"{name}.csv")

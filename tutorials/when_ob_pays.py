@@ -1,17 +1,17 @@
 """When the optimal baseline pays, and when it cannot
 ==================================================
 
-Each of n agents sees its own context and picks one of three actions. Together they are paid the sum
-of their contributions. To any one agent, what the n - 1 others contribute is noise, and the more
-agents, the more noise. A state value leaves that noise in the gradient. A baseline that reads the
-others' actions, COMA's or the optimal one (OB), takes it out.
+Each of n agents observes its own context and picks one of three actions. Together they are paid the sum of their
+contributions. For any one agent, the contributions of the n - 1 others are noise, and the noise grows with the number
+of agents. A state value leaves that noise in the gradient. A baseline that depends on the others' actions, such as
+COMA's or the optimal one (OB), removes it.
 
-Part 1 measures the variance of the gradient for n = 2 to 32, beside what theory says. Part 2 asks when
-there is nothing to take out. Part 3 trains: no baseline, state value, COMA and OB, from paired seeds,
-in teams of 2, 8 and 32 and on a task without headroom, where they should tie.
+Part 1 measures the variance of the gradient for n = 2 to 32 and compares it with theory. Part 2 shows when there is
+nothing to remove. Part 3 trains with no baseline, a state value, COMA and OB, from paired seeds, in teams of 2, 8 and
+32 and on a task without headroom, on which they should tie.
 
-Run it with ``python tutorials/when_ob_pays.py``. It takes about three minutes on two CPU cores and
-leaves its pictures in ``runs/``.
+Run it with ``python tutorials/when_ob_pays.py``. It takes about three minutes on two CPU cores and leaves its
+pictures in ``runs/``.
 
 .. image:: /images/when_ob_pays.png
    :alt: Variance and learning over the number of agents
@@ -70,16 +70,16 @@ CURVES = Path("runs") / "when_ob_pays_curves.png"
 # The game
 # --------
 #
-# Each agent plays the toy game of the paper, Q = (2, 1, 100), here over 100; which of the two rare
-# actions is the valuable one depends on the context that the agent sees. The team starts with the
-# habit of the paper's policy, (0.8, 0.1, 0.1): the valuable action is rare.
+# Each agent plays the toy game of the paper, Q = (2, 1, 100), here divided by 100. Which of the two rare actions is
+# valuable depends on the context that the agent observes. The team starts with the paper's policy, (0.8, 0.1, 0.1),
+# as its habit: the valuable action is rare.
 PAYOFF = torch.tensor([[2.0, 100.0, 1.0], [2.0, 1.0, 100.0]]) / 100  # [context, action]
 HABIT = torch.tensor([0.8, 0.1, 0.1])
 NUM_CONTEXTS, NUM_ACTIONS = PAYOFF.shape
 
 
 class Task(NamedTuple):
-    """What makes the tasks differ: the game is the same."""
+    """The parameters in which the tasks differ; the game is the same."""
 
     num_agents: int
     num_steps: int = 1  # of an episode
@@ -88,11 +88,10 @@ class Task(NamedTuple):
 
 
 class SumGame(EnvBase):
-    """The team is paid the sum of its agents' contributions; contexts are drawn anew each step.
+    """The team is paid the sum of its agents' contributions; contexts are drawn anew at each step.
 
-    The group is called "agents": its observations are contexts, one-hot ``[B, n, 2]``, its actions
-    integers ``[B, n]``. The reward ``[B, 1]`` is the team's, and the global state ``[B, 1]`` is the number
-    of steps that are left.
+    The group is called "agents": its observations are one-hot contexts ``[B, n, 2]``, its actions integers
+    ``[B, n]``. The reward ``[B, 1]`` is the team's, and the global state ``[B, 1]`` is the number of remaining steps.
     """
 
     def __init__(self, task: Task, num_envs: int) -> None:
@@ -138,8 +137,8 @@ class SumGame(EnvBase):
 # Policy and critic
 # -----------------
 #
-# A policy is a table of logits for each agent, and nothing is shared: the gradient with respect to
-# the logits, whose variance OB minimizes, is then the gradient with respect to the parameters.
+# A policy is a table of logits for each agent, and the agents share no parameters. The gradient with respect to the
+# logits, whose variance OB minimizes, is then the gradient with respect to the parameters.
 class Table(torch.nn.Module):
     """Logits of each agent's actions in its context: ``[*B, n, 2]`` to ``[*B, n, 3]``."""
 
@@ -175,13 +174,13 @@ def collect(env: SumGame, policy: ProbabilisticActor) -> TensorDictBase:
 # The four estimators
 # -------------------
 #
-# They have the same critic and the same signal, the return: what is subtracted is all that differs.
-# With lmbda=1 nothing is bootstrapped, so a critic's error can reach the gradient through the baseline
-# only, where it does not bias it. For the state value we average that critic's Q over joint actions
-# of the policy, V(s) = E_a[Q(s, a)]: a network trained to predict V would do the same with errors of
-# its own. (In practice V is such a network, with TorchRL's GAE or MultiAgentGAE.)
+# The four estimators have the same critic and the same signal, the return; they differ only in the baseline. With
+# lmbda=1, nothing is bootstrapped, so a critic's error can reach the gradient only through the baseline, where it
+# causes no bias. For the state value, we average that critic's Q over joint actions of the policy: V(s) = E_a[Q(s,
+# a)]. A network trained to predict V would do the same with errors of its own. (In practice, V is such a network,
+# with TorchRL's GAE or MultiAgentGAE.)
 class StateValueAdvantage(JointAdvantage):
-    """The return less V(s), as a mean over 16 joint actions, which adds a sixteenth of Q's variance."""
+    """The return less V(s), estimated as a mean over 16 joint actions, which adds a sixteenth of Q's variance."""
 
     def baseline(self, tensordict: TensorDictBase) -> Tensor:
         """V(s), ``[*B, n, 1]``."""
@@ -217,11 +216,10 @@ def make_loss(policy: ProbabilisticActor, critic: JointQCritic, name: str) -> A2
 # Warming up the critic
 # ---------------------
 #
-# Before the team learns, the critic learns the team's habit. Every estimator and every seed then
-# starts from the same weights. A sum of n contributions has a mean of order n, and the network would
-# take long to reach it: a value norm, whose statistics we take once, from the first batch, lets it
-# work at unit scale whatever n. Its ReLUs go on linearly beyond what they were trained on, which suits
-# a sum.
+# Before the team learns, the critic learns the team's habit. Every estimator and every seed then starts from the same
+# weights. A sum of n contributions has a mean of order n, and the network would take long to reach it. A value norm
+# lets the network work at unit scale for any n; we set its statistics once, from the first batch. The network's ReLUs
+# extrapolate linearly beyond the training data, which suits a sum.
 def warmed_up_critic(task: Task) -> JointQCritic:
     """A critic of the joint action that has learned the task at the team's habit."""
     torch.manual_seed(0)
@@ -245,10 +243,11 @@ def warmed_up_critic(task: Task) -> JointQCritic:
 # The exact variance
 # ------------------
 #
-# The game is additive, so everything can be enumerated, own part and others' part apart. Let X be
-# agent i's signal. Its own contribution less the own part of the baseline is a game of one agent. What
-# the baseline leaves of the others' contributions, of later steps and of chance is independent of the
-# own action: it adds its variance times E[w], w being the squared length of the score.
+# The game is additive, so everything can be enumerated, with the agent's own part apart from the others' part. Let X
+# be agent i's signal. The agent's own contribution, less the part of the baseline that belongs to it, is a game of
+# one agent. The rest is what the baseline leaves of the others' contributions, of later steps and of random rewards.
+# It is independent of the agent's own action, and adds its variance times E[w], where w is the squared length of the
+# score.
 def theory(task: Task) -> dict[str, float]:
     """Exact variance of one agent's gradient, for each estimator and a perfect critic."""
     expected = (PAYOFF @ HABIT).mean()  # of a contribution, in either context
@@ -279,10 +278,10 @@ def theory(task: Task) -> dict[str, float]:
 # 1. The variance as the team grows
 # ---------------------------------
 #
-# On the same batch, from the initial policy, the variance of each agent's gradient under every
-# baseline. Theory and measurement agree: without a baseline it grows with the square of n (the team's
-# mean reward grows too), under V with n, and under COMA and OB not at all. OB has a third less than
-# COMA, whatever n.
+# On the same batch, from the initial policy, we measure the variance of each agent's gradient under every baseline.
+# Theory and measurement agree. Without a baseline, the variance grows with the square of n (the team's mean reward
+# grows too); under V it grows with n, and under COMA and OB it does not grow. OB has a third less variance than COMA,
+# for every n.
 class Measured(NamedTuple):
     """What was measured of a task at the team's habit."""
 
@@ -333,15 +332,14 @@ measured = print_variances({f"n = {n}": Task(n) for n in TEAMS})
 # 2. When there is nothing to take out
 # ------------------------------------
 #
-# Those were tasks of one step, where the return is what the current joint action brings. A baseline of
-# the current actions removes neither the noise of later actions nor that of chance. Longer episodes
-# have more of the one: OB's variance now grows with n too, and V's over it falls towards one. In a
-# game with a noisy reward, chance has nearly everything. ``headroom`` says so from one batch, before
-# any policy is trained.
+# The tasks above have one step, where the return is what the current joint action brings. A baseline of the current
+# actions removes neither the noise of later actions nor random rewards. Longer episodes have more noise from later
+# actions: OB's variance now grows with n too, and the ratio of V's to OB's falls towards one. In a game with a noisy
+# reward, nearly all of the variance is random. ``headroom`` shows this from one batch, before any policy is trained.
 #
-# The exact values suppose a perfect critic. With 16 steps, ours learns an agent's own action from
-# returns in which that action hardly shows, and OB leans on the rare actions, where the critic has seen
-# least: it then has slightly *more* variance than COMA. Optimal means optimal for the critic's Q.
+# The exact values assume a perfect critic. With 16 steps, our critic learns an agent's own action from returns in
+# which that action hardly shows, and OB gives large weights to the rare actions, for which the critic has the least
+# data. OB then has slightly *more* variance than COMA. Optimal means optimal for the critic's Q.
 LONG = Task(TRAINED[1], num_steps=16)
 NOISY = Task(2, noise=3.0, num_episodes=NUM_EPISODES if SMOKE else 512)
 n = LONG.num_agents
@@ -357,9 +355,9 @@ for label, task in {f"n = {n}, 1 step": Task(n), **longer, "n = 2, noise": NOISY
 # 3. Learning
 # -----------
 #
-# One step of Adam on each batch, for the actor and the critic alike. Small batches: 32 episodes. The
-# noisy task would not be learned by anyone from those, so it has 512. The measure of success is exact:
-# the expected contribution of an agent, at most 1, from the table of its policy.
+# Each batch has one step of Adam, for the actor and the critic alike. Batches are small: 32 episodes. No estimator
+# would learn the noisy task from so few, so it has 512. The measure of success is exact: the expected contribution of
+# an agent, at most 1, from the table of its policy.
 def train(name: str, task: Task, learning_rate: float, seed: int) -> Tensor:
     """Expected contribution of an agent before training and after each update, ``[updates + 1]``."""
     torch.manual_seed(seed)
@@ -405,14 +403,14 @@ def show(scores: Tensor) -> str:
     return f"{value:6.3f} [{low:6.3f}, {high:6.3f}]"
 
 
-# Each estimator has, on each task, the learning rate of three that is best for it: the one whose teams
-# contribute most over training, on four seeds that the results do not use. The eight seeds of the results
-# are paired: a seed gives every estimator the same initial weights and the same random numbers.
+# On each task, each estimator has the best of three learning rates: the one whose teams contribute most over
+# training, on four seeds that the results do not use. The eight seeds of the results are paired: a seed gives every
+# estimator the same initial weights and the same random numbers.
 #
-# V falls behind as the team grows, and no baseline falls further: that is the others' noise. OB and COMA
-# both remove it and learn alike. What OB saves beyond COMA is noise of the own action, and in this game
-# that noise hardly misleads: the action that pays most is pushed up whenever it is sampled. With chance in
-# the reward, all four tie.
+# As the team grows, V falls behind because of the others' noise, and the estimator without a baseline falls further
+# behind. OB and COMA both remove this noise and learn alike. OB also reduces the noise of the agent's own action, but
+# in this game that noise hardly misleads: the action that pays most is pushed up whenever it is sampled. If the
+# reward is mostly random, all four tie.
 TASKS = {**{f"n = {n}": Task(n) for n in TRAINED}, "n = 2, noise": NOISY}
 curves: dict[str, dict[str, Tensor]] = {}  # of each task and estimator, [seeds, updates + 1]
 print(f"\n3. Expected contribution of an agent: {len(SEEDS)} paired seeds, interquartile mean, 95%")
@@ -436,8 +434,8 @@ for label, task in TASKS.items():
 # Pictures
 # --------
 #
-# COMA and OB lie on one another where they tie: COMA is drawn as a broad line and OB as a thin dashed one on top of
-# it, and the points of one team stand side by side. Bars and bands are 95% intervals.
+# Where COMA and OB tie, their lines coincide: COMA is drawn as a broad line and OB as a thin dashed line on top of
+# it, and the points of one team are drawn side by side. Bars and bands are 95% intervals.
 styles = {
     "none": {"color": "tab:gray", "marker": "x"},
     "V": {"color": "tab:blue", "marker": "s"},

@@ -1,4 +1,4 @@
-"""The advantages: the optimal baseline, COMA's baseline, and none; and their base, for one of one's own."""
+"""The advantages: the optimal baseline, COMA's baseline, and no baseline; and the base class for custom ones."""
 
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.advantages.coma import ComaAdvantage

@@ -28,16 +28,16 @@ __all__ = ["JointAdvantage"]
 
 
 class JointAdvantage(TeamEstimator):
-    r"""Base of the advantages: a return of the joint critic, less the :meth:`baseline` of a subclass.
+    r"""Base class of the advantages: a return of the joint critic, less the :meth:`baseline` of a subclass.
 
     .. math::
         X^i = G^i - b^i
 
-    with :math:`G` the :func:`~torchrl_ob.functional.lambda_return` of Q, the next action from
-    the current policy. Arguments, options and keys are those of :class:`~torchrl_ob.ObAdvantage`. Its ``team``, a
-    :class:`~torchrl_ob.Team`, answers Q, its expectations and the policies.
+    Here :math:`G` is the :func:`~torchrl_ob.functional.lambda_return` of Q, with the next action from the current
+    policy. Arguments, options and keys are those of :class:`~torchrl_ob.ObAdvantage`. Its ``team``, a
+    :class:`~torchrl_ob.Team`, provides Q, its expectations and the policies.
 
-    Example, a baseline of one's own, the mean of Q over the agent's alternatives:
+    Example, a custom baseline, the mean of Q over the agent's alternatives:
         >>> from torchrl.envs import VmasEnv  # needs vmas
         >>> from torchrl_ob import JointAdvantage, JointQCritic, policy_from_env
         >>> class MeanAdvantage(JointAdvantage):
@@ -57,10 +57,10 @@ class JointAdvantage(TeamEstimator):
     known_pointwise = False  # whether no network has a memory in time
 
     def baseline(self, tensordict: TensorDictBase) -> Tensor:
-        """What is subtracted from the return of every agent, ``[*B, n, 1]``: the one method of an advantage of one's own.
+        """The baseline of every agent, ``[*B, n, 1]``: the only method that a custom advantage needs.
 
-        It may depend on the state and the others' actions, and on the agent's own action in no way: else the expected
-        gradient is another one. No gradient is recorded.
+        It may depend on the state and the others' actions, but not on the agent's own action: otherwise the expected
+        gradient changes. No gradient is recorded.
 
         Args:
             tensordict: steps of the batch, ``[*B]``.
@@ -139,10 +139,10 @@ class JointAdvantage(TeamEstimator):
         Args:
             tensordict: a batch of trajectories, ``[*B, T]``.
             target_params: parameters of the critic, where it is functional.
-            next_value: Q of the next states and actions, ``[*B, T, n, 1]``, where it is known.
+            next_value: Q of the next states and actions, ``[*B, T, n, 1]``, if it is known.
             time_dim: the dimension of the input that is time.
-            lmbda: another trace decay than that of the advantage.
-            bootstrap: another one than that of the advantage.
+            lmbda: trace decay, in place of that of the advantage.
+            bootstrap: bootstrap, in place of that of the advantage.
             **kwargs: none; here for compatibility with TorchRL's estimators.
 
         Returns:
@@ -203,7 +203,7 @@ class JointAdvantage(TeamEstimator):
         return target if valid is None else torch.where(valid[..., None, None], target, 0)
 
     def read(self, tensordict: TensorDictBase, time_dim: int | None = None) -> TensorDictBase:
-        """The batch as the advantage and the diagnostics take it: padding filled with a valid step, the history encoded.
+        """The batch as advantages and diagnostics read it: padding filled with a valid step, the history encoded.
 
         Args:
             tensordict: a batch of trajectories, ``[*B, T]``; it is not changed.

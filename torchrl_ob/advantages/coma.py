@@ -11,7 +11,7 @@ __all__ = ["ComaAdvantage"]
 
 
 class ComaAdvantage(JointAdvantage):
-    r"""Advantage with COMA's counterfactual baseline, the expectation of Q over the own action.
+    r"""Advantage with COMA's counterfactual baseline, the expectation of Q over the agent's own action.
 
     .. math::
         X^i = G^i - E_{a^i \sim \pi^i}[Q^i(s, a^{-i}, a^i)]

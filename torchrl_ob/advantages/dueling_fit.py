@@ -1,4 +1,4 @@
-"""Fitting both parts of a dueling critic to a batch, apart from the policy."""
+"""Fits both parts of a dueling critic to a batch, apart from the policy."""
 
 from __future__ import annotations
 
@@ -70,29 +70,30 @@ class Part:
 
 
 class DuelingFit:
-    r"""Fits V of a :class:`~torchrl_ob.DuelingCritic` to returns, and A to what V leaves of short ones.
+    r"""Fits V of a :class:`~torchrl_ob.DuelingCritic` to returns, and A to the part of short returns beyond V.
 
     .. math::
         \min_V E\big[(V_i(s) - (G_i - A_i(s, a)))^2\big], \qquad
         \min_A E\big[(A_i(s, a) - (G'_i - V_i(s)))^2\big]
 
-    with G the return of the advantage, and G' the same with control variates and a small λ: near one step, where
-    the effect of an action is not yet buried under that of later ones. V is fitted slowly: at five times the learning rate
-    it errs less, but what it errs by is the same for all samples of the next batches, which turns their mean gradient
-    away from the true one. (A phase of its own for the value: Cobbe et al., "Phasic Policy Gradient", ICML 2021.)
+    Here G is the return of the advantage, and G' is the same with control variates and a small λ: over little more
+    than one step, later actions do not yet mask the effect of an action. V is fitted slowly: at five times the
+    learning rate its error is smaller, but the error is the same for all samples of the next batches and turns their
+    mean gradient away from the true one. (A separate phase for the value: Cobbe et al., "Phasic Policy Gradient",
+    ICML 2021.)
 
-    Call it with each batch after the updates of the actor, so that the critic is used on data that it was not fitted on;
-    ``DuelingFit(advantage).register(trainer)`` has TorchRL's trainer do so.
+    Call it with each batch after the updates of the actor, so that the critic is used on data that it was not fitted
+    to. ``DuelingFit(advantage).register(trainer)`` makes TorchRL's trainer do so.
 
     Args:
         advantage: an advantage of the joint action whose critic is a :class:`~torchrl_ob.DuelingCritic`.
 
     Keyword Args:
         lmbda: trace decay λ of the short return G'.
-        value_lr: learning rate of V at the start of a batch, of Adam.
-        effect_lr: that of A.
+        value_lr: learning rate of Adam for V at the start of a batch.
+        effect_lr: the same for A.
         value_epochs: passes of V over a batch.
-        effect_epochs: passes of A over a batch; with none A stays zero, and Q is a state value.
+        effect_epochs: passes of A over a batch; with none, A stays zero and Q is a state value.
         minibatch_size: in steps.
         compile: whether losses and gradients are compiled, once for each size of minibatch.
 
@@ -162,13 +163,13 @@ class DuelingFit:
 
     @torch.no_grad()
     def value_target(self, batch: TensorDictBase) -> Tensor:
-        """The returns that V is fitted to, less what A says of the action, ``[N, n, 1]``."""
+        """The returns that V is fitted to, less the effect A of the action, ``[N, n, 1]``."""
         returns = self.advantage.value_estimate(batch)
         return self._target(batch, returns - self.critic.action_effect(batch))
 
     @torch.no_grad()
     def effect_target(self, batch: TensorDictBase) -> Tensor:
-        """What V leaves of short returns, ``[N, n, 1]``."""
+        """Short returns less V, ``[N, n, 1]``."""
         short = self.advantage.value_estimate(batch, lmbda=self.lmbda, bootstrap="control_variate")
         return self._target(batch, short - self.critic.state_value(batch))
 

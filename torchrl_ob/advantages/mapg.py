@@ -12,11 +12,10 @@ __all__ = ["MapgAdvantage"]
 
 
 class MapgAdvantage(JointAdvantage):
-    r"""No baseline: :math:`X^i = G^i`, the plain multi-agent policy gradient, to compare with.
+    r"""No baseline: :math:`X^i = G^i`, the plain multi-agent policy gradient, for comparison.
 
-    (arXiv:2108.08612, section 2.) Arguments, options and keys are those of
-    :class:`~torchrl_ob.ObAdvantage`, which has an example; the
-    baseline is written as zeros.
+    (arXiv:2108.08612, section 2.) Arguments, options and keys are those of :class:`~torchrl_ob.ObAdvantage`, which
+    has an example. The baseline is written as zeros.
     """
 
     def baseline(self, tensordict: TensorDictBase) -> Tensor:

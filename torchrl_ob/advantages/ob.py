@@ -11,26 +11,26 @@ __all__ = ["ObAdvantage"]
 
 
 class ObAdvantage(JointAdvantage):
-    r"""Advantage with the optimal baseline, the one of least gradient variance.
+    r"""Advantage with the optimal baseline, which gives the gradient the smallest variance.
 
     .. math::
         X^i = G^i - b^{*,i}, \qquad
         b^{*,i}(s, a^{-i}) = \frac{E_{a^i \sim \pi^i}[Q^i(s, a)\,w(a^i)]}{E_{a^i \sim \pi^i}[w(a^i)]},
         \qquad w(a^i) = \|\nabla_{\psi^i} \log \pi^i(a^i | \psi^i)\|^2
 
-    with :math:`G` the λ-return of Q,
+    Here :math:`G` is the λ-return of Q,
 
     .. math::
         G_t = r_t + \gamma (1 - d_t) \big[(1 - \lambda) Q(s_{t+1}, a') + \lambda G_{t+1}\big],
 
-    :math:`a'` from the current policy, :math:`d_t = 1` where the episode terminated and
-    :math:`\lambda = 0` at the last step of a trajectory that was cut by a time limit, and
-    where :math:`\psi^i` are the parameters of agent i's distribution: the variance minimised is that
-    of the gradient in :math:`\psi^i`. They are the logits of a categorical policy, whatever it was built from, ``probs``
-    or the scores of an ``Ordinal``; loc and scale of a Gaussian one, before squashing or truncation and after
-    ``tanh_loc``, as the option ``psi`` says; and of every other distribution what the network hands to it. (arXiv:2108.08612, section 4: the surrogate.) In the baseline they are those
-    that the agents acted with, which the actor left in the batch beside the action; of a batch without them,
-    those of the current actor.
+    with :math:`a'` from the current policy, :math:`d_t = 1` where the episode terminated and :math:`\lambda = 0` at
+    the last step of a trajectory that was cut by a time limit. The parameters of agent i's distribution are
+    :math:`\psi^i`, and the minimized variance is that of the gradient in :math:`\psi^i`. They are the logits of a
+    categorical policy, even if it was built from ``probs`` or the scores of an ``Ordinal``; the loc and scale of a
+    Gaussian policy, before squashing or truncation and after ``tanh_loc``, as the option ``psi`` says; and for every
+    other distribution the parameters that the network outputs. (arXiv:2108.08612, section 4: the surrogate.) The
+    baseline uses the parameters of the policy that acted, which the actor left in the batch beside the action; if the
+    batch does not have them, it uses those of the current actor.
 
     Args:
         actor_network: the agents' policies, such as a :class:`~torchrl.modules.ProbabilisticActor`;
@@ -43,51 +43,50 @@ class ObAdvantage(JointAdvantage):
     Keyword Args:
         signal: ``"lambda_return"`` for :math:`X = G - b` (the paper's code) or ``"critic"`` for
             :math:`X = Q - b` (the paper's equations).
-        bootstrap: the next action in the return is ``"sampled"`` from the policy, or the own next
-            action is averaged over its candidates while the others' are sampled: ``"expected"``. With
-            ``"control_variate"`` what Q knows of later actions is taken off the return, see
-            :func:`~torchrl_ob.functional.control_variate`: for a critic that explains what the action does.
-        rule: how the expectation over a continuous own action is taken: ``"gauss"`` or
-            ``"monte_carlo"``. Discrete actions are enumerated whatever it is.
-        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default
-            3 in one or two dimensions, 2 beyond), or samples in all (``"monte_carlo"``: 1,000, as in the
-            paper's code).
-        psi: for Gaussians, the parameters in which the variance is minimised: ``"loc_scale"``,
-            ``"loc_log_scale"`` or ``"loc"``.
-        chunk_size: how many steps, times agents, are processed at a time, by default 9,000 on a CPU and 36,000
-            on a GPU; whole trajectories are kept together.
-        time_dim: the dimension of the input that is time; by default the one named ``"time"``, or
-            else the last.
+        bootstrap: the next action in the return is ``"sampled"`` from the policy, or the agent's own next action is
+            averaged over its candidates while the others' are sampled: ``"expected"``. With ``"control_variate"``,
+            what Q explains of later actions is subtracted from the return, see
+            :func:`~torchrl_ob.functional.control_variate`; use it with a critic that explains the effect of actions.
+        rule: rule of the expectation over an agent's own continuous action: ``"gauss"`` or ``"monte_carlo"``.
+            Discrete actions are always enumerated.
+        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, in all combinations; by default 3
+            in one or two dimensions, 2 in three or four, and ``2d + 1`` points on the axes in more), or samples in
+            all (``"monte_carlo"``: 1,000, as in the paper's code).
+        psi: for Gaussians, the parameters in which the variance is minimized: ``"loc_scale"``, ``"loc_log_scale"`` or
+            ``"loc"``.
+        chunk_size: number of steps times agents that are processed at a time, by default 9,000 on a CPU and 36,000 on
+            a GPU; whole trajectories are kept together.
+        time_dim: the time dimension of the input; by default the one named ``"time"``, or else the last.
         other_actors: the policies of other groups of agents, whose actions the critic reads too; their
             next actions are sampled. See :func:`~torchrl_ob.group_critics`.
-        device: accepted for TorchRL's losses, which pass it; everything runs on the input's device.
+        device: accepted because TorchRL's losses pass it; everything runs on the input's device.
 
-    Keys, settable with ``set_keys``: ``advantage``, ``value_target``, ``value`` (by default the first
-    output of the critic), ``reward``, ``done``, ``terminated``, ``action`` (by default the actor's
-    output), ``baseline`` and ``mask`` (by default ``"baseline"`` and ``"mask"`` in the action's group), and
-    ``valid`` (by default ``("collector", "mask")``). A loss hands its own keys to the advantage when
-    ``loss.set_keys`` is called *after* ``loss.make_value_estimator``; ``baseline``, ``mask``, ``valid`` and
-    ``action`` are set on the advantage itself. A ``"reward"`` at the root that nobody named is refused where
-    the batch has another beside the action. Flags may be booleans or the numbers 0 and 1.
+    Keys that ``set_keys`` accepts: ``advantage``, ``value_target``, ``value`` (by default the first output of the
+    critic), ``reward``, ``done``, ``terminated``, ``action`` (by default the actor's output), ``baseline`` and
+    ``mask`` (by default ``"baseline"`` and ``"mask"`` in the action's group), and ``valid`` (by default
+    ``("collector", "mask")``). A loss passes its own keys to the advantage when ``loss.set_keys`` is called *after*
+    ``loss.make_value_estimator``; ``baseline``, ``mask``, ``valid`` and ``action`` are set on the advantage itself.
+    If no reward key was set, a ``"reward"`` at the root is refused where the batch also has one beside the action.
+    Flags may be booleans or the numbers 0 and 1.
 
-    Where the batch has a ``mask``, ``[*B, T, n]``, it says which agents take part: those that are
-    dead or have no choice get an advantage of zero. So do agents whose mask of actions leaves none. What is in
-    the state after a termination enters nothing.
+    If the batch has a ``mask``, ``[*B, T, n]``, it says which agents take part. Agents that are dead or have no
+    choice get an advantage of zero, and so do agents whose action mask leaves no action. The content of the state
+    after a termination is not used.
 
-    Where the batch has ``valid``, ``[*B, T]``, as ``split_trajectories`` and ``split_trajs=True`` write it, a
-    trajectory ends with its last valid step. Padded steps get zeros for the advantage, the value target and the
-    baseline. TorchRL's losses leave them out where ``("collector", "mask")`` is in the minibatch; else drop them:
-    ``td = td[td["collector", "mask"]]``, after the advantage.
+    If the batch has ``valid``, ``[*B, T]``, as ``split_trajectories`` and ``split_trajs=True`` write it, a trajectory
+    ends with its last valid step. At padded steps, the advantage, the value target and the baseline are zero.
+    TorchRL's losses leave these steps out if ``("collector", "mask")`` is in the minibatch; otherwise drop them after
+    the advantage: ``td = td[td["collector", "mask"]]``.
 
-    Actors and critic are functions of a step; a hidden state that the batch holds is an input like any other. A critic
-    that remembers encodes the history once for a batch: :class:`~torchrl_ob.RecurrentCritic`. Any other network with a memory in time is
-    refused at the first call. Trajectories laid end to end in time, as by
-    ``MultiSyncCollector(cat_results=-1)``, are refused where ``("collector", "traj_ids")`` shows it; where
-    the collector does not number them nothing shows it: take ``cat_results=0`` or ``"stack"``.
+    Actors and critic are functions of a step; a hidden state in the batch is an input like any other. A critic that
+    remembers encodes the history once for a batch: :class:`~torchrl_ob.RecurrentCritic`. Any other network with a
+    memory in time is refused at the first call. Trajectories that are laid end to end in time, as by
+    ``MultiSyncCollector(cat_results=-1)``, are refused if ``("collector", "traj_ids")`` shows it. If the collector
+    does not number them, this cannot be detected: use ``cat_results=0`` or ``"stack"``.
 
-    In TorchRL's ``PPOTrainer(gae=advantage)`` give ``reward_key`` and ``episode_reward_key``, which is read at each
-    batch for its log, ``action_key``, and a ``replay_buffer`` of one batch with ``SamplerWithoutReplacement``,
-    without which an epoch has no end.
+    In TorchRL's ``PPOTrainer(gae=advantage)``, pass ``reward_key``, ``episode_reward_key``, which is read at each
+    batch for its log, ``action_key``, and a ``replay_buffer`` of one batch with ``SamplerWithoutReplacement``;
+    without this buffer, an epoch has no end.
 
     Example:
         >>> import torch

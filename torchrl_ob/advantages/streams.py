@@ -19,33 +19,32 @@ __all__ = ["StreamAdvantage"]
 
 
 class StreamAdvantage(ObAdvantage):
-    r"""The advantage of each agent's own reward stream, and a share of what the others earned, by the optimal baseline.
+    r"""The advantage of each agent's own reward stream, plus a share of the others' rewards by the optimal baseline.
 
     .. math::
         X^i = \underbrace{G^i_{\text{own}} - V_i(s)}_{A^i_{\text{own}}}
         + c\, \big( \underbrace{G - b^{*,i}(s, a^{-i})}_{A^i_{\text{OB}}} - A^i_{\text{own}} \big)
 
-    with :math:`G^i_{\text{own}}` the λ-return of agent i's own reward as :class:`~torchrl_ob.RewardStreams` splits it off
-    the team's, and :math:`A_{\text{OB}}` the advantage of :class:`~torchrl_ob.ObAdvantage` on the team's reward, so that
-    what stands in brackets is the others'. A team's reward pays every agent for what n - 1 others did; here the share c of
-    that noise remains:
+    An agent's *reward stream* is its own share of the team's reward, as :class:`~torchrl_ob.RewardStreams` splits it.
+    Here :math:`G^i_{\text{own}}` is the λ-return of agent i's stream, and :math:`A_{\text{OB}}` is the advantage of
+    :class:`~torchrl_ob.ObAdvantage` on the team's reward, so that the difference in parentheses is the part of the
+    others. A team's reward pays every agent for the actions of n - 1 others; the share c of that noise remains:
 
-    - ``share=1`` is :class:`~torchrl_ob.ObAdvantage`: unbiased, whatever the model and V are;
-    - ``share=0`` is the split alone: the others' rewards are left out. It is unbiased where the model is
-      exact and no agent's action moves what the others earn, now or later; else it is biased by what the agent does to
-      the others;
-    - between them the bias is :math:`(1 - c)` times the gradient of what the agent does to the others, and the
-      variance of the others' part :math:`c^2` times as large.
+    - ``share=1`` is :class:`~torchrl_ob.ObAdvantage`: unbiased for any model and any V;
+    - ``share=0`` is the split alone, without the others' rewards. It is unbiased if the model is exact and no agent's
+      action changes what the others earn, now or later; otherwise it is biased by what the agent does to the others;
+    - for 0 < c < 1, the bias is :math:`(1 - c)` times the gradient of what the agent does to the others, and the
+      variance of the others' part is :math:`c^2` times as large.
 
-    Where agents meet only now and then (navigation), a small share learns several times faster; where one carries what all
-    are paid for (balance), take ``ObAdvantage``. The ``value_target``, for the joint critic, and the ``baseline`` are those of the
-    team's reward.
+    If agents rarely meet (navigation), a small share learns several times faster; if one agent carries what all are
+    paid for (balance), use ``ObAdvantage``. The ``value_target``, for the joint critic, and the ``baseline`` are
+    those of the team's reward.
 
-    Arguments, options and keys are those of :class:`~torchrl_ob.ObAdvantage`, and
+    Arguments, options and keys are those of :class:`~torchrl_ob.ObAdvantage`, with these additions.
 
     Keyword Args:
-        streams: splits the reward and values the parts. It is fitted to every batch that the advantage is called
-            with: call it once a batch.
+        streams: splits the reward and values the parts. The advantage fits it to every batch that it is called with:
+            call it once a batch.
         share: c, between 0 and 1.
 
     Example:
@@ -83,7 +82,7 @@ class StreamAdvantage(ObAdvantage):
         hidden_dim: int = 128,
         **options: Any,
     ) -> StreamAdvantage:
-        """With streams built from an environment's specs.
+        """Build the advantage with streams from an environment's specs.
 
         Args:
             env: the environment.
@@ -101,7 +100,7 @@ class StreamAdvantage(ObAdvantage):
         return self.streams
 
     def forward(self, tensordict: TensorDictBase, **params: Any) -> TensorDictBase:
-        """Fit the streams to the batch, and write the advantage, the value target and the baseline, each ``[*B, T, n, 1]``.
+        """Fit the streams to the batch; write advantage, value target and baseline, each ``[*B, T, n, 1]``.
 
         Arguments and errors are those of :meth:`ObAdvantage.forward() <torchrl_ob.ObAdvantage.forward>`.
         """

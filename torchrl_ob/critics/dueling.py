@@ -1,4 +1,4 @@
-"""A joint critic whose action part is not drowned by the variance of the state's value."""
+"""A joint critic in which the variance of the state's value does not drown the action part."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["DuelingCritic"]
 
 
 class DuelingCritic(JointQCritic):
-    r"""Joint critic in two parts, each with targets, units and optimiser of its own: :math:`Q_i(s, a) = V_i(s) + A_i(s, a)`.
+    r"""Joint critic in two parts that are fitted separately: :math:`Q_i(s, a) = V_i(s) + A_i(s, a)`.
 
-    Returns differ by far more between states than between actions, so that a single network fitted to them
-    learns the state's value and little of the action. Here V is fitted to the returns, less A, and A to what V
-    leaves of short returns, both by :class:`~torchrl_ob.DuelingFit`. No gradient of a loss reaches either:
-    build the loss with ``critic_coeff=0``. Until the first fit Q is zero. (The form: Wang et al.,
-    "Dueling Network Architectures", ICML 2016, equation 7; fitting the advantage directly: Pan et al., "Direct Advantage
-    Estimation", NeurIPS 2022. A is not centred: its mean over actions corrects V.)
+    Returns differ far more between states than between actions, so a single network fitted to them learns the state's
+    value and little about the action. Here, :class:`~torchrl_ob.DuelingFit` fits V to the returns less A, and A to
+    short returns less V. No gradient of a loss reaches either part: build the loss with ``critic_coeff=0``. Until the
+    first fit, Q is zero. (The form: Wang et al., "Dueling Network Architectures", ICML 2016, equation 7; fitting the
+    advantage directly: Pan et al., "Direct Advantage Estimation", NeurIPS 2022. A is not centered: its mean over
+    actions corrects V.)
 
-    Arguments, keys and methods are those of :class:`~torchrl_ob.JointQCritic`; ``backbone`` is that of both
-    parts. There is no ``value_norm``: each part has units of its own in its place.
+    Arguments, keys and methods are those of :class:`~torchrl_ob.JointQCritic`; both parts use ``backbone``. There is
+    no ``value_norm``: each part has its own units instead.
 
     Example:
         >>> import torch

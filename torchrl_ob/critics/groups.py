@@ -20,21 +20,21 @@ __all__ = ["GroupQCritic", "group_critics", "join_critics"]
 
 
 class GroupQCritic(TensorDictModuleBase):
-    r"""Action value of the joint action of all groups, for the agents of one.
+    r"""Action value of the joint action of all groups, for the agents of one group.
 
     .. math::
         z_j = \phi_{g(j)}(o_j, a_j, j), \qquad
         Q_i(s, a) = \rho_g\Big(z_i + M_g\, \tfrac{1}{N}\textstyle\sum_j \sigma(z_j) + S_g s\Big)
 
-    with the sum over the N agents of all groups: each group embeds its agents with a network of its own, and
-    what they show to the others is of one width. An alternative own action embeds an agent of the own group
-    again; the other groups are read once. Accepted wherever a :class:`~torchrl_ob.JointQCritic` is.
+    The sum is over the N agents of all groups. Each group embeds its agents with its own network, and the messages to
+    the other agents have the same width for all groups. For an alternative action, only the agent itself is embedded
+    again; the other groups are read once. It is accepted wherever a :class:`~torchrl_ob.JointQCritic` is.
 
     Args:
         critics: an ``nn.ModuleDict`` with the critic of each group, shared by the views of all of them.
-        group: whose agents are valued.
+        group: name of the group whose agents are valued.
 
-    Made by :func:`group_critics`, which has an example.
+    :func:`group_critics` makes it and has an example.
     """
 
     def __init__(self, critics: Any, group: str) -> None:
@@ -75,8 +75,8 @@ def join_critics(critics: Mapping[str, Any]) -> dict[str, Any]:
     """One critic over all groups from a critic for each: its view for each group.
 
     Args:
-        critics: critics with a pooled backbone, or another :class:`GroupBackbone`, of the same ``hidden_dim``, by the name of
-            their group; or those in memories of their own, :class:`~torchrl_ob.RecurrentCritic`.
+        critics: critics with a pooled backbone, or another :class:`GroupBackbone`, of the same ``hidden_dim``, by the
+            name of their group; or such critics in separate memories, :class:`~torchrl_ob.RecurrentCritic`.
 
     Returns:
         The critic of each group. They share all networks.
@@ -115,7 +115,7 @@ def group_critics(
         **options: of :class:`~torchrl_ob.JointQCritic`, for every group.
 
     Returns:
-        The critic of each group. They share all networks, so that an optimiser of one has those of all.
+        The critic of each group. They share all networks, so an optimizer of one has the parameters of all.
 
     Raises:
         KeyError: where the environment has no such group.

@@ -1,4 +1,4 @@
-"""What a critic that remembers must be, and how a batch is encoded by it."""
+"""The interface of a critic that remembers, and the encoding of a batch by it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["HistoryCritic", "encode_history", "find_head"]
 
 @runtime_checkable
 class HistoryCritic(Protocol):
-    """A critic whose value depends on the steps before.
+    """A critic whose value depends on earlier steps.
 
-    ``encode`` is called once for a batch. After it the advantages ask the ``head`` alone, about any actions: it is a critic of single steps.
-    In a loss the critic itself is called, as every network of TorchRL's losses.
+    ``encode`` is called once for a batch. The advantages then call only the ``head``, a critic of single steps, with
+    any actions. A loss calls the critic itself, as TorchRL's losses call every network.
     """
 
     head: TensorDictModuleBase
 
     def encode(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """A copy of trajectories ``[*B, T]`` with what the head reads, of every step and, under ``"next"``, of its next state."""
+        """Copy trajectories ``[*B, T]`` and add the head's inputs, for every step and its next state."""
 
 
 def find_head(critic: TensorDictModuleBase) -> TensorDictModuleBase:

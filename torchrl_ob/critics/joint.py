@@ -27,17 +27,17 @@ __all__ = ["JointQCritic"]
 class JointQCritic(NamedArguments, TensorDictModuleBase):
     r"""Action value of the joint action, for every agent: :math:`Q_i(s, a^1, \dots, a^n)`.
 
-    Each agent's value is computed from a part that does not depend on its own action and a part
-    that does, so that :meth:`candidate_values` gives :math:`Q_i(s, a^{-i}, a^i_k)` for K
-    alternative own actions without evaluating the first part again. With a single discrete action
-    for each agent, the network reads the others' actions only and returns the value of every own
-    action in one forward pass, as COMA's critic does (Foerster et al., AAAI 2018, section 4).
+    Each agent's value is computed from a part that does not depend on its own action and a part that does, so that
+    :meth:`candidate_values` gives :math:`Q_i(s, a^{-i}, a^i_k)` for K alternative own actions without evaluating the
+    first part again. With a single discrete action for each agent, the network reads only the others' actions and
+    returns the value of each of the agent's own actions in one forward pass, as COMA's critic does (Foerster et al.,
+    AAAI 2018, section 4).
 
     Args:
         num_agents: number of agents n.
         action_dim: size of a continuous (or one-hot) action, or number of discrete actions.
-        observation_dim: size of an agent's observation; ``None`` where only the state is read.
-        state_dim: size of the global state; ``None`` where only observations are read.
+        observation_dim: size of an agent's observation; ``None`` if only the state is read.
+        state_dim: size of the global state; ``None`` if only observations are read.
 
     Keyword Args:
         action_encoding: ``"continuous"`` ``[*B, n, d]``, ``"categorical"`` (integers ``[*B, n]``),
@@ -45,25 +45,25 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
             choices each) or ``"multi_one_hot"`` (one-hot vectors side by side).
         nvec: number of choices of each factor of a multi-categorical action; ``action_dim`` is
             then their sum.
-        backbone: ``"pooled"`` (the default: an embedding of each agent's observation and action,
-            averaged over the other agents; linear in the number of agents), ``"concat"``
-            (everything concatenated, as in COMA), or ``"additive"`` (a term for each agent, added up to one value for
-            the team: for team rewards); or a function ``(sizes, share_params=..., activation=...)`` that
-            makes a module of one's own, see :class:`~torchrl_ob.critics.Backbone`.
+        backbone: ``"pooled"`` (the default: an embedding of each agent's observation and action, averaged over the
+            other agents; linear in the number of agents), ``"concat"`` (all inputs concatenated, as in COMA), or
+            ``"additive"`` (the sum of one term for each agent, one value for the team: for team rewards); or a
+            function ``(sizes, share_params=..., activation=...)`` that makes a custom module, see
+            :class:`~torchrl_ob.critics.Backbone`.
         hidden_dim: width of the hidden layers.
-        share_params: whether the agents' values come from one network, told which agent it speaks
-            for, or from a network for each agent.
+        share_params: whether the agents' values come from one network, which receives the agent's identity, or from a
+            network for each agent.
         activation: activation function.
-        value_norm: a TorchRL :class:`~torchrl.modules.ValueNorm` of shape 1, where returns are far from unit scale:
-            the network works in normalized values and the output is denormalized. Pass the same instance to
+        value_norm: a TorchRL :class:`~torchrl.modules.ValueNorm` of shape 1, for returns far from unit scale: the
+            network works in normalized values and the output is denormalized. Pass the same instance to
             :class:`~torchrl.objectives.multiagent.MAPPOLoss`, which alone updates its statistics.
         observation_key: where the observations are, ``[*B, n, observation_dim]``.
         state_key: where the global state is, ``[*B, state_dim]``.
         action_key: where the joint action is.
         out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_action_value"``
             in the group of the action.
-        chunk_bytes: memory that the activations of one layer may take; without gradients the batch is processed in
-            chunks of that size. By default 4 MiB, which a CPU's caches hold, and on a GPU 16 MiB, for few large kernels.
+        chunk_bytes: memory for the activations of one layer; without gradients, the batch is processed in chunks of
+            that size. By default 4 MiB, which fits in a CPU's caches, and on a GPU 16 MiB, for few large kernels.
 
     Example:
         >>> import torch
@@ -176,7 +176,7 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
     def candidate_values(
         self, tensordict: TensorDictBase, actions: Tensor, others: Others | None = None
     ) -> Tensor:
-        """Q of alternative own actions, with the other agents' actions held at what they took.
+        """Q of alternative own actions, with the other agents' actions as they were taken.
 
         Args:
             tensordict: as for :meth:`forward`, of batch size ``[*B]``.
@@ -193,7 +193,7 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         return self._of_batch(self._evaluate, tensordict, own=own, others=others)
 
     def messages(self, tensordict: TensorDictBase) -> Tensor:
-        """What the agents, with the actions that they took, show to those of other groups.
+        """Messages of the agents, with the actions that they took, to the agents of other groups.
 
         Args:
             tensordict: as for :meth:`forward`, of batch size ``[*B]``.

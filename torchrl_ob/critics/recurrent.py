@@ -1,4 +1,4 @@
-"""A critic that remembers: the history encoded once, and a critic of single steps on what it encodes."""
+"""A critic that remembers: it encodes the history once, and values actions by a critic of single steps."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ __all__ = ["RecurrentCritic"]
 
 
 class RecurrentCritic(TensorDictModuleBase):
-    r"""A memory of the observations, and a critic of single steps on its features: :math:`Q_i(\mathrm{GRU}(o_{1:t}), a_t)`.
+    r"""A memory of observations, and a critic on its features: :math:`Q_i(\mathrm{GRU}(o_{1:t}), a_t)`.
 
-    The memory runs over the steps as the mode of TorchRL says: in a collector a step at a time, in a loss, which sets
-    ``set_recurrent_mode``, over sequences ``[*B, T]`` that go on from the state of their first step. An advantage calls
-    :meth:`encode` once for a batch and asks the ``head`` about actions, so that no recurrence runs over candidates.
+    The memory follows TorchRL's recurrent mode: in a collector it runs one step at a time; in a loss, which sets
+    ``set_recurrent_mode``, it runs over sequences ``[*B, T]`` that start from the state of their first step. An
+    advantage calls :meth:`encode` once for a batch and calls the ``head`` with actions, so that no recurrence runs
+    over candidates.
 
-    Collect with ``TensorDictSequential(policy, critic.memory)`` in an environment with ``InitTracker()`` and the memory's
-    ``make_tensordict_primer()``: the batch then has the state before every step. A batch without states is
-    taken where all its trajectories begin with an episode.
+    Collect with ``TensorDictSequential(policy, critic.memory)`` in an environment with ``InitTracker()`` and the
+    memory's ``make_tensordict_primer()``: the batch then has the state before every step. A batch without states is
+    accepted if all its trajectories begin with an episode.
 
     Args:
-        memory: a recurrent module such as :class:`~torchrl_ob.MultiAgentGRU`, or TorchRL's ``GRUModule`` or ``LSTMModule``. For each
-            state that it reads it writes the next one, under ``("next", key)``; what else it writes are features.
+        memory: a recurrent module such as :class:`~torchrl_ob.MultiAgentGRU`, or TorchRL's ``GRUModule`` or
+            ``LSTMModule``. For each state that it reads, it writes the next one under ``("next", key)``; its other
+            outputs are features.
         head: a critic of single steps that reads the features, such as a :class:`~torchrl_ob.JointQCritic`.
         is_init_key: where the batch says that an episode begins.
 
@@ -107,21 +109,21 @@ class RecurrentCritic(TensorDictModuleBase):
         observation_key: NestedKey | None = None,
         state_key: NestedKey = "state",
     ) -> RecurrentCritic:
-        """A memory of the observations of each agent, and a :class:`~torchrl_ob.JointQCritic`, from an environment's specs.
+        """Build a memory and a :class:`~torchrl_ob.JointQCritic` from an environment's specs.
 
         Args:
             env: the environment.
             group: name of the group of agents.
             cell: ``"gru"`` or ``"lstm"``.
             memory_size: width of the memory's state.
-            num_layers: recurrences on top of each other.
-            backbone: of the critic, as are the others.
+            num_layers: number of stacked recurrences.
+            backbone: backbone of the critic.
             hidden_dim: width of the critic's hidden layers.
             share_params: whether one network serves all agents, or each has its own.
             activation: activation function.
             value_norm: a TorchRL ``ValueNorm`` of shape 1.
             observation_key: where the observation is.
-            state_key: of a global state, which the critic reads beside the features where there is one.
+            state_key: key of a global state, which the critic reads beside the features if there is one.
         """
         key, spec = read_observation(env, group, observation_key)
         features = group_key(group, "critic_features")
@@ -150,7 +152,7 @@ class RecurrentCritic(TensorDictModuleBase):
         return cls(memory, head)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write the head's values, of single steps with their states or, in recurrent mode, of sequences.
+        """Write the head's values: for single steps with their states, or in recurrent mode for sequences.
 
         Args:
             tensordict: of batch size ``[*B]``; in recurrent mode ``[*B, T]``.
@@ -163,10 +165,11 @@ class RecurrentCritic(TensorDictModuleBase):
         return tensordict
 
     def encode(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """A copy with the features of every step and, under ``"next"``, of its next state.
+        """A copy with the features for every step and, under ``"next"``, for its next state.
 
-        The memory runs over each trajectory from the state of its first step and begins anew where an episode does. The
-        features of a next state come of one step more from there, whether it is in the batch or not. The mode of the caller makes no difference.
+        The memory runs over each trajectory from the state of its first step and starts anew with each episode. The
+        features of a next state come from one more step, whether that step is in the batch or not. The caller's
+        recurrent mode makes no difference.
 
         Args:
             tensordict: trajectories ``[*B, T]``, with next states.

@@ -1,4 +1,4 @@
-"""What of a team's reward each agent earned itself, learned from the batches."""
+"""The reward that each agent earned itself within a team's reward, learned from the batches."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ FEATURES = "features"
 
 
 class RewardStreams(nn.Module):
-    r"""Splits a team's reward into a stream for each agent, and values every stream.
+    r"""Splits a team's reward into a stream for each agent, its own share of that reward, and values every stream.
 
-    A model of the immediate reward is a sum of terms of one agent each,
+    A model of the immediate reward is a sum of one term per agent,
 
     .. math::
-        r(s, a, s') \approx c + \tfrac{1}{n} \textstyle\sum_j f(o_j, a_j, o'_j, j),
+        r(s, a, s') \approx r_0 + \tfrac{1}{n} \textstyle\sum_j f(o_j, a_j, o'_j, j),
 
-    fitted to each batch by least squares. Agent i's own reward is what is left when the others' terms are taken off,
+    fitted to each batch by least squares. Agent i's own reward is the team's reward less the others' terms,
 
     .. math::
         r_i = r - \tfrac{1}{n} \textstyle\sum_{j \ne i} f(o_j, a_j, o'_j, j),
 
-    so that what the model does not explain stays in every agent's. :math:`V_i(s)` is fitted to the λ-returns of these. (A
-    difference reward with a learned model: Wolpert and Tumer, "Optimal Payoff Functions for Members of
-    Collectives", 2001; Castellini et al., "Difference Rewards Policy Gradients", 2021.)
+    so that the part that the model does not explain stays in every agent's reward. :math:`V_i(s)` is fitted to the
+    λ-returns of these rewards. (A difference reward with a learned model: Wolpert and Tumer, "Optimal Payoff
+    Functions for Members of Collectives", 2001; Castellini et al., "Difference Rewards Policy Gradients", 2021.)
 
-    :class:`~torchrl_ob.StreamAdvantage` fits and asks it; its ``state_dict`` holds the networks, the units and the optimizers.
+    :class:`~torchrl_ob.StreamAdvantage` fits it and uses it. Its ``state_dict`` holds the networks, the units and the
+    optimizers.
 
     Args:
         num_agents: number of agents n.
@@ -47,15 +48,15 @@ class RewardStreams(nn.Module):
         observation_dim: size of an agent's observation.
 
     Keyword Args:
-        known: whether the environment pays each agent for its own actions: the streams are these rewards, the team's reward
-            is their mean, and no model is fitted.
+        known: whether the environment pays each agent for its own actions. These rewards are then the streams, the
+            team's reward is their mean, and no model is fitted.
         hidden_dim: width of the hidden layers.
         lr: learning rate of the model.
-        num_steps: minibatches of the model in each batch.
-        minibatch_size: steps in each.
+        num_steps: number of minibatches of the model in each batch.
+        minibatch_size: number of steps in each minibatch of the model.
         value_lr: learning rate of V.
         value_epochs: passes of V over each batch.
-        value_minibatch_size: steps in each minibatch of V.
+        value_minibatch_size: number of steps in each minibatch of V.
         observation_key: where the observations are, ``[*B, n, observation_dim]``.
         action_key: where the joint action is.
         action_encoding: as in :class:`~torchrl_ob.JointQCritic`, and so is ``nvec``.
@@ -178,7 +179,7 @@ class RewardStreams(nn.Module):
     def own_rewards(
         self, batch: TensorDictBase, reward: Tensor, active: Tensor | None = None
     ) -> Tensor:
-        """What is left of the team's reward when the others' terms are taken off, ``[N, n, 1]``; arguments as of the fit."""
+        """The team's reward less the others' terms, ``[N, n, 1]``; the arguments are those of the fit."""
         if self.known:
             return reward / reward.shape[-2]
         with torch.no_grad():
@@ -208,7 +209,7 @@ class RewardStreams(nn.Module):
                     self._step("value", self._values(steps[index]) - target[index])
 
     def forward(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """What the model and V explained of the last batch: of its rewards, and of returns before V was fitted to them."""
+        """Shares that the model explained of the last batch's rewards, and V of its returns before the fit."""
         return self.report
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -20,15 +20,15 @@ __all__ = ["StateValue"]
 
 
 class StateValue(TensorDictModuleBase):
-    r"""State value of every agent, :math:`V_i(s)`, by a network of :class:`~torchrl_ob.JointQCritic` without the actions.
+    r"""State value :math:`V_i(s)` of every agent: a :class:`~torchrl_ob.JointQCritic` without the actions.
 
-    For TorchRL's GAE. A comparison of GAE with an advantage of the joint action is one of advantages alone
-    where V has the backbone that Q has.
+    It is meant for TorchRL's GAE. If V has the same backbone as Q, GAE and an advantage of the joint action differ
+    only in the advantage.
 
     Args:
         num_agents: number of agents n.
-        observation_dim: size of an agent's observation; ``None`` where only the state is read.
-        state_dim: size of the global state; ``None`` where only observations are read.
+        observation_dim: size of an agent's observation; ``None`` if only the state is read.
+        state_dim: size of the global state; ``None`` if only observations are read.
 
     Keyword Args:
         backbone: as in :class:`~torchrl_ob.JointQCritic`.

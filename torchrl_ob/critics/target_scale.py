@@ -1,4 +1,4 @@
-"""Units of a network's outputs that follow its targets and leave what it says as it is."""
+"""Units of a network's outputs that follow its targets and leave its outputs unchanged."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ INERTIA = 0.7
 
 
 class Units(nn.Module):
-    r"""Mean μ and scale σ of targets: a network that is fitted to :math:`(y - μ) / σ` says :math:`μ + σ f(x)`.
+    r"""Mean μ and scale σ of targets: a network that is fitted to :math:`(y - μ) / σ` outputs :math:`μ + σ f(x)`.
 
-    When they move towards those of new targets, the last layer is changed so that :math:`μ + σ f(x)` stays as
-    it is. (van Hasselt et al., "Learning values across many orders of magnitude", NeurIPS 2016, section 2.2.) Before the first targets both are
-    zero, and so is what the network says.
+    When they move towards those of new targets, the last layer is changed so that :math:`μ + σ f(x)` stays the same.
+    (van Hasselt et al., "Learning values across many orders of magnitude", NeurIPS 2016, section 2.2.) Before the
+    first targets, μ and σ are zero, and so is the output.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Where the variance of multi-agent policy gradients goes: exactly, measured, by branching, and live.
+"""Where the variance of multi-agent policy gradients comes from: exactly, measured, by branching, and live.
 
 - *Exact*, for games that can be enumerated: ``games``.
 - *Measured*, on a batch of rollouts with a policy and a critic: :func:`gradient_variance`,

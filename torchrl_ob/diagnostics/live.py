@@ -19,12 +19,12 @@ __all__ = ["VarianceLogger", "variance_metrics"]
 def variance_metrics(
     advantage: JointAdvantage, batch: TensorDictBase, *, num_draws: int = 4
 ) -> dict[str, float]:
-    """Numbers to log beside the reward, from one batch and before the update.
+    """Numbers to log beside the reward, computed from one batch before the update.
 
     Args:
-        advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
-        batch: trajectories that the current policy collected, ``[*B, T]``. Neither it, nor the
-            parameters' gradients, nor torch's generators are changed: training goes on as without.
+        advantage: any advantage of the joint action; its actor, critic, keys and options are used.
+        batch: trajectories that the current policy collected, ``[*B, T]``. The batch, the parameters' gradients and
+            torch's generators are not changed, so training is not affected.
         num_draws: joint actions of the policy that the state value averages over.
 
     Returns:
@@ -59,9 +59,9 @@ class VarianceLogger(TrainerHookBase):
         advantage: the trainer's advantage, or another of the same actor and critic.
         interval: number of batches from one measurement to the next; the first batch is measured.
         num_draws: joint actions of the policy that the state value averages over.
-        prefix: put before the metrics' names, such as ``"adversary/"`` where groups of agents have one each.
+        prefix: prefix of the metrics' names, such as ``"adversary/"`` if each group of agents has its own.
 
-    ``VarianceLogger(advantage).register(trainer)`` adds it; for a trainer with a logger.
+    ``VarianceLogger(advantage).register(trainer)`` adds it to a trainer with a logger.
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """

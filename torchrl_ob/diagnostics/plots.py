@@ -1,4 +1,4 @@
-"""Pictures of what was measured. They need matplotlib, and no screen."""
+"""Plots of the measurements. They need matplotlib, but no screen."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def plot_variance(measured: GradientVariance) -> Any:
 
 
 def plot_terms(terms: VarianceTerms, baseline: str = "ob") -> Any:
-    """Stacked bars of where each agent's variance comes from.
+    """Stacked bars of the terms of each agent's variance.
 
     Args:
         terms: from :func:`~torchrl_ob.diagnostics.variance_terms`.
-        baseline: under which baseline: ``"none"``, ``"v"``, ``"coma"`` or ``"ob"``.
+        baseline: the baseline: ``"none"``, ``"v"``, ``"coma"`` or ``"ob"``.
 
     Returns:
         The figure.
@@ -96,10 +96,10 @@ def plot_live(folder: str | Path) -> Any:
     """Curves of :func:`~torchrl_ob.diagnostics.variance_metrics` over training, from a csv log.
 
     Args:
-        folder: of the experiment of a TorchRL :class:`~torchrl.record.CSVLogger`, which for a run of
-            ``torchrl-ob`` is its folder ``metrics``; the files ``scalars/variance/*_over_ob.csv`` and
-            ``scalars/critic/*.csv`` below it are read, and those of every group of agents that
-            was logged with a prefix.
+        folder: folder of an experiment of a TorchRL :class:`~torchrl.record.CSVLogger`, which for a run of
+            ``torchrl-ob`` is its folder ``metrics``. The files ``scalars/variance/*_over_ob.csv`` and
+            ``scalars/critic/*.csv`` below it are read, and those of every group of agents that was logged with a
+            prefix.
 
     Returns:
         The figure, with a row for each group.

@@ -26,14 +26,14 @@ def score_candidates(
 ) -> Candidates:
     r"""Candidate own actions of any other distribution, by automatic differentiation.
 
-    ψ is what the network hands to the distribution: the weights :math:`\|\nabla_\psi \log\pi(a_k)\|^2` are the squared
-    gradient with respect to all its floating-point parameters. The support is enumerated where the distribution
-    can do so; otherwise the candidates are samples of it. Slow, but it takes a new distribution as
-    it comes.
+    ψ are the parameters that the network outputs for the distribution: the weights
+    :math:`\|\nabla_\psi \log\pi(a_k)\|^2` are the squared norms of the gradients with respect to all its
+    floating-point parameters. The support is enumerated if the distribution can do so; otherwise the candidates are
+    samples of it. This is slow, but it supports a new distribution without changes.
 
     Args:
         dist: the agents' policies, of batch shape ``[*B, n]``.
-        params: the parameters of ``dist``, what the network hands to it.
+        params: the parameters of ``dist``, as the network outputs them.
         build: builds the distribution from a tensordict of parameters.
         param_keys: keys of the parameters in ``params``.
         num_points: number of samples, 1,000 by default.

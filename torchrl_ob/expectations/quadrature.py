@@ -1,9 +1,9 @@
 r"""Expectations over an own action from a few actions: Gauss rules of the action itself.
 
-A critic is given the action, not the Gaussian noise behind it, so Q is taken as a polynomial of the
-action. What squashing and truncation do to the noise is known without asking the critic: a line of
-values stands for the distribution of each component, with its probabilities ``p`` and squared scores
-``w_d``. The optimal baseline averages with the measure
+A critic receives the action, not the Gaussian noise behind it, so Q is approximated by a polynomial of the action.
+The effect of squashing and truncation on the noise is computed without the critic: a line of values represents the
+distribution of each component, with its probabilities ``p`` and squared scores ``w_d``. The optimal baseline averages
+with the measure
 
 .. math::
     \frac{w\,p}{E[w]} = \sum_d c_d\, \frac{w_d\, p_d}{E[w_d]} \prod_{j \ne d} p_j,
@@ -61,11 +61,11 @@ def gauss_rule(
 ) -> Candidates:
     """A rule for actions of d independent components.
 
-    By default 3 nodes in each of one or two dimensions, 2 in each of three or four, and all their
-    combinations: 3, 9, 8, 16 actions. In more dimensions the main effects around the mean are added,
-    with 2 nodes on each axis: ``2d + 1`` actions. With N nodes and ``measure`` the expectation is
-    exact for sums of polynomials of degree ``2N - 1`` in one component each; where all combinations
-    are taken, with either measure for products of polynomials of degree ``N - 1``.
+    By default, there are 3 nodes in each dimension for one or two dimensions and 2 in each for three or four, in all
+    combinations: 3, 9, 8 and 16 actions. In more dimensions, the main effects around the mean are added, with 2 nodes
+    on each axis: ``2d + 1`` actions. With N nodes and ``measure``, the expectation is exact for sums of polynomials
+    of degree ``2N - 1`` in one component each; if all combinations are taken, it is also exact, with either measure,
+    for products of polynomials of degree ``N - 1``.
 
     Args:
         line: values of every component that stand for its distribution, ``[M, *B, n, d]``.

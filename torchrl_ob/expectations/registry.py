@@ -33,19 +33,20 @@ _KNOWN: dict[type, tuple[Callable[..., Candidates | None], GiveScores | None]] =
 def register_candidates(
     *distributions: type, scores: GiveScores | None = None
 ) -> Callable[[GiveCandidates], GiveCandidates]:
-    r"""Decorator of a function that gives the candidates of a distribution's actions, from outside the package too.
+    r"""Decorator that registers a function which computes the candidates of a distribution's actions.
 
-    Advantages, diagnostics and actors then take the distribution as they take the package's own. Without it they
-    work by automatic differentiation of ``log_prob``, slowly. A subclass is taken for a registered class where it
-    inherits that class's ``log_prob``, and ``Independent(base, 1)`` for its base.
+    Advantages, diagnostics and actors then handle the distribution like those of the package. Without registration,
+    they use automatic differentiation of ``log_prob``, which is slow. A subclass of a registered class uses the
+    registration if it inherits that class's ``log_prob``, and ``Independent(base, 1)`` uses that of its base.
 
     Args:
         *distributions: classes of :class:`torch.distributions.Distribution`.
-        scores: of actions ``[*B, n, K, *event]``, ``scores(dist, actions, psi)`` gives :math:`\nabla_\psi \log\pi`,
-            ``[*B, n, K, P]``, or None where it has no closed form; automatic differentiation by default.
+        scores: a function ``scores(dist, actions, psi)`` from actions ``[*B, n, K, *event]`` to
+            :math:`\nabla_\psi \log\pi`, ``[*B, n, K, P]``, or None if it has no closed form; by default automatic
+            differentiation.
 
-    The function is given the distribution, of batch shape ``[*B, n]``, and :class:`Options`, such as the ``measure`` of
-    which alone the weights are needed. It returns :class:`~torchrl_ob.Candidates`, or None where it has none.
+    The function receives the distribution, of batch shape ``[*B, n]``, and :class:`Options`, such as the only
+    ``measure`` whose weights are needed. It returns :class:`~torchrl_ob.Candidates`, or None if it has none.
 
     Example:
         >>> import torch
@@ -78,30 +79,29 @@ def action_candidates(
     psi: GaussianPsi = "loc_scale",
     measure: Measure | None = None,
 ) -> Candidates | None:
-    """Candidate own actions of a distribution that is registered: by the package or :func:`register_candidates`.
+    """Candidate own actions of a distribution that the package or :func:`register_candidates` registered.
 
-    ψ, in whose components the score is taken, is
+    The score is taken in the components of ψ, which are
 
-    * the logits of a categorical, whatever it was built from: logits, ``probs``, or the scores of an ``Ordinal``;
-    * loc and scale of a Gaussian, as ``psi`` says: of the one before squashing or truncation, and after ``tanh_loc``.
+    * the logits of a categorical, even if it was built from ``probs`` or the scores of an ``Ordinal``;
+    * loc and scale of a Gaussian, as ``psi`` says: before squashing or truncation, and after ``tanh_loc``.
 
     A subclass with a ``log_prob`` of its own is none of these.
 
     Args:
-        dist: the agents' policies, of batch shape ``[*B, n]``: categorical, one-hot categorical,
-            their masked versions, ``Independent`` of these or
-            ``FactoredCategorical`` (multi-categorical), Gaussian,
-            Gaussian under elementwise transforms (:class:`~torchrl.modules.TanhNormal`), or
-            :class:`~torchrl.modules.TruncatedNormal`; or of one's own.
-        rule: how the expectation over a continuous action is taken. Discrete actions are always
-            enumerated, which is exact.
-        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, by default
-            3 in one or two dimensions, 2 beyond), or samples in all (``"monte_carlo"``: 1,000, as in the
-            paper's code).
+        dist: the agents' policies, of batch shape ``[*B, n]``: categorical, one-hot categorical, their masked
+            versions, ``Independent`` of these or ``FactoredCategorical`` (multi-categorical), Gaussian, Gaussian
+            under elementwise transforms (:class:`~torchrl.modules.TanhNormal`),
+            :class:`~torchrl.modules.TruncatedNormal`, or a custom distribution.
+        rule: rule of the expectation over a continuous action. Discrete actions are always enumerated, which is
+            exact.
+        num_points: size of the rule: nodes in each dimension (``"gauss"``: 2 or 3, in all combinations; by default 3
+            in one or two dimensions, 2 in three or four, and ``2d + 1`` points on the axes in more), or samples in
+            all (``"monte_carlo"``: 1,000, as in the paper's code).
         psi: the parameters of a Gaussian in which the variance of the gradient is minimized.
-        measure: which weights will be used, ``"probabilities"`` or ``"optimal_weights"``. The nodes of
-            the Gauss rule are chosen for one of them, and the others are less accurate; by default
-            there are the nodes of both, twice as many.
+        measure: the weights that will be used, ``"probabilities"`` or ``"optimal_weights"``. The nodes of the Gauss
+            rule are chosen for one of them, and the other weights are less accurate; by default there are the nodes
+            of both, twice as many.
 
     Returns:
         The candidates, or ``None`` where the distribution is of another kind: see

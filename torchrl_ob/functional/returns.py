@@ -1,4 +1,4 @@
-"""Returns: what an action was worth, as pure tensor functions."""
+"""Returns, as pure tensor functions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def lambda_return(
     trajectory (``done``, or the last step given) and λ elsewhere. (Sutton and Barto,
     "Reinforcement Learning", 2nd edition, equation 12.18.)
 
-    The recursion is linear, so it is evaluated by doubling: after k rounds every step has absorbed
-    the :math:`2^k - 1` that follow it. Unlike TorchRL's vectorized return it drops no small term,
-    takes γλ = 0, and can be traced.
+    The recursion is linear, so it is evaluated by doubling: after k rounds, every step has absorbed the
+    :math:`2^k - 1` steps that follow it. Unlike TorchRL's vectorized return, it keeps small terms, supports γλ = 0,
+    and can be traced.
 
     Args:
         reward: ``[..., T, ...]``, time at ``time_dim``; the others have the same shape.
@@ -79,13 +79,12 @@ def control_variate(
     lmbda: float,
     time_dim: int = -2,
 ) -> Tensor:
-    r"""What to add to the rewards so that a λ-return is free of what Q explains of later actions.
+    r"""Addition to the rewards that frees a λ-return of what Q explains of later actions.
 
     .. math::
         c_t = \gamma\,\lambda_t\,[V(s_{t+1}) - Q(s_{t+1}, a_{t+1})]
 
-    with :math:`V(s) = E_{a \sim \pi}[Q(s, a)]`, so that its mean is zero whatever Q is. With it,
-    :func:`lambda_return` is
+    with :math:`V(s) = E_{a \sim \pi}[Q(s, a)]`, so that its mean is zero for any Q. With it, :func:`lambda_return` is
     :math:`G_t = r_t + \gamma\,[V(s_{t+1}) + \lambda_t\,(G_{t+1} - Q(s_{t+1}, a_{t+1}))]`. (De Asis and Sutton,
     "Per-decision Multi-step Temporal Difference Learning with Control Variates", UAI 2018, equation 9.)
 

@@ -33,9 +33,9 @@ _SMALLEST = math.log(5e-324)
 def available_log_probs(logits: Tensor) -> Tensor:
     """Log-probabilities of a softmax policy, ``-inf`` where an action is ruled out.
 
-    An action whose probability is below the smallest positive double, 5e-324, is ruled out, in every precision
-    alike. So is one that a mask of ``-inf`` excludes, or of a finite number from -1,000 down, as far as others
-    are available; one of probability 1e-35 is not.
+    An action is ruled out if its probability is below the smallest positive double, 5e-324, in any precision. As long
+    as other actions are available, it is also ruled out by a mask of ``-inf``, or of any finite number from -1,000
+    down. An action of probability 1e-35 is not ruled out.
 
     Args:
         logits: or log-probabilities, ``[..., A]``.
@@ -60,8 +60,8 @@ def categorical_log_score_weights(log_probs: Tensor) -> Tensor:
         w(a) = \|\nabla_\psi \log\pi(a)\|^2 = 1 + \|\pi\|^2 - 2\pi(a)
              = \Big(\sum_{j \ne a} \pi_j\Big)^2 + \sum_{j \ne a} \pi_j^2
 
-    The second form has no cancellation; it is evaluated in log space, so that near-deterministic
-    policies keep every digit and nothing is clamped. (arXiv:2108.08612, section 4.)
+    The second form has no cancellation. It is evaluated in log space, so that near-deterministic policies keep full
+    precision and nothing is clamped. (arXiv:2108.08612, section 4.)
 
     Args:
         log_probs: log-probabilities or logits, ``[..., A]``. An action whose probability is below the smallest
@@ -98,10 +98,10 @@ def categorical_optimal_weights(log_probs: Tensor) -> Tensor:
         x(a) = \frac{\pi(a)\,w(a)}{\sum_{a'} \pi(a')\,w(a')}
              = \frac{\pi(a)\,(1 + \|\pi\|^2 - 2\pi(a))}{1 - \|\pi\|^2}
 
-    Near a deterministic policy ``x`` moves to the actions that are not preferred, in proportion to their
-    probabilities, as long as these are not ruled out, see :func:`categorical_log_score_weights`. With a single available
-    action every baseline is optimal and ``x`` is that action's indicator.
-    (arXiv:2108.08612, section 4 and appendix.)
+    Near a deterministic policy, ``x`` moves to the actions that are not preferred, in proportion to their
+    probabilities, as long as these actions are not ruled out, see :func:`categorical_log_score_weights`. With a
+    single available action, every baseline is optimal, and ``x`` is that action's indicator. (arXiv:2108.08612,
+    section 4 and appendix.)
 
     Args:
         log_probs: log-probabilities or logits, ``[..., A]``.
@@ -140,7 +140,7 @@ def normal_score_weights(z: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale
     Args:
         z: standardized samples, ``[..., d]``.
         scale: standard deviations, broadcastable to ``z``.
-        psi: what ψ is.
+        psi: the parameters ψ.
 
     Returns:
         ``w_d``, the broadcast shape of ``z`` and ``scale``. Sum over the last dimension for ``w``.
@@ -155,7 +155,7 @@ def normal_score_weights(z: Tensor, scale: Tensor, psi: GaussianPsi = "loc_scale
 
 
 def gaussian_score_factors(scale: Tensor, psi: GaussianPsi) -> tuple[Tensor, Tensor]:
-    """What turns ``σ ∂_loc log π`` and ``∂_logscale log π`` into scores in the parameters ψ, times each.
+    """Factors that turn ``σ ∂_loc log π`` and ``∂_logscale log π`` into scores in the parameters ψ.
 
     Args:
         scale: standard deviations.
@@ -187,8 +187,8 @@ def optimal_weights(probabilities: Tensor, score_weights: Tensor) -> Tensor:
         score_weights: squared score ``w`` of each candidate, ``[..., K]``, up to a common factor.
 
     Returns:
-        ``x``, ``[..., K]``, summing to one; zero where the probability is zero. Where every score vanishes, any
-        baseline is optimal and ``x`` is ``probabilities``.
+        ``x``, ``[..., K]``, summing to one; zero where the probability is zero. If every score vanishes, any baseline
+        is optimal and ``x`` is ``probabilities``.
 
     Example:
         >>> import torch
@@ -214,7 +214,7 @@ def weighted_baseline(values: Tensor, weights: Tensor) -> Tensor:
     """Baseline ``b = Σ_k weights_k Q_k``: COMA's with the probabilities, OB's with ``x``.
 
     Args:
-        values: Q of each candidate own action, the others' actions held, ``[..., K]``.
+        values: Q of each candidate own action, with the others' actions held, ``[..., K]``.
         weights: weight of each candidate, ``[..., K]``.
 
     Returns:

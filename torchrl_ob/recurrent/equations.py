@@ -1,8 +1,8 @@
-"""Gated recurrences over whole sequences that start anew in their midst: the equations, for sets of parameters.
+"""Gated recurrences over whole sequences that may start anew at any step: the equations, for sets of parameters.
 
 Dimensions: ``s`` sets of parameters, ``T`` steps, ``M`` sequences of a set, ``f`` inputs, ``h`` hidden units. Each
-function is one operator, with its gradient as another: ``torch.compile`` takes it as one node, whatever ``T``. It
-has first derivatives alone, and no batching rule for ``torch.vmap``.
+function is one operator, with its gradient as another: ``torch.compile`` handles it as one node for any ``T``. It has
+only first derivatives, and no batching rule for ``torch.vmap``.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Recurrent networks of a team, a step at a time or whole sequences at once."""
+"""Recurrent networks of a team, for one step at a time or whole sequences at once."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
 
     @property
     def recurrent_mode(self) -> bool:
-        """Whether the last batch dimension is time: of ``set_recurrent_mode``, else the default."""
+        """Whether the last batch dimension is time, as set by ``set_recurrent_mode`` or by default."""
         mode = recurrent_mode()
         return bool(self._recurrent_mode if mode is None else mode)
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
-        """The transform that gives an environment the states, zeros ``[*B, n, layers, h]`` at a reset."""
+        """The transform that adds the states to an environment, zeros ``[*B, n, layers, h]`` at a reset."""
         shape = (self.num_agents, self.num_layers, self.hidden_size)
         dtype = self.weight_hh_l0.dtype
         specs = Composite({key: Unbounded(shape, dtype=dtype) for key in self.state_keys})
@@ -96,7 +96,7 @@ class _MultiAgentRecurrence(TensorDictModuleBase):
 
     @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Write features and next states: of one step, or of every step of sequences."""
+        """Write features and next states, for one step or for every step of sequences."""
         x, states, is_init = self._read(tensordict)
         lead, n = x.shape[:-2], self.num_agents
         if self.recurrent_mode and not lead:
@@ -183,23 +183,24 @@ class MultiAgentGRU(_MultiAgentRecurrence):
     ``[*B, 1]``, or one for each agent ``[*B, n, 1]``. Writes ``("agents", "features")`` ``[*B, n, h]`` and ``("next",
     "agents", "hidden")``. Of :func:`~torchrl_ob.recurrent.equations.gru`, the state is zeroed where ``is_init``.
 
-    Each element of the batch is one step by default, as a collector needs it. Under
+    By default, each element of the batch is one step, as a collector needs it. Under
     :class:`torchrl.modules.set_recurrent_mode`, which TorchRL's losses set, the last batch dimension is time:
-    sequences ``[*B, T]`` start from the state of their first step, and at every ``is_init`` anew. The state after *every*
-    step is written, as a step at a time would write it, and no tensor is waited for.
+    sequences ``[*B, T]`` start from the state of their first step, and anew at every ``is_init``. The state after
+    *every* step is written, as running one step at a time would write it, and the computation does not wait for the
+    device.
 
     Args:
         num_agents: n.
         input_size: of an agent's observation.
         hidden_size: h.
-        num_layers: recurrences on top of each other.
+        num_layers: number of stacked recurrences.
         share_params: whether one set of parameters serves all agents, named and shaped as those of
             :class:`torch.nn.GRU`, whose ``state_dict`` then loads; otherwise each has a leading dimension n.
-        in_key: of the observation. The other keys of the group are named after it.
-        out_key: of the features.
-        state_keys: of the states, here ``[("agents", "hidden")]``.
-        is_init_key: that ``InitTracker`` writes.
-        default_recurrent_mode: where no ``set_recurrent_mode`` is active; ``None`` means a step at a time.
+        in_key: key of the observation. The other keys of the group are named after it.
+        out_key: key of the features.
+        state_keys: keys of the states, here ``[("agents", "hidden")]``.
+        is_init_key: key that ``InitTracker`` writes.
+        default_recurrent_mode: mode if no ``set_recurrent_mode`` is active; ``None`` means one step at a time.
         device: of the parameters.
         dtype: of the parameters and states.
 

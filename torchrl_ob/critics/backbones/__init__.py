@@ -1,4 +1,4 @@
-"""Networks of the joint critic: what one must be, and those of the package.
+"""Networks of the joint critic: their interface, and those of the package.
 
 Each computes ``tail(context_i + own_i(a))`` for every agent and each of K own actions, or a sum of such terms;
 ``context``, which does not depend on the own action, is computed once for all of them.
@@ -37,7 +37,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 
 
 def find_backbone(backbone: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """What makes a backbone: that of a name, or of one's own.
+    """The function that makes a backbone: by its name, or a custom one.
 
     Raises:
         ValueError: for another name.

@@ -1,4 +1,4 @@
-"""A term for each agent, added up."""
+"""A sum of one term per agent."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["AdditiveBackbone"]
 
 
 class AdditiveBackbone(TailedBackbone):
-    r"""One value for the team, a mean of terms of one agent each.
+    r"""One value for the team: the mean of one term per agent.
 
     .. math::
         Q(s, a) = \tfrac{1}{n} \textstyle\sum_j q(o_j, a_j, c(s), j), \qquad
         c(s) = \tfrac{1}{n} \textstyle\sum_j \sigma\big(\phi(o_j)\big) + S s
 
-    All agents get the same value, so that the reward must be the team's. A candidate moves one term:
-    :math:`Q(s, a^{-i}, a^i_k) = Q(s, a) + \tfrac{1}{n}[q(o_i, a^i_k) - q(o_i, a^i)]`. (Value decomposition: Sunehag et
-    al., "Value-Decomposition Networks For Cooperative Multi-Agent Learning", AAMAS 2018, section 3; here the terms share
-    a context of all observations.)
+    All agents get the same value, so the reward must be the team's. A candidate changes one term:
+    :math:`Q(s, a^{-i}, a^i_k) = Q(s, a) + \tfrac{1}{n}[q(o_i, a^i_k) - q(o_i, a^i)]`. (Value decomposition: Sunehag
+    et al., "Value-Decomposition Networks For Cooperative Multi-Agent Learning", AAMAS 2018, section 3; here the terms
+    share a context of all observations.)
 
     Inputs and output are those of every backbone.
     """

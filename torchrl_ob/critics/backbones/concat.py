@@ -14,7 +14,7 @@ __all__ = ["ConcatBackbone"]
 
 
 class ConcatBackbone(TailedBackbone):
-    r"""Everything concatenated, the own action apart: :math:`Q_i = f(o, s, a^{-i}, i, a^i)`.
+    r"""All inputs concatenated, with the agent's own action apart: :math:`Q_i = f(o, s, a^{-i}, i, a^i)`.
 
     The inputs of COMA's critic. (Foerster et al., "Counterfactual Multi-Agent Policy Gradients",
     AAAI 2018, section 4.)

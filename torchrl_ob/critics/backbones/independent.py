@@ -1,4 +1,4 @@
-"""A term of each agent's own."""
+"""One term per agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package's backbones have in common: layers whose weights the agents share, or have a set of each."""
+"""Parts that the package's backbones share: layers whose weights are shared by the agents or separate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each agent embedded, and the others averaged."""
+"""An embedding of each agent, and the mean over the others."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["PooledBackbone"]
 
 
 class PooledBackbone(TailedBackbone):
-    r"""Embeds each agent's observation and action, and hands each the mean over the team.
+    r"""Embeds each agent's observation and action, and gives each agent the mean over the team.
 
     .. math::
         z_j(a) = \phi(o_j, a, j), \qquad
         Q_i(s, a) = \rho\Big(z_i(a^i) + M\, \tfrac{1}{n}\textstyle\sum_j \sigma\big(z_j(a^j)\big)
         + S s\Big)
 
-    Linear in the number of agents, with one layer evaluated once for the team; a candidate embeds one
-    agent again and moves the mean by an n-th of the difference. Where all own actions are valued at
-    once, the own action is blank in both terms. Agents of other groups, whose networks embed them, enter
-    the mean with their messages :math:`\sigma(z_j)`. (Zaheer et al., "Deep Sets", NeurIPS 2017, section 3.)
+    The cost is linear in the number of agents, with one layer evaluated once for the team. For a candidate, one agent
+    is embedded again, and the mean moves by 1/n of the difference. When all own actions are valued at once, the
+    agent's own action is blank in both terms. Agents of other groups, whose networks embed them, enter the mean with
+    their messages :math:`\sigma(z_j)`. (Zaheer et al., "Deep Sets", NeurIPS 2017, section 3.)
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PooledBackbone(TailedBackbone):
         return self.own(self.activation(self.action(actions).add_(observed)))
 
     def messages(self, observation: Tensor, action: Tensor) -> Tensor:
-        """What the agents show to those of other groups, added up, ``[B, h]``."""
+        """Sum of the agents' messages to agents of other groups, ``[B, h]``."""
         observed = self.observation(observation.unsqueeze(-2))
         return self.activation(self.embed(observed, action.unsqueeze(-2))).sum((1, 2))
 

@@ -1,4 +1,4 @@
-"""What a network of the joint critic must be, and how alternative own actions are put into any."""
+"""The interface of a network of the joint critic, and the evaluation of alternative own actions by any network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Backbone", "GroupBackbone", "Others", "Sizes", "own_values"]
 
 
 class Others(NamedTuple):
-    """What agents of other groups show to a group: the sum ``[B, h]`` of their messages, and how many."""
+    """Messages of the agents of other groups to a group: their sum ``[B, h]``, and the number of agents."""
 
     messages: Tensor
     num_agents: int
@@ -34,12 +34,13 @@ class Sizes(NamedTuple):
 
 
 class Backbone(Protocol):
-    """What a network of the critic must be: a module that values the joint action.
+    """The interface of a network of the critic: a module that values the joint action.
 
-    :class:`~torchrl_ob.JointQCritic` takes a function ``backbone(sizes, share_params=..., activation=...)`` that makes
-    one, such as its class. Where the network has no more than ``forward``, alternative own actions are put into copies of
-    its input. One that values them without evaluating the rest again adds ``candidates(observation, state, action, own)``,
-    of own actions ``[B, n, K, a]`` and values ``[B, n, K, out_dim]``, see :class:`PooledBackbone`.
+    :class:`~torchrl_ob.JointQCritic` accepts a function ``backbone(sizes, share_params=..., activation=...)`` that
+    makes such a module, for example its class. If the network has only ``forward``, alternative own actions are
+    substituted into copies of its input. To value them without evaluating the rest again, add
+    ``candidates(observation, state, action, own)``, from own actions ``[B, n, K, a]`` to values
+    ``[B, n, K, out_dim]``; see :class:`PooledBackbone`.
     """
 
     def __call__(self, observation: Tensor, state: Tensor, action: Tensor) -> Tensor:
@@ -57,10 +58,10 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class GroupBackbone(Protocol):
-    """One for several groups of agents: ``forward`` and ``candidates`` take :class:`Others` as ``others``."""
+    """A backbone for several groups: ``forward`` and ``candidates`` accept :class:`Others` as ``others``."""
 
     def messages(self, observation: Tensor, action: Tensor) -> Tensor:
-        """What the agents show to those of other groups, added up, ``[B, hidden_dim]``."""
+        """Sum of the agents' messages to agents of other groups, ``[B, hidden_dim]``."""
 
 
 def own_values(

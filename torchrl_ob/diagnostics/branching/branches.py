@@ -1,10 +1,9 @@
 r"""Ground truth by branching: many continuations of many joint actions from one state.
 
-From a state s, M1 joint actions of the policy are followed by M2 continuations each. The mean return
-of a joint action estimates :math:`Q(s, a)` without a critic; and nested analysis of variance tells how
-much of the variance of a return is due to the joint action, which a baseline can act on, and how much
-to what follows, which it cannot (Searle, Casella and McCulloch, "Variance Components", 1992,
-section 3.5).
+From a state s, M1 joint actions of the policy are followed by M2 continuations each. The mean return of a joint
+action estimates :math:`Q(s, a)` without a critic. A nested analysis of variance shows how much of the variance of a
+return is due to the joint action, which a baseline can affect, and how much to what follows, which it cannot (Searle,
+Casella and McCulloch, "Variance Components", 1992, section 3.5).
 
 Nothing here touches a parameter's gradient, the environment handed in or the random state of training.
 """
@@ -53,11 +52,10 @@ def visited_states(
     """States that the policy visits, each after a random number of steps from a reset.
 
     Args:
-        env: the environment; it is not stepped, a copy is.
+        env: the environment; a copy of it is stepped, not the environment itself.
         policy: the agents' policies; its actions are sampled.
         num_states: how many states, S.
-        max_steps: numbers of steps are uniform in 0 to this. An episode that ends before starts
-            again.
+        max_steps: the numbers of steps are uniform from 0 to this. An episode that ends earlier starts again.
         clone: copies states; by default those of VMAS.
         seed: of all random numbers drawn.
 
@@ -143,23 +141,23 @@ def branch_returns(
     .. math::
         R_h = \sum_{t=0}^{h-1} \gamma^t r_t, \quad a_0 \text{ given}, \quad a_{t>0} \sim \pi
 
-    No reward counts after ``terminated``; a time limit (``truncated``) stops nothing, and VMAS's own
-    ``max_steps`` is one that it reports as ``terminated``. Before that the copies are checked: stepped
-    with the same actions, they give what a deep copy of the environment itself gives (in nineteen of
-    twenty states, where the copies are in another batch than the states: VMAS passes over collisions of
-    two agents that collide nowhere in a batch, and scenarios count by that). Randomness that sets in after
-    the steps compared goes unseen, and counts as noise of the future.
+    No reward counts after ``terminated``. A time limit (``truncated``) stops nothing, and VMAS's own ``max_steps``
+    counts as a time limit, although VMAS reports it as ``terminated``. The copies are checked first: stepped with the
+    same actions, they give the same results as a deep copy of the environment itself. (If the copies are in another
+    batch than the states, this holds in nineteen of twenty states: VMAS skips collisions of two agents that collide
+    nowhere in a batch, and some scenarios count collisions in this way.) Randomness that begins after the compared
+    steps is not detected, and counts as noise of the future.
 
     Args:
         env: the environment, of batch size ``[S]``. It is left as it is.
         states: the tensordict that it is in, ``[S]``: of ``reset``, or of ``step_mdp`` after a step.
         policy: the agents' policies; its actions are sampled.
         actions: joint actions, ``[S, M1, n, *event]``.
-        horizons: numbers of steps h. All are read off one run.
+        horizons: numbers of steps h. One run gives all of them.
         gamma: discount.
         num_continuations: continuations of each joint action, M2.
-        action_key: key of the joint action; needed with several groups of agents, the others of
-            which follow the policy from the start.
+        action_key: key of the joint action; needed with several groups of agents. The other groups follow the policy
+            from the start.
         reward_key: key of the reward, ``[S, n, 1]``, or of a team's, ``[S, 1]``; by default the one
             next to the action, or else that of the environment.
         clone: copies states; by default those of VMAS.

@@ -1,4 +1,4 @@
-r"""What the returns of branches tell: variance components, headroom, baselines, and how well a critic fits.
+r"""Measurements on the returns of branches: variance components, headroom, baselines, and how well a critic fits.
 
 Returns have shape ``[S, M1, M2, n]``: of n agents, from S states, with M1 joint actions of the policy
 and M2 continuations of each, as :func:`~torchrl_ob.diagnostics.branching.branches.branch` gives them.
@@ -59,8 +59,8 @@ def nested_variance(returns: Tensor) -> NestedVariance:
         \sigma^2_{noise} = \tfrac{1}{M_1} \sum_m \hat{Var}_k[R_{mk}], \qquad
         \sigma^2_{action} = \hat{Var}_m[\bar R_m] - \sigma^2_{noise} / M_2
 
-    with sample variances. They are estimates of :math:`E_a[Var[R | a]]` and :math:`Var_a[Q(s, a)]`,
-    and as the second is unbiased it can be negative: average over states before dividing by it.
+    with sample variances. They estimate :math:`E_a[Var[R | a]]` and :math:`Var_a[Q(s, a)]`. The second estimate is
+    unbiased and can therefore be negative: average over states before dividing by it.
 
     Args:
         returns: ``[*B, M1, M2, n]``, M1 and M2 at least 2.
@@ -89,15 +89,15 @@ def true_headroom(returns: Tensor, *, confidence: float = 0.95) -> Estimate:
     .. math::
         h = \frac{E_s[Var_a[Q(s, a)]]}{E_s[Var[R | s]]}
 
-    No baseline of the state and the actions can remove more; the rest is noise of the future. At a
-    horizon of 1 in a deterministic environment it is 1.
+    No baseline of the state and the actions can remove more; the rest is noise of the future. With a horizon of 1 in
+    a deterministic environment, the share is 1.
 
     Args:
         returns: ``[S, M1, M2, n]``.
         confidence: of the interval, by resampling states.
 
     Returns:
-        One share an agent, ``[n]``, with its interval; NaN where no return varies within a state.
+        One share per agent, ``[n]``, with its interval; NaN if no return varies within a state.
 
     Example:
         >>> import torch
@@ -127,14 +127,14 @@ def critic_fit(
         captured = 1 - \frac{E[(Q - Q_{true})^2]}{Var(Q_{true})}
                  = \frac{2 Cov(Q, Q_{true}) - Var(Q)}{Var(Q_{true})}
 
-    Moments are over joint actions within a state, then averaged over states; the sampling noise of
-    the true Q enters neither the covariance nor, by :func:`nested_variance`, its variance. R² is
-    blind to the critic's scale; the captured share is not, is never larger, and is negative for a
-    critic that would better be ignored. A critic that ignores the action has 0 of both.
+    Moments are over joint actions within a state, then averaged over states. The sampling noise of the true Q enters
+    neither the covariance nor, by :func:`nested_variance`, its variance. R² ignores the critic's scale. The captured
+    share does not; it is never larger than R², and it is negative for a critic that does more harm than good. Both
+    are 0 for a critic that ignores the action.
 
-    Both weigh a state by the variance of its action's effect. Where one state in a hundred has most of that, as with
-    collisions, they speak of that state, and say little of the critic elsewhere: ``leave_out=0.1`` leaves
-    out the tenth of the states in which the joint action matters most to an agent.
+    Both weight a state by the variance of its action's effect. If one state in a hundred has most of that variance,
+    as with collisions, they describe mainly that state, and say little about the critic elsewhere: ``leave_out=0.1``
+    leaves out the tenth of the states in which the joint action matters most to an agent.
 
     Args:
         q: the critic's values of the branched joint actions, ``[S, M1, n]``.

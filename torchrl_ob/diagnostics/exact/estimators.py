@@ -25,7 +25,7 @@ class Moments(NamedTuple):
 
 
 def coma_baseline(q: Tensor, probs: Sequence[Tensor], agent: int) -> Tensor:
-    """COMA's baseline, the mean of Q over the own action; of the shape of ``q``, the agent's 1.
+    """COMA's baseline, the mean of Q over the agent's own action, in the shape of ``q`` with that dimension 1.
 
     Example:
         >>> import torch
@@ -42,15 +42,15 @@ def coma_baseline(q: Tensor, probs: Sequence[Tensor], agent: int) -> Tensor:
 def optimal_baseline(
     q: Tensor, probs: Sequence[Tensor], agent: int, jacobian: Tensor | None = None
 ) -> Tensor:
-    r"""The optimal baseline, :math:`b^* = E[Q w] / E[w]` over the own action.
+    r"""The optimal baseline, :math:`b^* = E[Q w] / E[w]` over the agent's own action.
 
     Args:
         q: values of the joint actions, ``[A_1, ..., A_n]``.
         probs: each agent's policy, n vectors ``[A_i]``.
         agent: whose gradient.
-        jacobian: derivative of the agent's logits in its parameters, ``[A_i, P]``. With it the
-            baseline is the exact one, of least variance in the parameters θ,
-            :math:`w = \|\nabla_\theta \log\pi\|^2`; without, the surrogate, in the logits.
+        jacobian: derivative of the agent's logits in its parameters, ``[A_i, P]``. With it, the baseline is the exact
+            one, with the smallest variance in the parameters θ, :math:`w = \|\nabla_\theta \log\pi\|^2`; without it,
+            the baseline is the surrogate, in the logits.
 
     Returns:
         Of the shape of ``q``, with the agent's dimension 1.

@@ -1,1 +1,1 @@
-"""What a batch of rollouts tells about the variance of the gradient."""
+"""Measurements of the variance of the gradient on a batch of rollouts."""

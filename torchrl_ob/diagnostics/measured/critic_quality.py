@@ -20,18 +20,16 @@ BLIND = 1e-3
 
 
 class CriticQuality(NamedTuple):
-    """What the critic's Q says about actions and returns, ``[n]`` each, for each agent.
+    """How the critic's Q relates to actions and returns, ``[n]`` each, for each agent.
 
     Attributes:
-        q_spread: standard deviation of Q across own actions, the others' held.
-        others_spread: standard deviation of the own action's mean of Q across the others' actions.
+        q_spread: standard deviation of Q across the agent's own actions, with the others' held.
+        others_spread: standard deviation, across the others' actions, of the mean of Q over the agent's own action.
         explained_variance: ``1 - Var(G - Q) / Var(G)`` over the batch; 1 is perfect.
-        slope: of ``G - V`` on ``Q - V``, within states: 1 where Q's action part is calibrated, 0
-            where it is noise; below 1/2, a baseline of the actions adds noise; not finite where Q does
-            not vary.
-        bias: mean of ``G - V`` over its root mean square, near [-1, 1]: far from 0 where the critic lags
-            behind the policy. Baselines then differ by their means too, unless the advantage is
-            standardized.
+        slope: slope of ``G - V`` on ``Q - V`` within states: 1 if Q's action part is calibrated, 0 if it is noise;
+            below 1/2, an action-dependent baseline adds noise; not finite if Q does not vary.
+        bias: mean of ``G - V`` over its root mean square, near [-1, 1]: far from 0 if the critic lags behind the
+            policy. Baselines then differ in their means too, unless the advantage is standardized.
     """
 
     q_spread: Estimate
@@ -60,7 +58,7 @@ def critic_quality(
     """Whether the critic's value depends on the action, and how well it predicts the return.
 
     Args:
-        advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
+        advantage: any advantage of the joint action; its actor, critic, keys and options are used.
         batch: trajectories that the current policy collected, ``[*B, T]``.
         num_draws: joint actions of the policy that each variance is estimated from.
         confidence: of the intervals, by resampling trajectories.
@@ -69,8 +67,8 @@ def critic_quality(
         The numbers of each agent.
 
     Warns:
-        UserWarning: where the critic ignores the action: Q's variance over joint actions is less than
-            a thousandth of the return's around V. Every baseline is then a state value in disguise.
+        UserWarning: if the critic ignores the action: Q's variance over joint actions is less than a thousandth of
+            the return's around V. Every baseline is then in effect a state value.
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """

@@ -1,4 +1,4 @@
-"""What a baseline can remove at most."""
+"""The largest share of the variance that a baseline can remove."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Headroom(NamedTuple):
 
     Attributes:
         others: from the other agents' current actions.
-        own: from the own current action.
+        own: from the agent's own current action.
         later: from the team's later actions.
         rest: from the environment and from the critic's error.
     """
@@ -57,33 +57,33 @@ def headroom(
     num_draws: int = 8,
     confidence: float = 0.95,
 ) -> Headroom:
-    r"""How much of the signal's variance a baseline can remove, by the critic's account.
+    r"""How much of the signal's variance a baseline can remove, according to the critic.
 
-    Within a state, the return deviates from the state value by
-    :math:`G - V = (Q - V) + (G - Q)`. The first part is the current joint action's,
-    :math:`\mathrm{Var}_a[Q] = \mathrm{Var}_{a^{-i}}[E_{a^i} Q] + E_{a^{-i}}[\mathrm{Var}_{a^i} Q]`, the
-    others' and the own; it is all that OB, or any baseline of the others' actions, can touch. In the
-    second, later actions enter through Q of the states that follow, with variance
+    Within a state, the return deviates from the state value by :math:`G - V = (Q - V) + (G - Q)`. The first part
+    comes from the current joint action,
+    :math:`\mathrm{Var}_a[Q] = \mathrm{Var}_{a^{-i}}[E_{a^i} Q] + E_{a^{-i}}[\mathrm{Var}_{a^i} Q]`, the others' and
+    the agent's own; OB, or any baseline of the others' actions, can change only this part. In the second part, later
+    actions enter through Q of the states that follow, with variance
 
     .. math::
         L_t = \gamma^2 \big[((1 - \lambda)^2 + \lambda^2)\,\mathrm{Var}_a[Q(s_{t+1}, a)]
               + \lambda^2 L_{t+1}\big],
 
-    and what is left is the environment's noise and the critic's error. Where the signal is the
-    critic's Q itself, everything is the current action's. All shares are unbiased up to the ratio.
+    and the rest is the environment's noise and the critic's error. If the signal is the critic's Q itself, all of the
+    variance comes from the current action. All shares are unbiased up to the ratio.
 
-    A critic that is not trained yet may expect more variance than the return has; the rest is then
-    below zero, and ``str()`` says so. One that does not see actions hides headroom that is there: see
+    A critic that is not trained yet may predict more variance than the return has; the rest is then below zero, and
+    ``str()`` says so. A critic that ignores actions hides headroom that is there: see
     :func:`~torchrl_ob.diagnostics.true_headroom` for the truth.
 
     Args:
-        advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
+        advantage: any advantage of the joint action; its actor, critic, keys and options are used.
         batch: trajectories that the current policy collected, ``[*B, T]``.
         num_draws: joint actions of the policy that the variance of Q is estimated from.
         confidence: of the intervals, by resampling trajectories.
 
     Returns:
-        The shares of each agent; ``str()`` of it says them in words.
+        The shares of each agent; ``str()`` puts them into words.
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """

@@ -1,4 +1,4 @@
-"""Whether a run is limited by the noise of its gradients: the gradient noise scale under four baselines."""
+"""Whether the noise of its gradients limits a run: the gradient noise scale under four baselines."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MAX_BLOCKS = 32
 
 
 class NoiseScale(NamedTuple):
-    """How many frames a batch needs so that its gradient is as much signal as noise.
+    """The number of frames at which a batch's gradient is as much signal as noise.
 
     Attributes:
-        frames: the noise scale under each baseline, in frames: scalars. Infinite, or negative, where the batch shows
+        frames: the noise scale under each baseline, in frames: scalars. It is infinite or negative if the batch shows
             no gradient.
-        saved: for each baseline, the share of the frames that it saves against V: the same signal from so many fewer.
-        batch: frames of the batch that was measured.
+        saved: for each baseline, the share of the frames that it saves against V for the same signal.
+        batch: number of frames of the measured batch.
     """
 
     frames: dict[str, Estimate]
@@ -60,16 +60,16 @@ def noise_scale(
     .. math::
         B = \frac{\operatorname{tr} \Sigma}{\|g\|^2}
 
-    with :math:`g = E[\sum_i X^i \nabla_\theta \log \pi^i]` the team's gradient in the parameters of the actor and
-    :math:`\Sigma` the covariance of what one frame adds to it: a batch of B frames has as much noise as signal. Far above B
-    more frames in a batch gain nothing, far below it learning goes with the frames, and a baseline that halves
-    :math:`\operatorname{tr} \Sigma` stands for twice the frames. Frames of one trajectory depend on one another, so that
-    the covariance is measured between trajectories. (McCandlish et al., "An Empirical Model of Large-Batch Training",
-    2018, equation 2.9 and appendix A; X as in :func:`gradient_variance`.)
+    Here :math:`g = E[\sum_i X^i \nabla_\theta \log \pi^i]` is the team's gradient in the parameters of the actor, and
+    :math:`\Sigma` is the covariance of the contribution of one frame: a batch of B frames has as much noise as
+    signal. Far above B, more frames in a batch gain nothing. Far below it, learning is proportional to the frames,
+    and a baseline that halves :math:`\operatorname{tr} \Sigma` is worth twice the frames. Frames of one trajectory
+    depend on one another, so the covariance is measured between trajectories. (McCandlish et al., "An Empirical Model
+    of Large-Batch Training", 2018, equation 2.9 and appendix A; X as in :func:`gradient_variance`.)
 
     Args:
-        advantage: an advantage of the joint action, any: its actor, critic, keys, return and options are used, its own
-            baseline is not.
+        advantage: any advantage of the joint action; its actor, critic, keys, return and options are used, but not
+            its baseline.
         batch: trajectories that the current policy collected, ``[*B, T]``. It is not changed, nor are parameters'
             gradients and torch's generators.
         num_draws: joint actions of the policy that V averages over.

@@ -1,4 +1,4 @@
-"""What every measurement starts from: the signal of a batch, and its four baselines."""
+"""The starting point of every measurement: the signal of a batch, and its four baselines."""
 
 from __future__ import annotations
 

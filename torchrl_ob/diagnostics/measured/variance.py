@@ -63,14 +63,14 @@ def gradient_variance(
             = E[(X^i)^2 w] - \|E[X^i \nabla_{\psi^i} \log\pi^i]\|^2,
         \qquad X^i = G^i - b^i \text{ or } Q^i - b^i
 
-    for b = 0, the state value :math:`V = E_a[Q]` of the same critic, COMA's baseline and OB; the
-    trace of the covariance, over the steps of the batch. The mean is the same for all of them and is
-    estimated once, from pairs of different trajectories, so that the variance is unbiased. So is the
-    variance under V, whose own sampling noise is subtracted. (arXiv:2108.08612, section 4.)
+    for b = 0, the state value :math:`V = E_a[Q]` of the same critic, COMA's baseline and OB. The variance is the
+    trace of the covariance over the steps of the batch. The mean is the same for all baselines and is estimated once,
+    from pairs of different trajectories, so that the variance is unbiased. The variance under V is unbiased too,
+    because the sampling noise of V is subtracted. (arXiv:2108.08612, section 4.)
 
     Args:
-        advantage: an advantage of the joint action, any: its actor, critic, keys, return and options
-            are used, its own baseline is not.
+        advantage: any advantage of the joint action; its actor, critic, keys, return and options are used, but not
+            its baseline.
         batch: trajectories that the current policy collected, ``[*B, T]``. It is not changed, nor
             are parameters' gradients and torch's generators.
         num_draws: joint actions of the policy that V averages over.
@@ -96,7 +96,7 @@ def parameter_gradient_variance(
     num_draws: int = 8,
     confidence: float = 0.95,
 ) -> GradientVariance:
-    r"""Variance of the gradient with respect to the actor's parameters θ, the exact OB among them.
+    r"""Variance of the gradient with respect to the actor's parameters θ, including the exact OB.
 
     As :func:`gradient_variance`, with :math:`\nabla_\theta \log\pi^i` from per-sample Jacobians of
     the network. A fifth baseline, ``"ob_exact"``, is the one that is optimal for θ,
@@ -104,14 +104,13 @@ def parameter_gradient_variance(
     .. math::
         b = \frac{E_{a^i}[Q\,\|\nabla_\theta \log\pi^i\|^2]}{E_{a^i}[\|\nabla_\theta \log\pi^i\|^2]};
 
-    its ratio tells how much the surrogate in ψ, which the library ships, gives away.
-    (arXiv:2108.08612, theorem 3.)
+    Its ratio shows how much the surrogate in ψ, which is the library's baseline, loses. (arXiv:2108.08612, theorem
+    3.)
 
-    The Jacobians take ``n P`` backward passes for a step: measure on a few trajectories,
-    ``batch[:8]``.
+    The Jacobians need ``n P`` backward passes for a step: measure on a few trajectories, ``batch[:8]``.
 
     Args:
-        advantage: an advantage of the joint action, any.
+        advantage: any advantage of the joint action.
         batch: trajectories that the current policy collected, ``[*B, T]``.
         num_draws: joint actions of the policy that V averages over.
         confidence: of the intervals.

@@ -23,9 +23,9 @@ class VarianceTerms(NamedTuple):
     Attributes:
         state: from the state.
         others: from the other agents' actions.
-        own: from the own action, for each baseline: the only term that a baseline changes.
-        later: from what follows the joint action, later actions, the environment and the critic's
-            error, for each baseline; zero where the signal is the critic's Q.
+        own: from the agent's own action, for each baseline: the only term that a baseline changes.
+        later: from what follows the joint action (later actions, the environment and the critic's error), for each
+            baseline; zero if the signal is the critic's Q.
     """
 
     state: Estimate
@@ -58,14 +58,14 @@ def variance_terms(
             + E_s\big[\mathrm{Var}_{a^{-i}}[m]\big]
             + E_{s, a^{-i}}\big[\mathrm{Var}_{a^i}[g]\big],
 
-    the terms of the state, of the others' actions and of the own action. A baseline of the others'
-    actions changes the last one alone. Where the signal is a return G there is a fourth,
-    :math:`E[(G - b)^2 w] - E[(Q - b)^2 w]`, of everything that comes later. They add up to the
-    variance that :func:`~torchrl_ob.diagnostics.gradient_variance` reports. Each is unbiased, so
-    that a small one may come out below zero. (arXiv:2108.08612, section 3.)
+    the terms of the state, of the others' actions and of the agent's own action. A baseline of the others' actions
+    changes only the last term. If the signal is a return G, there is a fourth term,
+    :math:`E[(G - b)^2 w] - E[(Q - b)^2 w]`, for everything that comes later. The terms add up to the variance that
+    :func:`~torchrl_ob.diagnostics.gradient_variance` reports. Each is unbiased, so a small term may be below zero.
+    (arXiv:2108.08612, section 3.)
 
     Args:
-        advantage: an advantage of the joint action, any: its actor, critic, keys and options are used.
+        advantage: any advantage of the joint action; its actor, critic, keys and options are used.
         batch: trajectories that the current policy collected, ``[*B, T]``.
         num_draws: joint actions of the policy that V averages over.
         confidence: of the intervals, by resampling trajectories.
@@ -123,16 +123,15 @@ def excess_variance(
             \le E\Big[w \sum_{j \ne i} A^j(s, a^{-j}, a^j)^2\Big],
         \qquad A^j = Q - E_{a^j}[Q],
 
-    the sum of the other agents' squared local advantages. The inequality is Efron and Stein's, with
-    constant one; it needs the agents to act independently given the state, and becomes an equality
-    where Q is a sum of terms of one agent each. The paper's theorem 1 bounds both sides by suprema:
-    :math:`w \le B_i^2` and :math:`|A^j| \le \epsilon_j` give
-    :math:`B_i^2 \sum_{j \ne i} \epsilon_j^2` for one step, and the factor
-    :math:`1 / (1 - \gamma^2)` for its discounted sum over steps. (arXiv:2108.08612, section 3;
-    Efron and Stein, "The jackknife estimate of variance", 1981.)
+    the sum of the other agents' squared local advantages. The inequality is Efron and Stein's, with constant one. It
+    requires that the agents act independently given the state, and becomes an equality if Q is a sum of one term per
+    agent. The paper's theorem 1 bounds both sides by suprema: :math:`w \le B_i^2` and :math:`|A^j| \le \epsilon_j`
+    give :math:`B_i^2 \sum_{j \ne i} \epsilon_j^2` for one step, and the factor :math:`1 / (1 - \gamma^2)` for its
+    discounted sum over steps. (arXiv:2108.08612, section 3; Efron and Stein, "The jackknife estimate of variance",
+    1981.)
 
     Args:
-        advantage: an advantage of the joint action, any: its actor and critic are used.
+        advantage: any advantage of the joint action; its actor and critic are used.
         batch: steps that the current policy collected, ``[*B, T]``.
         num_draws: resampled actions that each expectation averages over.
         confidence: of the intervals.
