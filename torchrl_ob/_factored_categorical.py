@@ -28,7 +28,7 @@ class FactoredCategorical(D.Distribution):
         dtype: of the actions.
 
     Raises:
-        ValueError: where ``logits`` or ``mask`` has another size than ``sum(nvec)``.
+        ValueError: if ``logits`` or ``mask`` has another size than ``sum(nvec)``.
 
     Example:
         >>> import torch

@@ -67,7 +67,7 @@ def policy_from_env(
         The policies, which write the action and its log-probability.
 
     Raises:
-        KeyError: where the environment has no such group.
+        KeyError: if the environment has no such group.
         TypeError: for actions or observations of another kind.
         ValueError: for bounds on one side, and for another shape.
 
@@ -165,7 +165,7 @@ def _inner_bounds(key: NestedKey, low: Tensor, high: Tensor) -> tuple[Tensor, Te
     """Bounds ``[n, d]`` for a squashed Gaussian, within the action's by what rounding may add to a sample.
 
     Raises:
-        ValueError: where a dimension has a bound on one side alone, or none beside others that have, and
+        ValueError: if a dimension has a bound on one side alone, or none beside others that have, and
             where nothing is between the bounds.
     """
     margin = 4 * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs())

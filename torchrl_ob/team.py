@@ -164,7 +164,7 @@ class Team:
             action: a joint action that replaces the one in it, whose others' part is held.
 
         Raises:
-            ValueError: where the alternatives are of other agents, or of another shape, than the action.
+            ValueError: if the alternatives are of other agents, or of another shape, than the action.
         """
         inputs = self._critic_inputs(tensordict, action)
         taken, at = inputs.get(self.action_key).shape, tensordict.ndim + 1
@@ -262,7 +262,7 @@ class Team:
         return torch.stack(known).all(0) if known else None
 
     def valid(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Which steps are no padding, ``[*B]``; ``None`` where the batch does not say so."""
+        """Which steps are not padding, ``[*B]``; ``None`` if the batch does not say so."""
         return valid_steps(tensordict, self.valid_key)
 
     def agents(self, tensordict: TensorDictBase) -> torch.Size:

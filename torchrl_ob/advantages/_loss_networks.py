@@ -21,7 +21,7 @@ def live_network(loss_module: Any, name: str) -> Any:
         The network; for a functional loss, a copy of the template that holds the parameters.
 
     Raises:
-        TypeError: where the loss has no such network.
+        TypeError: if the loss has no such network.
     """
     network = getattr(loss_module, name, None)
     if network is None:

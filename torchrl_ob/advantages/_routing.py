@@ -126,7 +126,7 @@ class TeamEstimator(NamedArguments, ValueEstimatorBase):
             The advantage. Hand it to ``loss_module.make_value_estimator`` to attach it.
 
         Raises:
-            TypeError: where the loss has no actor or no critic.
+            TypeError: if the loss has no actor or no critic.
         """
         names = {"actor_network": "actor_network", "value_network": "critic_network"}
         for argument, name in names.items():
@@ -143,7 +143,7 @@ class TeamEstimator(NamedArguments, ValueEstimatorBase):
         """Set tensordict keys; see the class for their names.
 
         Raises:
-            ValueError: where the critic does not read the joint action, or reads an action that no
+            ValueError: if the critic does not read the joint action, or reads an action that no
                 actor given writes.
         """
         super().set_keys(**kwargs)

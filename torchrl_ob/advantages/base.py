@@ -83,7 +83,7 @@ class JointAdvantage(TeamEstimator):
             tensordict: a batch of trajectories, ``[*B, T]``; nothing else in it is changed.
 
         Keyword Args:
-            params: parameters of the critic, where it is functional.
+            params: parameters of the critic, if it is functional.
             target_params: parameters of the critic for the next states; ``params`` by default.
 
         Returns:
@@ -138,7 +138,7 @@ class JointAdvantage(TeamEstimator):
 
         Args:
             tensordict: a batch of trajectories, ``[*B, T]``.
-            target_params: parameters of the critic, where it is functional.
+            target_params: parameters of the critic, if it is functional.
             next_value: Q of the next states and actions, ``[*B, T, n, 1]``, if it is known.
             time_dim: the dimension of the input that is time.
             lmbda: trace decay, in place of that of the advantage.
@@ -211,8 +211,8 @@ class JointAdvantage(TeamEstimator):
 
         Raises:
             KeyError: for a missing key.
-            ValueError: for a batch that is empty or flattened, and where it is not clear which reward is meant.
-            RuntimeError: where trajectories lie end to end in time, and where an agent that takes part
+            ValueError: for a batch that is empty or flattened, and if it is not clear which reward is meant.
+            RuntimeError: if trajectories lie end to end in time, and where an agent that takes part
                 has no available action.
         """
         keys = self.tensor_keys

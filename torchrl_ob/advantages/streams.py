@@ -136,7 +136,7 @@ class StreamAdvantage(ObAdvantage):
         return tensordict
 
     def _own_returns(self, batch: TensorDictBase, own: Tensor) -> tuple[Tensor, Tensor]:
-        """V and the λ-returns of the own rewards, ``[*B, T, n, 1]`` each."""
+        """V and the λ-returns of the agents' own rewards, ``[*B, T, n, 1]`` each."""
         done, terminated = self.ends(batch)
         value = self.streams.values(batch)
         following = torch.where(terminated, 0, self.streams.values(self.following(batch)))

@@ -50,8 +50,8 @@ def read_entry(tensordict: TensorDictBase, key: NestedKey, shape: tuple[int, ...
     """An entry ``[*B, *shape]`` as ``[N, *shape]``.
 
     Raises:
-        KeyError: where it is missing.
-        ValueError: where it has another shape.
+        KeyError: if it is missing.
+        ValueError: if it has another shape.
     """
     value: Tensor = select(tensordict, [key], "the critic").get(key)
     check_shape(repr(key), value, (*tensordict.batch_size, *shape))
@@ -66,7 +66,7 @@ def input_shapes(
     """Shapes of the observations and of the global state by their keys, of no width what is not read.
 
     Raises:
-        ValueError: where neither is read.
+        ValueError: if neither is read.
     """
     (observation_key, observation_dim), (state_key, state_dim) = observation, state
     if not observation_dim and not state_dim:

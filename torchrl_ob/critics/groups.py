@@ -51,7 +51,7 @@ class GroupQCritic(TensorDictModuleBase):
         return self.critics[self.group](tensordict, self._others(tensordict))
 
     def candidate_values(self, tensordict: TensorDictBase, actions: Tensor) -> Tensor:
-        """Q of alternative own actions, with those of all other agents held at what they took.
+        """Q of alternative own actions, with the actions of all other agents as they were taken.
 
         Args:
             tensordict: as for :meth:`forward`, of batch size ``[*B]``.
@@ -118,7 +118,7 @@ def group_critics(
         The critic of each group. They share all networks, so an optimizer of one has the parameters of all.
 
     Raises:
-        KeyError: where the environment has no such group.
+        KeyError: if the environment has no such group.
         ValueError: for the concatenating backbone.
 
     Example:

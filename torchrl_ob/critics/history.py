@@ -48,7 +48,7 @@ def encode_history(
     """The batch as a critic that remembers encodes it; that of any other critic is the batch itself.
 
     Raises:
-        KeyError: where what the head reads is left out.
+        KeyError: if what the head reads is left out.
     """
     head = find_head(critic)
     if head is critic:

@@ -143,13 +143,13 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
                 and ``(group, "action")``.
             group: name of the group of agents.
             **kwargs: the other arguments of the class. ``observation_dim=None`` leaves the
-                observations out; the state is read where the environment has one.
+                observations out; the state is read if the environment has one.
 
         Returns:
             The critic.
 
         Raises:
-            KeyError: where the environment has no such group, or neither observation nor state.
+            KeyError: if the environment has no such group, or neither observation nor state.
             TypeError: for actions, observations or a state of another kind.
             ValueError: for those of another shape.
 

@@ -195,7 +195,7 @@ class RewardStreams(nn.Module):
 
         Args:
             batch: steps with the observations, ``[N]``.
-            returns: λ-returns of the own rewards.
+            returns: λ-returns of the agents' own rewards.
         """
         with torch.no_grad():
             left = returns - self.values(batch)

@@ -105,7 +105,7 @@ def plot_live(folder: str | Path) -> Any:
         The figure, with a row for each group.
 
     Raises:
-        FileNotFoundError: where there are none.
+        FileNotFoundError: if there are none.
     """
     scalars = Path(folder) / "scalars"
     patterns = {"variance over OB's": "variance/*_over_ob.csv", "critic": "critic/*.csv"}

@@ -1,6 +1,6 @@
 """Candidates of the categorical family: every action, with exact probabilities and weights.
 
-ψ is the logits, whatever the distribution was built from: logits, probabilities, the scores of an ordinal one.
+ψ are the logits, even if the distribution was built from probabilities or from the scores of an ordinal one.
 """
 
 from __future__ import annotations

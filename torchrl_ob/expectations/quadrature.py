@@ -1,4 +1,4 @@
-r"""Expectations over an own action from a few actions: Gauss rules of the action itself.
+r"""Expectations over an agent's own action from a few actions: Gauss rules of the action itself.
 
 A critic receives the action, not the Gaussian noise behind it, so Q is approximated by a polynomial of the action.
 The effect of squashing and truncation on the noise is computed without the critic: a line of values represents the
@@ -41,7 +41,7 @@ class Candidates(NamedTuple):
 
     Attributes:
         actions: ``[*B, n, K, *event]``.
-        probabilities: weights ``p`` of the expectation over the own action, ``[*B, n, K]``, summing
+        probabilities: weights ``p`` of the expectation over an own action, ``[*B, n, K]``, summing
             to one; a cubature's may be negative.
         optimal_weights: weights ``x`` of the optimal baseline, ``[*B, n, K]``, summing to one.
     """

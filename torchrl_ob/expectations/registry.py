@@ -16,7 +16,7 @@ __all__ = ["Options", "action_candidates", "closed_form_scores", "register_candi
 
 
 class Options(NamedTuple):
-    """How an expectation over the own action is taken: see :func:`action_candidates`."""
+    """Options of the expectation over an agent's own action: see :func:`action_candidates`."""
 
     rule: ExpectationRule = "gauss"
     num_points: int | None = None

@@ -80,7 +80,7 @@ def sample_size(num_points: int | None) -> int:
     """Number of samples of the Monte Carlo rule, 1,000 by default.
 
     Raises:
-        ValueError: where it is not positive.
+        ValueError: if it is not positive.
     """
     check_whole_number("num_points", num_points, or_none=True)
     return 1000 if num_points is None else num_points

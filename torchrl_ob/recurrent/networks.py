@@ -205,9 +205,9 @@ class MultiAgentGRU(_MultiAgentRecurrence):
         dtype: of the parameters and states.
 
     Raises:
-        KeyError: where an entry is missing.
-        ValueError: where shapes disagree, or a batch without dimensions is given in recurrent mode.
-        TypeError: where ``is_init`` is not boolean.
+        KeyError: if an entry is missing.
+        ValueError: if shapes disagree, or a batch without dimensions is given in recurrent mode.
+        TypeError: if ``is_init`` is not boolean.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
 """Networks of the joint critic: their interface, and those of the package.
 
 Each computes ``tail(context_i + own_i(a))`` for every agent and each of K own actions, or a sum of such terms;
-``context``, which does not depend on the own action, is computed once for all of them.
+``context``, which does not depend on the agent's own action, is computed once for all of them.
 """
 
 from __future__ import annotations

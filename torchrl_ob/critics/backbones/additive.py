@@ -48,7 +48,7 @@ class AdditiveBackbone(TailedBackbone):
     def candidates(
         self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None
     ) -> Tensor:
-        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
+        """Values of own actions, ``[B, n, K, out_dim]``, or of the action taken if none are given."""
         observation, taken = observation.unsqueeze(-2), action.unsqueeze(-2)
         context = self.context(self.embedding(observation).mean(1, keepdim=True))
         if state.shape[-1]:

@@ -36,7 +36,7 @@ class ConcatBackbone(TailedBackbone):
     def candidates(
         self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None
     ) -> Tensor:
-        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
+        """Values of own actions, ``[B, n, K, out_dim]``, or of the action taken if none are given."""
         n = action.shape[1]
         others = ~torch.eye(n, dtype=torch.bool, device=action.device).unsqueeze(-1)
         others_action = (action.unsqueeze(1) * others).flatten(-2)  # [B, n, n * a]

@@ -31,7 +31,7 @@ class IndependentBackbone(TailedBackbone):
     def candidates(
         self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None
     ) -> Tensor:
-        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
+        """Values of own actions, ``[B, n, K, out_dim]``, or of the action taken if none are given."""
         own = action.unsqueeze(-2) if own is None else own
         observed = self.observation(observation.unsqueeze(-2)) + self.own(own)
         if state.shape[-1]:

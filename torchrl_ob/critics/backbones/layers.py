@@ -63,5 +63,5 @@ class TailedBackbone(nn.Module):
     def candidates(
         self, observation: Tensor, state: Tensor, action: Tensor, own: Tensor | None
     ) -> Tensor:
-        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
+        """Values of own actions, ``[B, n, K, out_dim]``, or of the action taken if none are given."""
         raise NotImplementedError

@@ -58,7 +58,7 @@ class PooledBackbone(TailedBackbone):
         own: Tensor | None,
         others: Others | None = None,
     ) -> Tensor:
-        """Values of the own actions, ``[B, n, K, out_dim]``, or of the one taken where none are given."""
+        """Values of own actions, ``[B, n, K, out_dim]``, or of the action taken if none are given."""
         observed = self.observation(observation.unsqueeze(-2))
         mine = self.embed(observed, action.unsqueeze(-2))
         messages = self.activation(mine)

@@ -28,7 +28,7 @@ def clone_vmas(env: EnvBase, index: Tensor) -> EnvBase:
 
     Raises:
         TypeError: for an environment of another kind.
-        ValueError: where the scenario holds something that has no counterpart in a second
+        ValueError: if the scenario holds something that has no counterpart in a second
             environment, by the scenario's name and the path to it.
 
     Example:

@@ -54,7 +54,7 @@ def simulator_state(env: EnvBase) -> dict[str, Any]:
         reference to it here. With VMAS's random state, which all its environments share.
 
     Raises:
-        ValueError: where the scenario holds something that cannot be written, by the path to it.
+        ValueError: if the scenario holds something that cannot be written, by the path to it.
 
     Example:
         >>> from torchrl.envs.libs.vmas import VmasEnv
@@ -78,7 +78,7 @@ def load_simulator_state(env: EnvBase, state: dict[str, Any]) -> None:
         state: from :func:`simulator_state`.
 
     Raises:
-        ValueError: where the state is that of another environment, by the path to the difference.
+        ValueError: if the state is that of another environment, by the path to the difference.
     """
     if _saves_itself(env):
         _base(env).load_simulator_state(state)
@@ -110,7 +110,7 @@ def read_simulator(simulator: Any, state: dict[str, Any], index: Tensor | None =
             them takes. Whatever has that number as a size is taken there.
 
     Raises:
-        ValueError: where the state does not fit the simulator, by the path to the difference.
+        ValueError: if the state does not fit the simulator, by the path to the difference.
     """
     roots = _roots(simulator)
     if roots.keys() != state["objects"].keys():

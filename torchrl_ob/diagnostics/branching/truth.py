@@ -143,7 +143,7 @@ def critic_fit(
         confidence: of the intervals, by resampling states.
 
     Raises:
-        ValueError: where the shapes do not fit, or the share does not.
+        ValueError: if the shapes do not fit, or the share does not.
 
     Example:
         >>> import torch

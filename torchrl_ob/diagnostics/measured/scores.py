@@ -38,7 +38,7 @@ def scores(
         tensordict: its inputs, of batch size ``[*B]``.
         actions: K own actions of every agent, ``[*B, n, K, *event]``.
         psi: what ψ is for a Gaussian, as in :func:`~torchrl_ob.expectations.action_candidates`; ``None`` for the
-            parameters that the network gives, whatever they are.
+            parameters that the network outputs.
 
     Returns:
         ``[*B, n, K, P]``, with P the size of ψ.

@@ -67,7 +67,7 @@ class Signals(NamedTuple):
         return squared * weight
 
     def own_variance(self) -> Tensor:
-        """Variance of Q over the own action, the others' held, ``[*B, T, n]``."""
+        """Variance of Q over the agent's own action, with the others' held, ``[*B, T, n]``."""
         return candidate_variance(self.candidates.probabilities, self.q_candidates)
 
 

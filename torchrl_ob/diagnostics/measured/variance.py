@@ -182,7 +182,7 @@ def _compare(
     Args:
         signals: signal and baselines of the batch.
         weight: squared norm of the score of every step, ``[*B, T, n]``.
-        mean_sums: sums over each block of the gradient of least variance, ``[F, n, P]``.
+        mean_sums: sums over each block of the gradient with the smallest variance, ``[F, n, P]``.
         blocks: the blocks.
         confidence: of the intervals.
     """
