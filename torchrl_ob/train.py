@@ -79,16 +79,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version("torchrl-ob"))
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("train", help="train; advantage=coma swaps the advantage, -m sweeps")
-    of_run, exploration = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+    of_run, own, exploration = (argparse.ArgumentParser(add_help=False) for _ in range(3))
     of_run.add_argument("run", type=Path, help="folder of the run")
     of_run.add_argument(
         "--trust", action="store_true", help="call code of others that the run's config names"
     )
-    of_run.add_argument(
+    own.add_argument(
         "--config-dir",
         type=Path,
         default=os.environ.get(CONFIG_DIR) or None,
-        help="call what your own configs in this folder name",
+        help="a folder of your own configs; what they name is called",
     )
     exploration.add_argument(
         "--exploration", choices=("deterministic", "stochastic"), default="deterministic"
@@ -100,9 +100,9 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    evaluate = add(_eval, "evaluate the newest checkpoint of a run", of_run)
+    evaluate = add(_eval, "evaluate the newest checkpoint of a run", of_run, own)
     evaluate.add_argument("--episodes", type=_positive, help="how many; as in training by default")
-    render = add(_render, "draw an episode of a run as a GIF", of_run, exploration)
+    render = add(_render, "draw an episode of a run as a GIF", of_run, own, exploration)
     render.add_argument("--output", type=Path, help="path of the GIF; by default in the run")
     report = add(_report, "compare runs: curves, intervals, a table", exploration)
     report.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of sweeps")
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--metric", default="reward", help="such as reward_adversary, of one group, or win_rate"
     )
-    add(_list, "what can be swapped")
+    add(_list, "what can be swapped", own)
     return parser
 
 
@@ -145,7 +145,7 @@ def _train(arguments: list[str]) -> None:
 
         from torchrl_ob.experiments.config.help import write_help
         from torchrl_ob.experiments.config.optimizers import register_optimizers
-        from torchrl_ob.experiments.config.overrides import explain, read_override
+        from torchrl_ob.experiments.config.overrides import explain, find_config_dir, read_override
         from torchrl_ob.experiments.run import run
 
         register_optimizers()
@@ -165,8 +165,8 @@ def _train(arguments: list[str]) -> None:
 
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every buffer it makes
     overrides = [x for x in (read_override(x, config_folder()) for x in arguments) if x]
-    own = os.environ.get(CONFIG_DIR)
-    if own and not any(x.startswith(("--config-dir", "-cd")) for x in arguments):
+    own = find_config_dir(arguments)
+    if own is None and (own := os.environ.get(CONFIG_DIR)):
         overrides[:0] = ["--config-dir", own]
     sys.argv[1:] = overrides
     _own_modules()
@@ -174,11 +174,12 @@ def _train(arguments: list[str]) -> None:
     entry = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="train")
     try:
         if {"--help", "-h"} & {*arguments}:
-            print(write_help([x for x in overrides if "=" in x], config_folder()))
+            settings = [x for x in overrides if "=" in x and not x.startswith("-")]
+            print(write_help(settings, config_folder(), own))
         else:
             entry(task)()
     except hydra.errors.HydraException as error:
-        raise ExperimentError(explain(error, config_folder())) from error
+        raise ExperimentError(explain(error, config_folder(), overrides)) from error
     except (ValueError, OSError) as error:
         if began or (isinstance(error, ValueError) and "Config group override" not in str(error)):
             raise
@@ -217,14 +218,20 @@ def _report(runs: list[Path], output: Path, exploration: str, metric: str) -> No
     print(f"the report is in {output}")
 
 
-def _list() -> None:
+def _list(config_dir: Path | None) -> None:
     from torchrl_ob.experiments.config.optimizers import OPTIMIZERS
 
-    for group in sorted(path for path in config_folder().iterdir() if path.is_dir()):
-        choices = {path.stem for path in group.glob("*.yaml")}
-        if group.name == "optimizer":
+    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
+    if config_dir is not None and not config_dir.is_dir():
+        raise ExperimentError(
+            f"there is no folder {config_dir}, which is to hold your own configs."
+        )
+    for group in sorted(groups):
+        folders = [x / group for x in (config_folder(), config_dir) if x is not None]
+        choices = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+        if group == "optimizer":
             choices.update(OPTIMIZERS)
-        print(f"{group.name}: {', '.join(sorted(choices))}")
+        print(f"{group}: {', '.join(sorted(choices))}")
 
 
 if __name__ == "__main__":

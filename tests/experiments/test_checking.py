@@ -1,6 +1,7 @@
 """What the command refuses before anything is built: each in one line, with the key and the remedy."""
 
 import copy
+import re
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 from short_runs import configure, ignored_warnings
 
+from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.config.overrides import folder_name, read_override
 from torchrl_ob.experiments.config.settings import leaves
@@ -69,6 +71,11 @@ def line(message):
             "num_points=7 .* 2 or 3 .*rule=monte_carlo",
         ),
         (["advantage.num_points=7"], "num_points=7 .* 2 or 3 .*advantage.rule=monte_carlo"),
+        (["loss.critic_coeff=null"], "loss.critic_coeff must be a number, got null"),
+        (
+            ["advantage=ob_streams"],
+            "env.shared_reward=false leaves each agent its own: take env.shared_reward=true, or advantage.known=true",
+        ),
         (["advantage.rule=guess"], "advantage.rule must be 'gauss' or .*got 'guess'"),
         (
             ["+advantage.num_pointz=3"],
@@ -104,6 +111,60 @@ def line(message):
 def test_nonsense_is_refused_in_one_line(overrides, message):
     with pytest.raises(ExperimentError, match=line(message)):
         check_config(configure(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["loss.critic_coeff=0.0"],
+            "critic_coeff=0 leaves the critic .*take loss.critic_coeff=1.0",
+        ),
+        (
+            ["experiment=[dueling,smoke]", "advantage=gae", "critic=state_value"],
+            "critic_coeff=0 leaves the critic .*take loss.critic_coeff=1.0",
+        ),
+        (
+            ["experiment=[dueling,smoke]", "advantage=gae"],
+            "take critic=state_value loss.critic_coeff=1.0, or critic=pooled_value loss.critic_coeff=1.0 for the network",
+        ),
+        (
+            ["experiment=[team_reward,smoke]", "advantage=gae"],
+            "take critic=state_value, or critic=additive_value for the network",
+        ),
+        (["advantage=gae", "critic=concat"], r"take critic=state_value\.$"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_with_a_command_that_does(overrides, message, tmp_path):
+    config = configure(*overrides)
+    check_config(config)
+    with pytest.raises(ExperimentError, match=line(message)):
+        build(config, tmp_path)
+    for remedy in re.findall(
+        r"(?:take|or) ((?:\S+=[\w.]+ ?)+)", refusal_of_build(config, tmp_path)
+    ):
+        config = configure(*overrides, *remedy.rstrip(". ").split())
+        build(config, tmp_path).close()
+
+
+def refusal_of_build(config, folder):
+    with pytest.raises(ExperimentError) as error:
+        build(config, folder)
+    return str(error.value)
+
+
+def test_an_advantage_that_refuses_a_batch_ends_the_run_in_one_line(tmp_path):
+    config = configure("advantage=ob_streams", "env.shared_reward=true")
+    del config.env.shared_reward  # of which the rules know nothing
+    check_config(config)
+    with pytest.raises(
+        ExperimentError, match=line("^StreamAdvantage: .*rewards differ.*train.log")
+    ):
+        run(config, tmp_path)
+    text = (tmp_path / "train.log").read_text()
+    assert "Traceback" in text
+    assert "RuntimeError: the agents' rewards differ" in text
+    assert (tmp_path / "run.json").is_file()
 
 
 @pytest.mark.parametrize("advantage", ["ob", "gae"])

@@ -20,16 +20,16 @@ ENVS = {
     "pettingzoo": ("env.task=hunt_game",),
     "smacv2": ("env.parallel=false",),
 }
-ANY = ("coma", "coma_ob", "dueling", "shared_reward", "smoke")  # of no environment
+ANY = ("coma", "coma_ob", "dueling", "shared_reward", "smoke", "team_reward")  # of no environment
 NAMES_A_TASK = {"lbf": ("lbf", "pettingzoo")}  # experiment: environments with its options
 NAMES_A_TASK |= dict.fromkeys(
     ("mamujoco", "mamujoco_hopper", "mamujoco_swimmer", "mamujoco_walker2d"), ("mamujoco",)
 )
-NAMES_A_TASK |= {"navigation": ("vmas", "mamujoco"), "team_reward": ("vmas", "mamujoco")}
+NAMES_A_TASK |= {"navigation": ("vmas", "mamujoco")}
 NAMES_A_TASK |= {x: ("smax", "smacv2") for x in GROUPS["experiment"] if x.startswith("sma")}
 REFUSED = {  # when it is built
     ("navigation", "mamujoco"): "has no scenario 'navigation'",
-    ("team_reward", "mamujoco"): "has no scenario 'navigation'",
+    ("team_reward", "pettingzoo"): "2 groups of agents.*take critic=pooled",
     ("lbf", "pettingzoo"): "hunt_game",  # another task is given here
     (
         "coma",
@@ -39,7 +39,7 @@ REFUSED = {  # when it is built
     ("coma", "pettingzoo"): "'hare' are continuous",
     ("coma_ob", "pettingzoo"): "'hare' are continuous",
 }
-BUILT = [(x, env) for x in ("coma", "shared_reward") for env in ENVS] + [
+BUILT = [(x, env) for x in ("coma", "team_reward", "shared_reward") for env in ENVS] + [
     ("dueling", "lbf"),
     ("dueling", "smax"),
 ]

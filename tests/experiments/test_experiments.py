@@ -264,11 +264,19 @@ def test_the_command_says_what_it_takes(tmp_path, monkeypatch, capsys):
         return (1, out, err + code) if isinstance(code, str) else (code, out, err)
 
     assert "coma" in call("list")[1]
+    (tmp_path / "mine" / "env").mkdir(parents=True)
+    (tmp_path / "mine" / "env" / "meet.yaml").touch()
+    assert "env: lbf, mamujoco, meet, pettingzoo" in call("list", "--config-dir", "mine")[1]
+    assert "there is no folder nowhere" in call("list", "--config-dir", "nowhere")[2]
     assert "advantage=coma" in call("--help")[1]
     assert "invalid choice: 'trian'" in call("trian")[2]
     for override, message in (
         ("env.scenario=navigaton", "VMAS has no scenario"),
-        ("env.scenario_kwargs.n_agent=3", "VMAS refuses scenario 'navigation'"),
+        (
+            "env.scenario_kwargs.n_agent=3",
+            "VMAS refuses scenario 'navigation', which has no argument 'n_agent': leave it out; what an experiment sets is "
+            "taken away by '~env.scenario_kwargs.n_agent'.",
+        ),
         ("advantge=ob", "the config has no 'advantge'"),
         ("env.scenario_kwargs={n_agnts: 3}", "VMAS refuses scenario 'navigation'"),
         ("hydra.run.dir=/dev/null/x", "[Errno"),

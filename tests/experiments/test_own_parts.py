@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import configure, ignored_warnings, scalars
+from hydra import compose, initialize_config_dir
+from short_runs import SMOKE, configure, ignored_warnings, scalars
+from torchrl.envs import check_env_specs
 
 from torchrl_ob.experiments import load_run
 from torchrl_ob.experiments.build import build
@@ -16,18 +18,25 @@ from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.run import run
 from torchrl_ob.experiments.saved import evaluate_run
+from torchrl_ob.train import config_folder
 
 pytestmark = [*ignored_warnings, pytest.mark.filterwarnings("ignore:Support of VecNormV2")]
 PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "own_parts.md").read_text()
+LOAD = (Path(__file__).parents[2] / "docs" / "how_to" / "load_policy.md").read_text()
 OWN = ("env=my_env", "policy=my_policy", "critic=my_critic", "advantage=my_advantage")
 SCALING = "{_target_: torchrl.envs.transforms.RewardScaling, loc: 0.0, scale: 0.5, in_keys: [[agents, reward]]}"
 NORM = "{_target_: torchrl.envs.transforms.VecNormV2, in_keys: [[agents, observation]]}"
 
 
-def test_the_example_of_the_page_trains_and_is_taken_by_every_command(tmp_path):
+def write_files(folder):
+    """What the page shows."""
     for path, text in re.findall(r"```\w+\n# (\S+\.(?:py|yaml))\n(.*?)```", PAGE, re.DOTALL):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+
+
+def test_the_example_of_the_page_trains_and_is_taken_by_every_command(tmp_path):
+    write_files(tmp_path)
     (experiment,) = re.findall(r"```yaml\n(# @package.*?)```", PAGE, re.DOTALL)
     (tmp_path / "mine" / "experiment").mkdir()
     (tmp_path / "mine" / "experiment" / "my_task.yaml").write_text(experiment)
@@ -55,6 +64,51 @@ def test_the_example_of_the_page_trains_and_is_taken_by_every_command(tmp_path):
     reported = command("report", "runs")
     assert "| task | algorithm |" in reported.stdout, reported.stderr
     assert "my_advantage" in reported.stdout
+
+
+def test_the_environment_from_nothing_keeps_its_specs_and_is_loaded_as_the_page_says(
+    tmp_path, monkeypatch
+):
+    write_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        overrides = [
+            "env=meet",
+            *SMOKE,
+            "env.num_agents=2",
+            f"hydra.searchpath=[file://{tmp_path}/mine]",
+        ]
+        own = compose("train", overrides)
+        team = compose("train", ["experiment=[team_reward,smoke]", *overrides[:1], *overrides[2:]])
+    batches = []
+    for config in (own, team):
+        check_config(config)
+        parts = build(config, tmp_path / "none")
+        check_env_specs(parts.evaluation.env)
+        batches.append(next(iter(parts.collector)).clone())
+        parts.close()
+    batch, shared = (x["next", "walkers"] for x in batches)
+    gap = batch["observation"][..., 1:].abs()  # to the middle of all
+    torch.testing.assert_close(batch["reward"], -gap)
+    middle = batch["reward"].mean(-2, keepdim=True).expand_as(batch["reward"])
+    torch.testing.assert_close(shared["reward"], middle)
+    assert shared["episode_reward"].equal(batch["episode_reward"])
+    env = parts.evaluation.env
+    before = env.reset()
+    some = before.clone().set("_reset", torch.arange(10).reshape(10, 1) < 4)
+    kept = (env.reset(some)["walkers", "observation"] == before["walkers", "observation"]).all(-1)
+    assert kept.all(-1).tolist() == [False] * 4 + [True] * 6
+
+    run(team, tmp_path / "runs" / "meet")
+    with pytest.raises(ExperimentError, match=r"env\._target_='my_world.make_env'.*trust=True"):
+        load_run("runs/meet")
+    with pytest.raises(ExperimentError, match="there is no folder elsewhere"):
+        load_run("runs/meet", config_dir="elsewhere")
+    (call,) = re.findall(r"```python\n(trained = load_run\(\"runs/meet\".*?)```", LOAD, re.DOTALL)
+    scope = {"load_run": load_run}
+    exec(call, scope)
+    assert scope["trained"].env.rollout(3, scope["trained"].policy).shape == (10, 3)
 
 
 def test_a_transform_acts_on_what_is_learned_from_in_every_environment(tmp_path):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf, open_dict
 
 from torchrl_ob.diagnostics.plots import plot_metrics
+from torchrl_ob.experiments.config.help import write_help
 from torchrl_ob.experiments.config.optimizers import OPTIMIZERS, register_optimizers
 from torchrl_ob.experiments.config.overrides import explain
 from torchrl_ob.experiments.errors import ExperimentError
@@ -267,7 +268,19 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
     ("override", "message"),
     [
         ("advantge=ob", "the config has no 'advantge': did you mean 'advantage'"),
-        ("advantage=comma", "advantage has no choice 'comma': did you mean 'coma'?"),
+        (
+            "advantage=comma",
+            "advantage has no choice 'comma': did you mean 'coma'? Configs of your own need --config-dir",
+        ),
+        (
+            "env.n_agents=4",
+            "the config has no 'env.n_agents': did you mean 'env.num_envs'? An argument of the scenario is env.scenario_kwargs.n_agents.",
+        ),
+        ("env.num_env=4", "the config has no 'env.num_env': did you mean 'env.num_envs' or 'eval"),
+        (
+            "trainer.zzzzzzzz=1",
+            "the config has no 'trainer.zzzzzzzz': choose from trainer.clip_norm,",
+        ),
         ("experiment=smok", "experiment has no choice 'smok': did you mean 'smoke'?"),
         ("optimizer.lrr=1", "the config has no 'optimizer.lrr': did you mean 'optimizer.lr'"),
         ("gamma=0.9", "the config has no 'gamma': choose from advantage.gamma."),
@@ -281,9 +294,12 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
         ("seed", "cannot read the override 'seed', of the form key=value"),
         (
             "collector.num_workers=2",
-            "'collector.num_workers' belongs to collector=multi_sync: take",
+            "'collector.num_workers' belongs to collector=multi_sync: choose",
         ),
-        ("env.map_name=3m", "'env.map_name' belongs to env=smacv2 or env=smax: take it, or leave"),
+        (
+            "env.map_name=3m",
+            "'env.map_name' belongs to env=smacv2 or env=smax: choose that, or leave",
+        ),
     ],
 )
 def test_a_mistyped_override_is_told_in_one_line(override, message):
@@ -293,6 +309,38 @@ def test_a_mistyped_override_is_told_in_one_line(override, message):
     assert line.startswith(message)
     assert ("several experiments write experiment=[one,other]" in line) == ("," in override)
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("choices", "override", "message"),
+    [
+        (("collector=multi_sync",), "env.num_env=4", "or 'collector.num_envs'"),
+        (("env=smax",), "env.scenari=4", "no 'env.scenari': did you mean 'env.scenario_kwargs'?"),
+        (("env=mamujoco,vmas",), "env.agent_cnf=4", "did you mean 'env.agent_conf' or"),
+        (("env=choice(vmas,smax)",), "env.agent_cnf=4", "did you mean 'env.agent_conf'"),
+    ],
+)
+def test_the_names_that_are_suggested_are_those_of_the_choices(choices, override, message):
+    with pytest.raises(HydraException) as error:
+        configure(override)
+    line = explain(error.value, config_folder(), ["-m", *choices, override])
+    assert message in line
+
+
+def test_a_choice_of_ones_own_is_explained_and_helped_by_its_folder(tmp_path):
+    (tmp_path / "env").mkdir()
+    text = "_target_: my_world.make_env\nnum_envs: 10\nmax_steps: 20\ngravity: 9.8\n"
+    (tmp_path / "env" / "meet.yaml").write_text(text)
+    overrides = ["--config-dir", str(tmp_path), "env=meet"]
+    with pytest.raises(HydraException) as error:
+        configure("env.gravit=3")
+    line = explain(error.value, config_folder(), [*overrides, "env.gravit=3"])
+    assert line == "the config has no 'env.gravit': did you mean 'env.gravity'?"
+    assert "  gravity: 9.8\n" in write_help(["env=meet"], config_folder(), str(tmp_path))
+    with pytest.raises(HydraException) as error:
+        configure("env=met")
+    assert "Configs of your own" in explain(error.value, config_folder())
+    assert "Configs of your own" not in explain(error.value, config_folder(), overrides)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

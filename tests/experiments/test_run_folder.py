@@ -128,7 +128,7 @@ def touch(path):
 def test_a_folder_calls_nothing_that_is_not_listed(key, make, folder):
     marker = folder / "marker"
     change(folder, {key: make(marker)})
-    with pytest.raises(ExperimentError, match=r"not torchrl_ob's own: .*add --trust") as error:
+    with pytest.raises(ExperimentError, match=r"not torchrl_ob's own: .*add trust=True") as error:
         evaluate_run(folder)
     assert str(error.value).isprintable()
     assert f"{key.split('.')[0]}" in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,8 @@ from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
 from torchrl_ob.experiments.config.rules import check_learner
 from torchrl_ob.experiments.envs.teams import find_active_key, find_reward_key
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.train_log import note
 from torchrl_ob.experiments.update import mean_over_active, update_keys
 
 __all__ = ["Learner", "all_losses", "make_learners"]
@@ -59,11 +61,19 @@ class Learner:
         return update_keys(self.loss) + ([] if self.active_key is None else [self.active_key])
 
     def estimate(self, batch: TensorDictBase) -> None:
-        """Add the group's advantage to a batch."""
-        if self.updater is None:
-            self.advantage(batch)
-        else:
-            self.advantage(batch, target_params=self.loss.target_critic_network_params)
+        """Add the group's advantage to a batch.
+
+        Raises:
+            ExperimentError: in one line, where the advantage refuses the batch; ``train.log`` has the traceback.
+        """
+        target = self.updater and {"target_params": self.loss.target_critic_network_params}
+        try:
+            self.advantage(batch, **(target or {}))
+        except (RuntimeError, ValueError) as error:
+            note("".join(traceback.format_exception(error)))
+            raise ExperimentError(
+                f"{type(self.advantage).__name__}: {first_line(error)} (the traceback is in train.log)"
+            ) from error
 
     def losses(self, minibatch: TensorDictBase) -> TensorDictBase:
         """The terms of the loss.

@@ -20,12 +20,12 @@ MODE = "rgb_array"
 
 
 def render_run(
-    folder: Path,
-    path: Path | None = None,
+    folder: Path | str,
+    path: Path | str | None = None,
     *,
     exploration: str = "deterministic",
     trust: bool = False,
-    config_dir: Path | None = None,
+    config_dir: Path | str | None = None,
 ) -> Path:
     """Draw one episode of a run's newest checkpoint, at the speed of the simulator.
 
@@ -48,6 +48,7 @@ def render_run(
             has no run or no checkpoint or names foreign code, for another environment than VMAS's, and where the machine
             cannot draw.
     """
+    folder, path = Path(folder), None if path is None else Path(path)
     if path is None:
         path = folder / f"{exploration}.gif"
         if path.is_symlink() or (path.exists() and not path.is_file()):

@@ -39,7 +39,7 @@ def load_run(
     *,
     num_envs: int | None = None,
     trust: bool = False,
-    config_dir: Path | None = None,
+    config_dir: Path | str | None = None,
 ) -> TrainedRun:
     """The policy of a run's newest checkpoint, with its environment and its config.
 
@@ -61,17 +61,17 @@ def load_run(
             run = load_run("runs/mine")
             batch = run.env.rollout(100, run.policy)
     """
-    evaluation = trained_evaluation(Path(folder), num_envs, trust=trust, config_dir=config_dir)
+    evaluation = trained_evaluation(folder, num_envs, trust=trust, config_dir=config_dir)
     config = read_config(Path(folder), trust=trust, config_dir=config_dir)
     return TrainedRun(evaluation.policy, evaluation.env, config)
 
 
 def evaluate_run(
-    folder: Path,
+    folder: Path | str,
     episodes: int | None = None,
     *,
     trust: bool = False,
-    config_dir: Path | None = None,
+    config_dir: Path | str | None = None,
 ) -> dict[str, Estimate]:
     """Mean episode reward of a run's newest checkpoint, deterministic and stochastic.
 
@@ -91,11 +91,11 @@ def evaluate_run(
 
 
 def trained_evaluation(
-    folder: Path,
+    folder: Path | str,
     episodes: int | None = None,
     *,
     trust: bool = False,
-    config_dir: Path | None = None,
+    config_dir: Path | str | None = None,
 ) -> Evaluation:
     """The evaluation of a run, with the actor of its newest checkpoint.
 
@@ -113,6 +113,7 @@ def trained_evaluation(
     Raises:
         ExperimentError: where the folder has no run or no checkpoint, and where it names foreign code.
     """
+    folder = Path(folder)
     config = read_config(folder, trust=trust, config_dir=config_dir)
     latest = newest_checkpoint(folder)
     try:

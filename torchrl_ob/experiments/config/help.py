@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
+
+from torchrl_ob.experiments.config.overrides import compose_config
 
 __all__ = ["Option", "list_options", "read_remark", "write_help"]
 
@@ -60,18 +61,18 @@ def read_package(text: str, group: str) -> str:
     return "" if package == "_global_" else f"{package}."
 
 
-def write_help(overrides: Sequence[str], configs: Path) -> str:
+def write_help(overrides: Sequence[str], configs: Path, own: str | None = None) -> str:
     """The config that some overrides compose, each key with the comment of the file that it is from.
 
     Args:
         overrides: as Hydra takes them.
         configs: the folder of the groups.
+        own: a folder of the user's own.
 
     Raises:
         HydraException: where they cannot be composed.
     """
-    with initialize_config_dir(str(configs), version_base="1.3"):
-        config = compose("train", [*overrides], return_hydra_config=True)
+    config = compose_config(overrides, configs, own, return_hydra_config=True)
     choices = dict(config.hydra.runtime.choices)  # which has no lists of choices
     choices |= {key: value for key, _, value in (x.partition("=") for x in overrides)}
     with open_dict(config):

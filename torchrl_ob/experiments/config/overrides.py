@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from torchrl_ob.experiments.config.settings import read_choice
+from torchrl_ob.experiments.config.settings import read_choice, walk
 from torchrl_ob.experiments.errors import ExperimentError, first_line, nearest
 
-__all__ = ["explain", "folder_name", "read_override"]
+__all__ = ["compose_config", "explain", "find_config_dir", "folder_name", "read_override"]
 
 NULL = {"logger": "none", "scheduler": "constant", "value_norm": "none", "experiment": ""}
 """The choices that null stands for: nothing is built. A run needs the other groups."""
@@ -49,7 +53,7 @@ def read_override(argument: str, configs: Path) -> str:
         >>> read_override("logger=null", config_folder())
         'logger=none'
     """
-    argument = re.sub(r"^(?=env\.(scenario_kwargs|transforms)[.=])", "++", argument)
+    argument = re.sub(r"^(?=env\.(scenario_kwargs|shared_reward|transforms)[.=])", "++", argument)
     group, equals, choice = argument.partition("=")
     if not equals or not group or not (configs / group).is_dir():
         return argument
@@ -61,12 +65,13 @@ def read_override(argument: str, configs: Path) -> str:
     return argument
 
 
-def explain(error: HydraException, configs: Path) -> str:
+def explain(error: HydraException, configs: Path, overrides: Sequence[str] = ()) -> str:
     """Hydra's error in one line.
 
     Args:
         error: from composing the config.
         configs: the folder of the groups.
+        overrides: of which it was composed: what they choose has the names that are suggested.
 
     Returns:
         The line: for a mistyped choice or key, with the names most like it.
@@ -77,14 +82,17 @@ def explain(error: HydraException, configs: Path) -> str:
         >>> from torchrl_ob.train import config_folder
         >>> error = ConfigCompositionException("Could not override 'optimizer.rl'.")
         >>> explain(error, config_folder())
-        "the config has no 'optimizer.rl': did you mean 'optimizer.lr' or 'optimizer' or 'optimizer.eps'?"
+        "the config has no 'optimizer.rl': did you mean 'optimizer.lr' or 'optimizer.eps' or 'optimizer.fused'?"
     """
     message = first_line(error)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if (group, choice) == ("hydra/launcher", "joblib"):
             return "hydra/launcher=joblib needs its plugin: pip install 'torchrl-ob[sweeps]'"
-        return f"{group} has no choice {choice!r}: {nearest(choice, error.options)}"
+        near = nearest(choice, error.options)
+        if (configs / group).is_dir() and not find_config_dir(overrides):
+            near += " Configs of your own need --config-dir FOLDER."
+        return f"{group} has no choice {choice!r}: {near}"
     if isinstance(error, OverrideParseException):
         return _explain_text(str(error.override), configs)
     if "Ambiguous value" in message:
@@ -92,7 +100,7 @@ def explain(error: HydraException, configs: Path) -> str:
         more = both if "experiment" in message else ""
         return f"{message}: to sweep over several values give -m too{more}; one value with a comma stands in quotes, 'key=\"a,b\"'"
     unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", message)
-    return _explain_key(unknown[1], configs) if unknown else message
+    return _explain_key(unknown[1], configs, overrides) if unknown else message
 
 
 def _explain_text(override: str, configs: Path) -> str:
@@ -110,7 +118,7 @@ def _explain_text(override: str, configs: Path) -> str:
     )
 
 
-def _explain_key(name: str, configs: Path) -> str:
+def _explain_key(name: str, configs: Path, overrides: Sequence[str]) -> str:
     """What cannot be overridden: another choice's key, a group as a whole, or a name that is mistyped."""
     keys = {
         path: {
@@ -126,10 +134,67 @@ def _explain_key(name: str, configs: Path) -> str:
         f"{group}={path.stem}" for path in keys if path.parent.name == group and name in keys[path]
     ]
     if of:
-        return f"{name!r} belongs to {' or '.join(of)}: take it, or leave the override out"
-    names = groups.union(*keys.values())
+        return f"{name!r} belongs to {' or '.join(of)}: choose that, or leave the override out"
+    try:
+        names = groups | _composed_names(configs, overrides)
+    except HydraException:  # of a sweep over choices in Hydra's own words
+        names = groups.union(*keys.values())
+    if "." in name:
+        names = {x for x in names if "." in x}
     under = {x for x in names if x.endswith(f".{name}")}
-    return f"the config has no {name!r}: {nearest(name, under or names)}"
+    near = nearest(name, under or names)
+    siblings = {x for x in names if x.startswith(f"{group}.")}
+    if not near.startswith("did you mean") and siblings:
+        near = nearest(name, siblings)
+    if group == "env" and "env.scenario_kwargs" in names:
+        near += f" An argument of the scenario is env.scenario_kwargs.{name.partition('.')[2]}."
+    return f"the config has no {name!r}: {near}"
+
+
+def _composed_names(configs: Path, overrides: Sequence[str]) -> set[str]:
+    """The keys of the config that some overrides choose the parts of."""
+    own = find_config_dir(overrides)
+    folders = [configs, *([Path(own)] if own else [])]
+    choices = []
+    for override in overrides:
+        group, equals, choice = override.partition("=")
+        if equals and any((x / group).is_dir() for x in folders):
+            # the first of a sweep
+            choices.append(override if choice.startswith("[") else override.partition(",")[0])
+    composed = OmegaConf.to_container(compose_config(choices, configs, own), resolve=False)
+    return {key for key, _ in walk(composed, lists=False) if not HIDDEN.search(key)}
+
+
+def compose_config(
+    overrides: Sequence[str], configs: Path, own: str | None = None, **options: Any
+) -> DictConfig:
+    """The config that some overrides compose.
+
+    Args:
+        overrides: as Hydra takes them.
+        configs: the folder of the groups.
+        own: a folder of the user's own.
+        **options: of Hydra's ``compose``.
+
+    Raises:
+        HydraException: where they cannot be composed.
+    """
+    more = [f"hydra.searchpath=[file://{Path(own).absolute()}]"] if own else []
+    with initialize_config_dir(str(configs), version_base="1.3"):
+        return compose("train", [*overrides, *more], **options)
+
+
+def find_config_dir(arguments: Sequence[str]) -> str | None:
+    """The folder that ``--config-dir`` names.
+
+    Example:
+        >>> from torchrl_ob.experiments.config.overrides import find_config_dir
+        >>> find_config_dir(["-m", "--config-dir=mine", "env=meet"])
+        'mine'
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    return parser.parse_known_args(arguments)[0].config_dir
 
 
 def _choices(configs: Path, group: str) -> list[str]:

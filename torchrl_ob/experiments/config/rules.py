@@ -10,7 +10,9 @@ from tensordict import unravel_key
 from torchrl.objectives import A2CLoss, ReinforceLoss
 
 from torchrl_ob.advantages.base import JointAdvantage
+from torchrl_ob.advantages.streams import StreamAdvantage
 from torchrl_ob.critics.dueling import DuelingCritic
+from torchrl_ob.critics.joint import JointQCritic
 from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
 from torchrl_ob.experiments.config.settings import leaves
@@ -71,12 +73,17 @@ def _learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Iterator
             "advantage=coma, or loss.delay_value=false."
         )
     if reads_action and joint is False:
-        yield f"{name} needs V(s), and the critic reads the action: take critic=state_value."
+        yield f"{name} needs V(s), and the critic reads the action: {_state_values(config, critic)}."
     if joint and not reads_action:
         yield f"{name} needs Q(s, a), and the critic is a state value: take critic=pooled or critic=concat."
     if isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff"):
         yield (
             "critic=dueling is fitted apart from the loss: take experiment=dueling, or loss.critic_coeff=0.0 beside it."
+        )
+    if not isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff", 1) == 0:
+        yield (
+            "loss.critic_coeff=0 leaves the critic as it was made, and only critic=dueling is fitted apart from the loss: "
+            "take loss.critic_coeff=1.0."
         )
     trainer, frames = config.trainer, config.collector.frames_per_batch
     whole = trainer.num_epochs == 1 and trainer.minibatch_size == frames
@@ -85,6 +92,15 @@ def _learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Iterator
             f"{type(loss).__name__} has no ratio of policies and takes one step a batch: take trainer.num_epochs=1 "
             f"trainer.minibatch_size={frames}."
         )
+
+
+def _state_values(config: DictConfig, critic: Any) -> str:
+    """What to take for V(s) in place of a Q(s, a)."""
+    more = "" if config.loss.get("critic_coeff", 1) else " loss.critic_coeff=1.0"
+    same = config.critic.get("backbone")
+    if isinstance(critic, JointQCritic | DuelingCritic) and same in ("pooled", "additive"):
+        return f"take critic=state_value{more}, or critic={same}_value{more} for the network that this one has"
+    return f"take critic=state_value{more}"
 
 
 def _sizes(config: Mapping[str, Any]) -> Iterator[str]:
@@ -125,6 +141,14 @@ def _targets(config: Mapping[str, Any]) -> Iterator[str]:
         )
     options = config["advantage"]
     advantage = load_object(options["_target_"], "advantage._target_")
+    splits = getattr(advantage, "__self__", advantage) is StreamAdvantage and not options.get(
+        "known"
+    )
+    if splits and config["env"].get("shared_reward") is False:
+        yield (
+            "advantage=ob_streams splits one reward of the team, and env.shared_reward=false leaves each agent its own: take "
+            "env.shared_reward=true, or advantage.known=true."
+        )
     points = options.get("num_points")
     ours = isinstance(advantage, type) and issubclass(advantage, JointAdvantage)
     if ours and options.get("rule", "gauss") == "gauss" and points not in (None, 2, 3):

@@ -82,7 +82,7 @@ CONFIG: dict[str, Any] = {
         },
         given=("num_envs", "max_steps", "seed", "device"),
         needed=("num_envs", "max_steps"),
-        by_command={"transforms": list[dict[str, Any]] | None},
+        by_command={"transforms": list[dict[str, Any]] | None, "shared_reward": bool},
     ),
     "policy": Part(NETWORK, given=("group",), positional=1),
     "critic": Part(
@@ -103,7 +103,7 @@ CONFIG: dict[str, Any] = {
         {
             "clip_epsilon": PositiveShare | list[Share],
             "entropy_coeff": NotNegative | dict[str, Any],
-            "critic_coeff": NotNegative | None,
+            "critic_coeff": NotNegative,
             "loss_critic_type": Literal["l1", "l2", "smooth_l1"],
             "normalize_advantage_exclude_dims": list[Dimension],
             "samples_mc_entropy": Count,

@@ -48,7 +48,9 @@ LARGEST = 2**18
 DEEPEST = 40
 
 
-def read_config(folder: Path, *, trust: bool = False, config_dir: Path | None = None) -> DictConfig:
+def read_config(
+    folder: Path, *, trust: bool = False, config_dir: Path | str | None = None
+) -> DictConfig:
     """What of a run's config its actor and its evaluation are built from.
 
     Args:
@@ -71,12 +73,13 @@ def read_config(folder: Path, *, trust: bool = False, config_dir: Path | None = 
         raise ExperimentError(f"{path} is not the config of a run: it has no {', '.join(missing)}.")
     foreign = [] if trust else sorted({*_foreign_targets(config), *_foreign_modules(config)})
     if foreign and config_dir is not None:
-        own = _own_settings(config_dir)
+        own = _own_settings(Path(config_dir))
         foreign = [x for x in foreign if x not in own]
     if foreign:
         raise ExperimentError(
             f"{path} names code that is not torchrl_ob's own: {', '.join(map(_shown, foreign))}. Read it, and where you "
-            "would run it, add --trust, or --config-dir with the folder of your own configs that name it."
+            "would run it, add trust=True (in the command --trust), or config_dir=... (--config-dir ...), the folder of your "
+            "own configs that name it."
         )
     return OmegaConf.create(config)
 
@@ -155,6 +158,10 @@ def _foreign_modules(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _own_settings(config_dir: Path) -> set[str]:
     """The settings of a user's own configs, as ``key=value``."""
+    if not config_dir.is_dir():
+        raise ExperimentError(
+            f"there is no folder {config_dir}, which is to hold your own configs."
+        )
     return {
         f"{key}={value!r}"
         for path in config_dir.rglob("*.yaml")

@@ -30,6 +30,7 @@ __all__ = [
     "find_group_names",
     "find_reward_key",
     "read_group_map",
+    "share_rewards",
     "spaces_differ",
     "team_env",
 ]
@@ -75,9 +76,18 @@ def team_env(
     keys = list(dict.fromkeys(find_reward_key(env, group) for group in groups))
     transforms: list[Any] = [StepCounter(max_steps=max_steps)]
     if shared_reward:
-        transforms += [UnaryTransform([key], [key], fn=_team_mean) for key in keys]
+        transforms += _means(keys)
     transforms.append(RewardSum(keys, [episode_key(key) for key in keys]))
     return TransformedEnv(env, Compose(*transforms), auto_unwrap=True)
+
+
+def share_rewards(env: EnvBase) -> EnvBase:
+    """Give every agent the mean of its group's rewards; a reward of the team is one already.
+
+    The sums of rewards over an episode are left as they are: their mean over the agents is the same.
+    """
+    keys = {find_reward_key(env, group): None for group in find_group_names(env)}
+    return env.append_transform(Compose(*_means(keys)))
 
 
 def _require_actions(env: EnvBase, group: str, continuous: bool | None) -> None:
@@ -178,6 +188,11 @@ def agent_rewards(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> torc
         tensor([0., 0., 1.])
     """
     return torch.cat([tensordict.get(key).flatten(tensordict.ndim) for key in keys], -1)
+
+
+def _means(keys: Iterable[NestedKey]) -> list[UnaryTransform]:
+    """For each reward of a group of agents, ``[*B, n, 1]``; one at the root is the team's."""
+    return [UnaryTransform([key], [key], fn=_team_mean) for key in keys if isinstance(key, tuple)]
 
 
 def _team_mean(reward: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,9 @@ from tensordict import unravel_key
 from torchrl.envs import EnvBase
 
 from torchrl_ob.experiments.config.instantiate import call, make
+from torchrl_ob.experiments.config.modules import load_object
+from torchrl_ob.experiments.config.options import read_options
+from torchrl_ob.experiments.envs.teams import share_rewards
 from torchrl_ob.experiments.errors import ExperimentError
 
 __all__ = ["make_env"]
@@ -19,7 +22,7 @@ def make_env(config: DictConfig, **options: Any) -> EnvBase:
     """The environment of the group ``env``.
 
     Args:
-        config: with a ``_target_``, its options, and ``transforms``: a list of TorchRL transforms, each a ``_target_`` with its
+        config: with a ``_target_``, its options, ``shared_reward``, where its target does not take it, and ``transforms``: a list of TorchRL transforms, each a ``_target_`` with its
             options, appended in this order. They come after the sums of rewards, so that a scaled reward is what is learned
             from, and reports keep the units of the environment.
         **options: given by the command, such as ``num_envs`` and ``seed``.
@@ -42,7 +45,13 @@ def make_env(config: DictConfig, **options: Any) -> EnvBase:
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     transforms = plain.pop("transforms", None) or []
+    taken = read_options(load_object(plain["_target_"], "env._target_"))
+    shared = None
+    if "shared_reward" not in taken.types and not taken.open:
+        shared = plain.pop("shared_reward", None)
     env = make(OmegaConf.create(plain), **options)
+    if shared:
+        env = share_rewards(env)
     for k, transform in enumerate(transforms):
         env = _append(env, transform, f"env.transforms[{k}]")
     return env

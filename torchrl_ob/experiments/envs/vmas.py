@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,16 +76,26 @@ def make_vmas(
         warnings.filterwarnings(
             "error", "Scenario kwargs"
         )  # of one that the scenario does not read
-        env = VmasEnv(
-            _find_scenario(scenario),
-            num_envs=num_envs,
-            max_steps=None,
-            continuous_actions=continuous_actions,
-            seed=seed,
-            device=device,
-            group_map=groups,
-            **(scenario_kwargs or {}),
-        )
+        try:
+            env = VmasEnv(
+                _find_scenario(scenario),
+                num_envs=num_envs,
+                max_steps=None,
+                continuous_actions=continuous_actions,
+                seed=seed,
+                device=device,
+                group_map=groups,
+                **(scenario_kwargs or {}),
+            )
+        except UserWarning as error:
+            unread = [x for x in scenario_kwargs or {} if repr(x) in str(error)]
+            if not unread:
+                raise
+            away = " ".join(shlex.quote(f"~env.scenario_kwargs.{x}") for x in unread)
+            raise ExperimentError(
+                f"VMAS refuses scenario {scenario!r}, which has no argument {' or '.join(map(repr, unread))}: leave it out; "
+                f"what an experiment sets is taken away by {away}."
+            ) from error
     return team_env(env, max_steps=max_steps, shared_reward=shared_reward)
 
 
