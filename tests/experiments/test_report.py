@@ -121,6 +121,30 @@ def test_statistics_of_known_numbers(tmp_path):
     assert rows["coma > ob",][0] == "0.000 [0.000, 0.000]"
 
 
+def test_one_seed_each_has_values_and_curves_alone(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    for advantage, rewards in (("ob", [0, 3]), ("gae", [1, 2])):
+        made_up(tmp_path / "runs" / advantage, advantage, 0, rewards)
+    text = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert "policy; one seed each: no intervals, 2 evaluations" in text
+    assert "resampling" not in text
+    assert "probability" not in text
+    assert table(text)["navigation", "ob", "1"] == ["3.000", "1.500"]
+    assert table(text)["navigation", "gae", "1"] == ["2.000", "1.500"]
+    (axis,) = (x for x in drawn[0].axes if x.axison)
+    assert [x.get_ydata().tolist() for x in axis.lines] == [[1, 2], [0, 3]]
+    for advantage in ("coma", "mapg"):  # beside two that can be compared, by little
+        for seed in (0, 1):
+            made_up(tmp_path / f"runs/{advantage}{seed}", advantage, seed, [0, seed])
+    text = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert "stratified resampling (one seed each of gae, ob: no intervals)" in text
+    assert table(text)["navigation", "ob", "1"] == ["3.000", "1.500"]
+    assert table(text)["navigation", "coma", "2"][0] == "0.500 [0.000, 1.000]"
+    assert table(text)["coma > mapg",][0] == "0.500 [0.000, 1.000], too few seeds to tell"
+    assert text.count(" > ") == 1
+
+
 def test_a_report_of_one_group_or_of_battles_won(tmp_path):
     runs = [(0, "3m", [0, -3], [0, 1]), (1, "3m", [0, -5], [0, 1])]
     runs += [(seed, "27m_vs_30m", [0, 0], [0, 0]) for seed in (0, 1)]  # never won
@@ -227,7 +251,6 @@ def test_a_report_that_cannot_be_written_is_told(tmp_path):
     [
         ([], "no run can be compared"),
         ([("ob", 0), ("ob", 0)], "are the same run: navigation ob 0"),
-        ([("ob", 0), ("gae", 0)], r"gae has runs of 1 on navigation.*two seeds"),
         (
             [("ob", 0), ("ob", 1), ("ob", 0, "env.scenario=balance")],
             "ob has runs of 1 on balance, 2 on navigation",

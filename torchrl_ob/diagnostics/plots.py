@@ -13,6 +13,9 @@ from torchrl_ob.diagnostics.scalars import read_scalars
 
 __all__ = ["plot_live", "plot_metrics", "plot_ratios", "plot_terms", "plot_variance"]
 
+GROUPS = ("eval", "train", "loss", "critic", "variance", "timer")
+"""In which order :func:`plot_metrics` shows metrics."""
+
 COLUMNS = 4
 """Panels in a row of :func:`plot_metrics`."""
 
@@ -131,7 +134,9 @@ def plot_live(folder: str | Path) -> Any:
 
 
 def plot_metrics(metrics: Path) -> Any:
-    r"""Every metric of a run over frames, a panel each, rewards first.
+    r"""Every metric of a run over frames, a panel each: rewards of evaluations, then the groups in ``GROUPS``.
+
+    A metric other than a reward that never changes, such as the length of episodes that a time limit ends, has none.
 
     Args:
         metrics: folder of TorchRL's csv logger, with one file a metric under ``scalars``.
@@ -143,19 +148,25 @@ def plot_metrics(metrics: Path) -> Any:
         >>> import tempfile, pathlib
         >>> from torchrl_ob.diagnostics.plots import plot_metrics
         >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> for name in ("critic/q_spread", "entropy", "eval/reward"):
+        >>> for name in ("critic/q_spread", "train/entropy", "eval/reward", "eval/length"):
         ...     path = folder / "scalars" / f"{name}.csv"
         ...     path.parent.mkdir(parents=True, exist_ok=True)
-        ...     _ = path.write_text("100,0.5\n200,0.7\n")
+        ...     _ = path.write_text(f"100,0.5\n200,{0.5 if 'length' in name else 0.7}\n")
         >>> panels = plot_metrics(folder).axes
         >>> panels[0].lines[0].get_ydata().tolist()
         [0.5, 0.7]
         >>> [panel.get_title() for panel in panels][:3]
-        ['eval/reward', 'critic/q_spread', 'entropy']
+        ['eval/reward', 'train/entropy', 'critic/q_spread']
     """
     scalars = metrics / "scalars"
-    paths = sorted(scalars.rglob("*.csv"), key=lambda path: _place(path.relative_to(scalars)))
-    rows = -(-len(paths) // COLUMNS)
+    curves = {path: read_scalars(path) for path in scalars.rglob("*.csv")}
+    shown = {
+        path
+        for path, x in curves.items()
+        if "reward" in path.stem or len(x) == 1 or len({*x.values()}) > 1
+    }
+    paths = sorted(shown, key=lambda path: _place(path.relative_to(scalars)))
+    rows = max(1, -(-len(paths) // COLUMNS))
     width, height = 4.2 * COLUMNS, 2.8 * rows
     # margins in inches: a layout that matplotlib finds takes as long as all the rest
     figure, panels = _figure(width, height, rows, COLUMNS, layout=None)
@@ -163,8 +174,7 @@ def plot_metrics(metrics: Path) -> Any:
     figure.subplots_adjust(left, bottom, right, top, wspace=0.35, hspace=0.45)
     panels = panels.flatten()
     for path, panel in zip(paths, panels, strict=False):
-        values = read_scalars(path)
-        panel.plot([*values], [*values.values()], marker=".")
+        panel.plot([*curves[path]], [*curves[path].values()], marker=".")
         unit = "seconds" if path.parent.name == "timer" else path.stem.replace("_", " ")
         panel.set_xlabel("frames", size="small")
         panel.set_ylabel(unit, size="small")
@@ -175,8 +185,10 @@ def plot_metrics(metrics: Path) -> Any:
     return figure
 
 
-def _place(path: Path) -> tuple[bool, bool, Path]:
-    return path.parts[0] not in ("eval", "train"), len(path.parts) == 1, path
+def _place(path: Path) -> tuple[bool, int, Path]:
+    """Rewards of evaluations, then by group, of several groups of agents by what follows their names."""
+    group = next((k for k, x in enumerate(GROUPS) if x in path.parts), len(GROUPS))
+    return not (GROUPS[0] in path.parts and "reward" in path.stem), group, path
 
 
 def _figure(

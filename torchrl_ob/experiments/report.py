@@ -48,7 +48,7 @@ def write_report(
     Interquartile means over seeds (and tasks, each scaled to its range of values in these runs),
     with 95% intervals by stratified resampling, and the probability that a run of one algorithm is better
     than one of another (Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
-    Precipice", NeurIPS 2021).
+    Precipice", NeurIPS 2021). An algorithm of one seed has values and curves alone.
 
     Args:
         runs: folders of runs, or above runs.
@@ -67,7 +67,7 @@ def write_report(
     """
     results, left_out = read_results(runs, exploration, metric)
     scores, tasks, frames = score_matrices(results)
-    by_area = _improvement(scores, _mean)
+    by_area = _improvement(scores, lambda x: x.mean(-1))
     text = _markdown(results, scores, tasks, frames, by_area, exploration, metric)
     if left_out:
         text += f"\nLeft out: {describe_left_out(left_out)}.\n"
@@ -91,11 +91,16 @@ def _markdown(
     metric: str,
 ) -> str:
     words = describe_metric(metric)
+    single = [name for name, x in scores.items() if len(x) == 1]
+    intervals = "interquartile mean over seeds with a 95% interval by stratified resampling"
+    if single:
+        of = "" if len(single) == len(scores) else f" of {', '.join(single)}"
+        told = f"one seed each{of}: no intervals"
+        intervals = told if not of else f"{intervals} ({told})"
     lines = [
         f"# {', '.join(scores)} on {', '.join(tasks)}",
         "",
-        f"{words[0].upper()}{words[1:]}, {exploration} policy; interquartile mean over seeds with a 95% interval by "
-        f"stratified resampling, {len(frames)} evaluations up to frame {frames[-1]:,}.",
+        f"{words[0].upper()}{words[1:]}, {exploration} policy; {intervals}, {len(frames)} evaluations up to frame {frames[-1]:,}.",
         "",
         "| task | algorithm | seeds | at the end | mean over training |",
         "| --- | --- | --- | --- | --- |",
@@ -103,17 +108,19 @@ def _markdown(
     for name, of_task in _with_aggregate(scores, tasks).items():
         end = _intervals({k: x[..., -1] for k, x in of_task.items()}, metrics.aggregate_iqm)
         area = _intervals({k: x.mean(-1) for k, x in of_task.items()}, metrics.aggregate_iqm)
-        for algorithm, x in of_task.items():
-            cells = (_cell(end, algorithm), _cell(area, algorithm))
-            lines.append(f"| {name} | {algorithm} | {len(x)} | {' | '.join(cells)} |")
-    if len(scores) > 1:
+        for algorithm, values in of_task.items():
+            cells = (_cell(x, algorithm, interval=algorithm not in single) for x in (end, area))
+            lines.append(f"| {name} | {algorithm} | {len(values)} | {' | '.join(cells)} |")
+    if by_area[0]:
         lines += [
             "",
             "| probability that a run of X is better than one of Y | at the end | mean over training |",
             "| --- | --- | --- |",
         ]
         end = _improvement(scores, lambda x: x[..., -1])
-        lines += [f"| {pair} | {_cell(end, pair)} | {_cell(by_area, pair)} |" for pair in end[0]]
+        for pair in end[0]:
+            cells = (_cell(x, pair, unknown=(0, 1)) for x in (end, by_area))
+            lines.append(f"| {pair} | {' | '.join(cells)} |")
     longer = [str(result.folder) for result in results if max(result.values) > frames[-1]]
     if longer:
         lines += ["", f"Longer runs, cut to the frames that all have: {', '.join(longer)}."]
@@ -131,7 +138,7 @@ def _figure(
     metric: str,
 ) -> Figure:
     panels = _with_aggregate(scores, tasks)
-    several = len(scores) > 1
+    several = bool(by_area[0])
     rows = -(-(len(panels) + several) // COLUMNS)
     figure = Figure(figsize=(5.5 * COLUMNS, 4 * rows), layout="constrained")
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
@@ -190,9 +197,9 @@ def _scaled(scores: Scores) -> Scores:
 def _improvement(
     scores: Scores, reduce: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 ) -> Intervals:
-    pairs = {
-        f"{x}{OVER}{y}": [reduce(scores[x]), reduce(scores[y])] for x, y in combinations(scores, 2)
-    }
+    """Of those with two seeds or more."""
+    reduced = {name: reduce(x) for name, x in scores.items() if len(x) > 1}
+    pairs = {f"{x}{OVER}{y}": [reduced[x], reduced[y]] for x, y in combinations(reduced, 2)}
     return _intervals(pairs, metrics.probability_of_improvement)
 
 
@@ -205,10 +212,16 @@ def _iqm_of_each(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([metrics.aggregate_iqm(scores[..., k]) for k in range(scores.shape[-1])])
 
 
-def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return scores.mean(-1)
-
-
-def _cell(estimates: Intervals, name: str) -> str:
+def _cell(
+    estimates: Intervals,
+    name: str,
+    *,
+    interval: bool = True,
+    unknown: tuple[float, float] | None = None,
+) -> str:
+    """An estimate with its interval; one that is the whole range, ``unknown``, tells nothing."""
     value, (low, high) = estimates[0][name], np.ravel(estimates[1][name])
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    if not interval:
+        return f"{value:.3f}"
+    remark = ", too few seeds to tell" if (low, high) == unknown else ""
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]{remark}"

@@ -137,8 +137,7 @@ def score_matrices(results: Sequence[Result]) -> tuple[Scores, list[str], list[i
         The scores, the names of the tasks, and the frames of the evaluations.
 
     Raises:
-        ExperimentError: where an algorithm has fewer than two seeds, or not the same number on every
-            task, and where the runs have no evaluation at the same frame.
+        ExperimentError: where an algorithm has not the same number of seeds on every task, and where the runs have no evaluation at the same frame.
     """
     columns = {(x.algorithm, x.task, x.seed): pd.Series(x.values) for x in results}
     table = pd.concat(columns, axis="columns", join="inner").sort_index().sort_index(axis="columns")
@@ -151,11 +150,11 @@ def score_matrices(results: Sequence[Result]) -> tuple[Scores, list[str], list[i
     for algorithm in sorted({result.algorithm for result in results}):
         mine = table[algorithm]
         seeds = mine.columns.get_level_values(0).value_counts().reindex(tasks, fill_value=0)
-        if seeds.nunique() > 1 or seeds.min() < 2:
+        if seeds.nunique() > 1:
             counts = ", ".join(f"{count} on {task}" for task, count in seeds.items())
             raise ExperimentError(
-                f"{algorithm} has runs of {counts}: an interval needs two seeds or more, as many on "
-                "every task. Train what is missing, or report fewer runs."
+                f"{algorithm} has runs of {counts}: it needs as many seeds on every task. Train what is missing, or report "
+                "fewer runs."
             )
         values = mine.to_numpy().reshape(
             len(table), len(tasks), -1
