@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModule, TensorDictSequential
 from tensordict.utils import NestedKey
 from torch import Tensor, nn
 from torch import distributions as D
@@ -31,6 +31,7 @@ from torchrl_ob._specs import (
     read_action,
     read_observation,
 )
+from torchrl_ob.recurrent.networks import make_memory
 
 __all__ = ["policy_from_env"]
 
@@ -44,8 +45,10 @@ def policy_from_env(
     depth: int = 2,
     num_cells: int = 256,
     activation_class: type[nn.Module] = nn.Tanh,
+    cell: Literal["gru", "lstm"] | None = None,
+    memory_size: int = 64,
 ) -> ProbabilisticActor:
-    """Decentralized policies of a group of agents: each acts on its own observation.
+    """Decentralized policies of a group of agents: each acts on its own observation, or on a memory of its own observations.
 
     Continuous actions get a :class:`~torchrl.modules.TanhNormal` between the bounds of every agent and dimension, or
     an :class:`~torchrl.modules.IndependentNormal` if there are no bounds. Discrete actions get a categorical over
@@ -62,6 +65,10 @@ def policy_from_env(
         depth: number of hidden layers.
         num_cells: width of the hidden layers.
         activation_class: activation function.
+        cell: ``"gru"`` or ``"lstm"`` for a memory, a :class:`~torchrl_ob.MultiAgentGRU` or
+            :class:`~torchrl_ob.MultiAgentLSTM` before the hidden layers. The environment then needs ``InitTracker()``, and the
+            primer that ``torchrl.modules.utils.get_primers_from_module(policy)`` gives.
+        memory_size: width of the memory's state.
 
     Returns:
         The policies, which write the action and its log-probability.
@@ -84,12 +91,20 @@ def policy_from_env(
     names, distribution, num_outputs, options = _distribution(action, mask_key is not None)
     sizes: dict[str, Any] = {"depth": depth, "num_cells": num_cells, "device": env.device}
     sizes |= {"share_params": share_params, "activation_class": activation_class}
-    net = team_network(observation_spec.shape, num_outputs, centralized=False, **sizes)
+    shape, read, before = observation_spec.shape, observation_key, []
+    if cell is not None:
+        memory = make_memory(
+            cell, group, observation_key, shape, memory_size, share_params=share_params
+        )
+        before, read = [memory.to(env.device)], memory.out_keys[0]
+        shape = torch.Size([shape[0], memory_size])
+    net = team_network(shape, num_outputs, centralized=False, **sizes)
     if len(names) > 1:
         net = nn.Sequential(net, NormalParamExtractor())
     params = [group_key(group, name) for name in names]
+    module = TensorDictModule(net, [read], params)
     return ProbabilisticActor(
-        TensorDictModule(net, [observation_key], params),
+        TensorDictSequential(*before, module) if before else module,
         in_keys=params if mask_key is None else {"logits": params[0], "mask": mask_key},
         out_keys=[action.key],
         distribution_class=distribution,

@@ -44,6 +44,8 @@ def test_every_choice_builds(group, choice, tmp_path):
         extra = ["advantage=gae"]
     if choice == "dueling":
         extra = ["loss.critic_coeff=0.0"]
+    if choice in ("gru", "lstm", "pooled_gru"):
+        extra = ["trainer.sequence_length=10"]
     if choice in ("a2c", "reinforce"):
         extra = ["trainer.num_epochs=1", "trainer.minibatch_size=200"]
     parts = build(configure(*extra, f"{group}={choice}"), tmp_path)

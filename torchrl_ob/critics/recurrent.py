@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase
 from torchrl.modules import ValueNorm, recurrent_mode, set_recurrent_mode
 
-from torchrl_ob._checks.arguments import check_choice
 from torchrl_ob._checks.batch import require_next, select
-from torchrl_ob._specs import Group, group_key, read_observation
+from torchrl_ob._specs import Group, read_observation
 from torchrl_ob.critics._inputs import read_sizes
 from torchrl_ob.critics.joint import JointQCritic
-from torchrl_ob.recurrent.networks import CELLS
+from torchrl_ob.recurrent.networks import make_memory
 
 __all__ = ["RecurrentCritic"]
 
@@ -126,20 +125,17 @@ class RecurrentCritic(TensorDictModuleBase):
             state_key: key of a global state, which the critic reads beside the features if there is one.
         """
         key, spec = read_observation(env, group, observation_key)
-        features = group_key(group, "critic_features")
-        check_choice("cell", cell, Literal["gru", "lstm"])
-        num_agents, width = spec.shape
-        memory = CELLS[cell](
-            num_agents,
-            width,
+        memory = make_memory(
+            cell,
+            group,
+            key,
+            spec.shape,
             memory_size,
-            num_layers,
             share_params=share_params,
-            in_key=key,
-            out_key=features,
-            state_keys=[group_key(group, f"critic_{name}") for name in CELLS[cell].states],
-            device=env.device,
+            num_layers=num_layers,
+            prefix="critic_",
         )
+        features = memory.out_keys[0]
         sizes = read_sizes(env, group, {"observation_key": key, "state_key": state_key})
         head = JointQCritic(
             **{**sizes, "observation_dim": memory_size, "observation_key": features},
@@ -149,7 +145,7 @@ class RecurrentCritic(TensorDictModuleBase):
             activation=activation,
             value_norm=value_norm,
         )
-        return cls(memory, head)
+        return cls(memory.to(env.device), head)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the head's values: for single steps with their states, or in recurrent mode for sequences.

@@ -29,6 +29,12 @@ from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluation import Evaluation
 from torchrl_ob.experiments.learners import all_losses, make_learners
 from torchrl_ob.experiments.loggers import RunLogger
+from torchrl_ob.experiments.recurrence import (
+    acting_policy,
+    keep_states,
+    make_tracked_env,
+    primers,
+)
 from torchrl_ob.experiments.update import make_objective
 
 __all__ = ["Experiment", "Progress", "build", "build_evaluation", "training_config"]
@@ -64,6 +70,7 @@ class Experiment:
     Attributes:
         actor: of all groups, one after the other where there are several.
         critic: of the group, or of each by its name.
+        acting: what collects, the actor and the memories of critics.
         learners: one for each group.
         loss: the losses of all learners.
         objective: from a minibatch to the sum of its losses.
@@ -85,9 +92,11 @@ class Experiment:
         losses, compile = partial(all_losses, self.learners), config.trainer.compile
         self.objective = make_objective(losses, self.loss.parameters(), compile=compile)
         self.optimizer = call(config.optimizer, self.loss.parameters())
-        envs = partial(make_env, config.env, seed=config.seed, device=str(device))
+        self.acting = acting_policy(self.actor, critics.values())
+        states = primers(self.acting)
+        envs = partial(make_tracked_env, config.env, states, seed=config.seed, device=str(device))
         total = {"total_frames": config.total_frames, "device": device}
-        self.collector: BaseCollector = call(config.collector, envs, self.actor, **total)
+        self.collector: BaseCollector = call(config.collector, envs, self.acting, **total)
         self.scheduler = None
         if config.get("scheduler"):
             batches = config.total_frames // config.collector.frames_per_batch
@@ -152,9 +161,9 @@ class Experiment:
         self.send_weights()
 
     def send_weights(self) -> None:
-        """Hand the actor's weights to the processes that collect, where there are any."""
+        """Hand the weights of the policy to the processes that collect, where there are any."""
         if self.collector._weight_sync_schemes:
-            self.collector.update_policy_weights_(self.actor)
+            self.collector.update_policy_weights_(self.acting)
 
     def close(self) -> None:
         """End the processes, where there are any, and the runs of loggers."""
@@ -205,6 +214,7 @@ def build_evaluation(config: DictConfig) -> Evaluation:
     _seed(config.seed)
     actors = [make(config.policy, env, group=group).to(device) for group in find_group_names(env)]
     actor = actors[0] if len(actors) == 1 else TensorDictSequential(*actors)
+    env = keep_states(env, primers(actor))
     steps = config.env.max_steps
     return Evaluation(env, actor, max_steps=steps, interval=options.interval, seed=options.seed)
 

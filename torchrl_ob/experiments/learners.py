@@ -19,6 +19,7 @@ from torchrl_ob.advantages.dueling_fit import DuelingFit
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.critics.recurrent import RecurrentCritic
 from torchrl_ob.experiments.config.instantiate import make
 from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
@@ -134,7 +135,9 @@ def make_learners(
     for group, norm in norms.items():
         taken = norm if "value_norm" in of_critic else {}
         critics[group] = make(config.critic, env, group=group, **taken).to(device)
-    if several and all(isinstance(critic, JointQCritic) for critic in critics.values()):
+    if several and all(
+        isinstance(critic, JointQCritic | RecurrentCritic) for critic in critics.values()
+    ):
         try:
             critics = join_critics(critics)
         except ValueError as error:

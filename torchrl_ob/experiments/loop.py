@@ -120,7 +120,8 @@ def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
     options = parts.config.trainer
     reports: list[TensorDictBase] = []
     for _ in range(options.num_epochs):
-        for minibatch in minibatches(batch, parts.keys, options.minibatch_size):
+        cuts = options.minibatch_size, options.sequence_length
+        for minibatch in minibatches(batch, parts.keys, *cuts):
             loss, report = parts.objective(minibatch)
             require_finite_losses(report, minibatch, parts.networks, parts.folder)
             loss.backward()

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+from torchrl.modules import set_recurrent_mode
 
 from torchrl_ob.experiments.envs.teams import BATTLE_WON, agent_rewards, episode_key
 from torchrl_ob.experiments.learners import Learner
+from torchrl_ob.experiments.recurrence import has_memory
 
 __all__ = ["as_numbers", "critic_metrics", "make_stopwatch", "name_report", "reward_metrics"]
 
@@ -65,8 +67,13 @@ def critic_metrics(
         critic: Any = learner.critic
         keys = learner.loss.tensor_keys
         target = batch.get(keys.value_target).flatten(0, batch.ndim - 1)
-        steps = batch.select(*critic.in_keys).reshape(-1)
-        values = [critic(chunk).get(critic.out_keys[0]) for chunk in steps.split(chunk_size)]
+        steps = batch.select(*critic.in_keys)
+        if remembers := has_memory(critic):  # whole trajectories, in about so many steps
+            chunks = steps.split(max(1, chunk_size // steps.shape[-1]))
+        else:
+            chunks = steps.reshape(-1).split(chunk_size)
+        with set_recurrent_mode(remembers):
+            values = [critic(x).get(critic.out_keys[0]).flatten(0, -3) for x in chunks]
         total = target.var(0, correction=0)
         rest = (target - torch.cat(values)).var(0, correction=0)
         explained = torch.where(total > 0, 1 - rest / total, torch.nan).mean()

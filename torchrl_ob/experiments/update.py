@@ -41,18 +41,27 @@ def update_keys(loss: LossModule) -> list[NestedKey]:
 
 
 def minibatches(
-    batch: TensorDictBase, keys: Sequence[NestedKey], size: int
+    batch: TensorDictBase,
+    keys: Sequence[NestedKey],
+    size: int,
+    sequence_length: int | None = None,
 ) -> Iterator[TensorDictBase]:
-    """The steps of a batch, shuffled and cut.
+    """The steps of a batch, shuffled and cut, ``[size]``; or sequences of steps, ``[size / sequence_length, sequence_length]``.
 
     Args:
         batch: ``[*B, T]``, with its advantages.
         keys: what an update reads of a step; what the batch has of them.
-        size: of a minibatch.
+        size: of a minibatch, in steps.
+        sequence_length: of which T and the size are multiples; ``None`` for single steps.
     """
-    steps = batch.select(*keys, strict=False).reshape(-1)
-    order = torch.randperm(len(steps), device=steps.device)
-    yield from steps[order].split(size)
+    read = batch.select(*keys, strict=False)
+    if sequence_length is None:
+        parts = read.reshape(-1)
+    else:
+        parts = read.reshape(-1, sequence_length)
+        size //= sequence_length
+    order = torch.randperm(len(parts), device=parts.device)
+    yield from parts[order].split(size)
 
 
 def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:

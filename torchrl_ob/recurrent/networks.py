@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from tensordict import TensorDictBase, unravel_key
@@ -248,8 +249,36 @@ class MultiAgentLSTM(_MultiAgentRecurrence):
     recur = staticmethod(lstm)
 
 
-CELLS: dict[str, type[MultiAgentGRU | MultiAgentLSTM]] = {
-    "gru": MultiAgentGRU,
-    "lstm": MultiAgentLSTM,
-}
-"""The networks by name."""
+def make_memory(
+    cell: Literal["gru", "lstm"],
+    group: str | tuple[str, ...],
+    observation_key: NestedKey,
+    observations: Sequence[int],
+    memory_size: int,
+    *,
+    share_params: bool,
+    num_layers: int = 1,
+    prefix: str = "",
+) -> MultiAgentGRU | MultiAgentLSTM:
+    """A memory of observations ``[n, o]``, by its name; ``prefix`` tells its features and states from those of another."""
+    cells: dict[str, type[MultiAgentGRU | MultiAgentLSTM]] = {
+        "gru": MultiAgentGRU,
+        "lstm": MultiAgentLSTM,
+    }
+    if cell not in cells:
+        raise ValueError(f"cell must be one of {list(cells)}, got {cell!r}.")
+    features, *states = (
+        unravel_key((*((group,) if isinstance(group, str) else group), prefix + name))
+        for name in ("features", *cells[cell].states)
+    )
+    num_agents, size = observations
+    return cells[cell](
+        num_agents,
+        size,
+        memory_size,
+        num_layers,
+        share_params=share_params,
+        in_key=observation_key,
+        out_key=features,
+        state_keys=states,
+    )

@@ -17,6 +17,7 @@ from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
 from torchrl_ob.experiments.config.settings import leaves
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.recurrence import has_memory
 
 __all__ = ["check_learner", "check_rules"]
 
@@ -86,6 +87,13 @@ def _learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Iterator
             "take loss.critic_coeff=1.0."
         )
     trainer, frames = config.trainer, config.collector.frames_per_batch
+    if trainer.sequence_length is None and any(
+        has_memory(x) for x in (critic, loss.actor_network) if x is not None
+    ):
+        yield (
+            "a policy or a critic that remembers is trained on sequences: take trainer.sequence_length=10, or another length that "
+            f"divides {frames // config.env.num_envs} steps."
+        )
     whole = trainer.num_epochs == 1 and trainer.minibatch_size == frames
     if getattr(loss, "one_step", isinstance(loss, A2CLoss | ReinforceLoss)) and not whole:
         yield (
@@ -112,6 +120,18 @@ def _sizes(config: Mapping[str, Any]) -> Iterator[str]:
     collector_envs, size = sizes.get("collector.num_envs", envs), sizes["trainer.minibatch_size"]
     if collector_envs != envs:
         yield f"collector.num_envs={collector_envs} must be env.num_envs={envs}: change env.num_envs alone."
+    if (length := config["trainer"]["sequence_length"]) is not None:
+        for name, steps in (
+            ("collector.frames_per_batch / env.num_envs", frames // envs),
+            ("trainer.minibatch_size", size),
+        ):
+            if steps % length:
+                yield f"{name}={steps} must be a multiple of trainer.sequence_length={length}."
+        if any(x >= 0 for x in config["loss"].get("normalize_advantage_exclude_dims") or ()):
+            yield (
+                "loss.normalize_advantage_exclude_dims counts from the last dimension where trainer.sequence_length is set: take "
+                "[-2] for each agent apart."
+            )
     if size > frames:
         yield f"trainer.minibatch_size={size} is larger than collector.frames_per_batch={frames}: lower it."
 

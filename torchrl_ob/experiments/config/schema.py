@@ -43,6 +43,8 @@ class Part:
 NETWORK = {
     "hidden_dim": Count,
     "depth": NotNegativeCount | None,
+    "memory_size": Count,
+    "num_layers": Count,
     "num_cells": Count | list[Count],
     "chunk_bytes": Count | None,
 }
@@ -54,6 +56,7 @@ CONFIG: dict[str, Any] = {
     "trainer": {
         "num_epochs": Count,
         "minibatch_size": Count,
+        "sequence_length": Count | None,
         "clip_norm": Positive | None,
         "compile": bool,
         "target_tau": PositiveShare,
