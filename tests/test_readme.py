@@ -110,6 +110,13 @@ def check_own_critic(scope, out):
         torch.testing.assert_close(encoded["next", *features][:, :-1], encoded[features][:, 1:])
 
 
+def check_memory(scope, out):
+    collected = scope["collected"]
+    assert not collected["is_init"][:, 0].any()  # the second batch goes on within episodes
+    assert collected["agents", "critic_hidden"][:, 0].abs().sum() > 0
+    assert all(x.isfinite().all() for x in scope["terms"].values())
+
+
 def check_own_distribution(scope, out):
     assert scope["by_autodiff"].shape == (8, 100, 3, 1)
     assert scope["registered"].isfinite().all()  # and equal, as the page asserts
@@ -139,6 +146,7 @@ CHECKS = {
     "groups_and_masks": check_groups,
     "own_baseline": check_own_baseline,
     "own_critic": check_own_critic,
+    "memory": check_memory,
     "own_distribution": check_own_distribution,
     "value_norm": check_value_norm,
     "trainer": check_trainer,
