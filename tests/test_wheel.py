@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -55,5 +56,7 @@ def test_the_installed_command_trains_from_its_own_configs(wheel, tmp_path):
     assert "results are in" in check_output(command, "train", *overrides, **options)
     about = json.loads((elsewhere / "run" / "run.json").read_text())
     assert about["git"] is None
-    assert "torchrl-ob" in about["versions"]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert about["versions"]["torchrl-ob"] == version
+    assert check_output(command, "--version", **options).strip() == version
     assert (elsewhere / "run" / "evaluation.json").is_file()

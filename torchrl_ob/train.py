@@ -145,16 +145,23 @@ def _train(arguments: list[str]) -> None:
 
         from torchrl_ob.experiments.config.help import write_help
         from torchrl_ob.experiments.config.optimizers import register_optimizers
-        from torchrl_ob.experiments.config.overrides import explain, find_config_dir, read_override
-        from torchrl_ob.experiments.run import run
+        from torchrl_ob.experiments.config.overrides import (
+            explain,
+            find_config_dir,
+            folder_name,
+            read_override,
+        )
 
         register_optimizers()
 
     began = False
 
-    def task(config: DictConfig) -> None:
+    def task(config: DictConfig, _: Any = folder_name) -> None:  # a launcher's process imports it
         nonlocal began
         began = True
+        with _importing():  # of seconds, which a mistyped override need not wait for
+            from torchrl_ob.experiments.run import run
+
         of_hydra = HydraConfig.get()
         try:
             run(config, Path(of_hydra.runtime.output_dir), dict(of_hydra.runtime.choices))

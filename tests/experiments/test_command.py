@@ -69,3 +69,12 @@ def test_an_interrupt_while_it_imports_is_no_traceback(arguments, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in rest
     assert "KeyboardInterrupt" not in rest
+
+
+def test_a_mistyped_override_is_told_before_torch_is_imported_for_a_run():
+    command = [sys.executable, "-X", "importtime", "-m", "torchrl_ob.train", "train", "sed=1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("torchrl-ob: the config has no 'sed': did you mean 'seed'?\n")
+    assert "| torchrl_ob.experiments.config.overrides" in " ".join(done.stderr.split())
+    assert "| torchrl.envs" not in " ".join(done.stderr.split())
