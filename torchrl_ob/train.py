@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
@@ -21,6 +24,8 @@ EXAMPLES = """examples
   torchrl-ob train -m advantage=ob,coma,gae seed=0,1,2
   torchrl-ob train hydra.run.dir=runs/mine resume=auto
   torchrl-ob train --help               the whole config
+  torchrun --nproc-per-node=2 -m torchrl_ob.train train ...
+                                        in two processes, which share environments and minibatches
   torchrl-ob report runs/2026-01-31/*   compare runs"""
 
 EXTRAS = ("hydra", "matplotlib", "omegaconf", "rliable", "tqdm", "vmas")
@@ -172,6 +177,7 @@ def _train(arguments: list[str]) -> None:
 
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of every buffer it makes
     overrides = [x for x in (read_override(x, config_folder()) for x in arguments) if x]
+    overrides += _overrides_of_rank(arguments)
     own = find_config_dir(arguments)
     if own is None and (own := os.environ.get(CONFIG_DIR)):
         overrides[:0] = ["--config-dir", own]
@@ -194,6 +200,19 @@ def _train(arguments: list[str]) -> None:
         if isinstance(error, OSError):
             remedy = "give another hydra.run.dir."
         raise ExperimentError(f"{error}: {remedy}") from error
+
+
+def _overrides_of_rank(arguments: list[str]) -> list[str]:
+    """A folder for Hydra in each process of torchrun but the first, which tells them its own."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return []
+    if {"-m", "--multirun"} & {*arguments}:
+        raise ExperimentError("torchrun starts the ranks of one run: take -m away, or torchrun.")
+    if os.environ["RANK"] == "0":
+        return []
+    scratch = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return [f"hydra.run.dir={scratch}"]
 
 
 def _eval(run: Path, episodes: int | None, trust: bool, config_dir: Path | None) -> None:

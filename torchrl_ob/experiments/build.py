@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from tensordict.nn import TensorDictSequential
 from tensordict.utils import NestedKey
 from torch import nn
-from torchrl.checkpoint import Checkpoint
+from torchrl.checkpoint import Checkpoint, GlobalRNGState
 from torchrl.collectors import BaseCollector
 
 from torchrl_ob.experiments.checkpoints import make_checkpoint, save_checkpoint
@@ -29,6 +29,14 @@ from torchrl_ob.experiments.errors import ExperimentError, first_line
 from torchrl_ob.experiments.evaluation import Evaluation
 from torchrl_ob.experiments.learners import all_losses, make_learners
 from torchrl_ob.experiments.loggers import RunLogger
+from torchrl_ob.experiments.ranks import (
+    OfEachRank,
+    copy_weights,
+    count_ranks,
+    is_first,
+    share_config,
+    to_own_device,
+)
 from torchrl_ob.experiments.recurrence import (
     acting_policy,
     keep_states,
@@ -39,7 +47,7 @@ from torchrl_ob.experiments.update import make_objective
 
 __all__ = ["Experiment", "Progress", "build", "build_evaluation", "training_config"]
 
-COMPONENTS = ("actor", "critic", "loss", "optimizer", "scheduler", "collector", "log", "progress")
+COMPONENTS = ("actor", "critic", "loss", "optimizer", "scheduler", "log", "progress")
 """The parts of a run that a checkpoint keeps, where there are any."""
 
 
@@ -75,10 +83,14 @@ class Experiment:
         loss: the losses of all learners.
         objective: from a minibatch to the sum of its losses.
         scheduler: of the learning rate; ``None`` where it is constant.
+        own: the config of this rank's share.
+        log: ``None`` on other ranks than the first.
+        source: the checkpoint that was loaded.
     """
 
     def __init__(self, config: DictConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
+        self.own, self.source = share_config(config), ""
         device = _device(config.device)
         # the environments of evaluation first: all of VMAS's share one random state
         self.evaluation = build_evaluation(config)
@@ -86,22 +98,25 @@ class Experiment:
         several: Any = self.actor if len(groups) > 1 else [self.actor]
         actors = dict(zip(groups, several, strict=True))
         self.learners = make_learners(config, self.evaluation.env, actors, device)
+        self._require_one_fit()
         critics = {x.group: x.critic for x in self.learners}
         self.critic = nn.ModuleDict(critics) if len(critics) > 1 else self.learners[0].critic
         self.loss = nn.ModuleList([x.loss for x in self.learners])
+        copy_weights(self.loss)
         losses, compile = partial(all_losses, self.learners), config.trainer.compile
         self.objective = make_objective(losses, self.loss.parameters(), compile=compile)
         self.optimizer = call(config.optimizer, self.loss.parameters())
         self.acting = acting_policy(self.actor, critics.values())
-        states = primers(self.acting)
-        envs = partial(make_tracked_env, config.env, states, seed=config.seed, device=str(device))
+        states, own = primers(self.acting), self.own
+        envs = partial(make_tracked_env, own.env, states, seed=own.seed, device=str(device))
         total = {"total_frames": config.total_frames, "device": device}
-        self.collector: BaseCollector = call(config.collector, envs, self.acting, **total)
+        self.collector: BaseCollector = call(own.collector, envs, self.acting, **total)
         self.scheduler = None
         if config.get("scheduler"):
             batches = config.total_frames // config.collector.frames_per_batch
             self.scheduler = call(config.scheduler, self.optimizer, total_iters=batches)
-        self.log, self.progress = RunLogger(folder / "metrics"), Progress()
+        self.log = RunLogger(folder / "metrics") if is_first() else None
+        self.progress = Progress()
         self.checkpoint = self._make_checkpoint()
 
     def _make_checkpoint(self) -> Checkpoint:
@@ -110,12 +125,29 @@ class Experiment:
         parts |= {f"fit_{k}": learner.fit for k, learner in enumerate(self.learners)}
         if self.config.env.get("transforms"):
             parts["transforms"] = self.evaluation.env
-            if self.collector._weight_sync_schemes and self.evaluation.env.state_dict():
+            shared = self.collector._weight_sync_schemes or count_ranks() > 1
+            if shared and self.evaluation.env.state_dict():
                 self.close()
                 raise ExperimentError(
-                    "env.transforms has one with a state, which each worker would learn apart: take collector=single."
+                    "env.transforms has one with a state, which each worker would learn apart: take collector=single, "
+                    "in one process."
                 )
+        # the random numbers last, after all that draws some
+        own = {"collector": self.collector, "rng": GlobalRNGState()}
+        if count_ranks() > 1:
+            own = {"ranks": OfEachRank(**own)}
+        parts |= own
         return make_checkpoint(**{name: part for name, part in parts.items() if part is not None})
+
+    def _require_one_fit(self) -> None:
+        """Refuse, of several ranks, what learns from a batch beside the loss: each would learn its own."""
+        apart = ["value_norm"] if self.config.get("value_norm") else []
+        apart += [type(x.fit).__name__ for x in self.learners if x.fit is not None]
+        if apart and count_ranks() > 1:
+            raise ExperimentError(
+                f"{', '.join(apart)} learns from a rank's batch apart from the loss, and ranks would differ: take one "
+                "process, with collector=multi_sync."
+            )
 
     @property
     def advantage(self) -> Any:
@@ -146,6 +178,9 @@ class Experiment:
     def save(self) -> None:
         """Write a checkpoint."""
         self.copy_transforms()  # those of the evaluation have seen its episodes too
+        if not is_first():
+            self.checkpoint.components["ranks"].state_dict()  # sent to the first, which writes
+            return
         metadata = {"config": training_config(self.config), **vars(self.progress)}
         save_checkpoint(
             self.checkpoint,
@@ -157,7 +192,8 @@ class Experiment:
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
-        self.checkpoint.load(path, map_location=None)
+        self.checkpoint.load(path, map_location=to_own_device if count_ranks() > 1 else None)
+        self.source = str(path)
         self.send_weights()
 
     def send_weights(self) -> None:
@@ -167,7 +203,8 @@ class Experiment:
 
     def close(self) -> None:
         """End the processes, where there are any, and the runs of loggers."""
-        self.log.shutdown()
+        if self.log is not None:
+            self.log.shutdown()
         self.collector.shutdown()
         self.evaluation.env.close(raise_if_closed=False)
 
@@ -175,7 +212,8 @@ class Experiment:
 def training_config(config: DictConfig) -> dict[str, Any]:
     """What of a config decides the numbers of a run, resolved, without where and how it is kept."""
     resolved: Any = OmegaConf.to_container(config, resolve=True)
-    return {key: value for key, value in resolved.items() if key not in NOT_TRAINING}
+    ranks = {"ranks": count_ranks()} if count_ranks() > 1 else {}
+    return ranks | {key: value for key, value in resolved.items() if key not in NOT_TRAINING}
 
 
 def build(config: DictConfig, folder: Path) -> Experiment:
@@ -195,7 +233,7 @@ def build(config: DictConfig, folder: Path) -> Experiment:
         ExperimentError: where parts do not fit.
     """
     parts = Experiment(config, folder)
-    _seed(config.seed)
+    _seed(parts.own.seed)
     return parts
 
 

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import torch
 from torchrl.checkpoint import (
     Checkpoint,
-    GlobalRNGState,
     StateDictCheckpointAdapter,
 )
 
@@ -56,8 +55,9 @@ class WeightsOnlyAdapter(StateDictCheckpointAdapter):
 
 
 def make_checkpoint(**components: Any) -> Checkpoint:
-    """A checkpoint of these components and of the random numbers, which are read after all that draws some."""
-    return _weights_only(**components, rng=GlobalRNGState())
+    """A checkpoint in one file, each component as :class:`WeightsOnlyAdapter` keeps it."""
+    checkpoint = Checkpoint(format="archive", **components)
+    return checkpoint.register_adapter(object, WeightsOnlyAdapter())
 
 
 def newest_checkpoint(folder: Path) -> Path:
@@ -78,7 +78,7 @@ def newest_checkpoint(folder: Path) -> Path:
 
 def read_checkpoint(path: Path, **components: Any) -> None:
     """Put some components alone in the state of a checkpoint, such as ``actor=actor``."""
-    _weights_only(**components).load(path, map_location="cpu")
+    make_checkpoint(**components).load(path, map_location="cpu")
 
 
 def save_checkpoint(
@@ -173,12 +173,6 @@ def _require_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
             raise ExperimentError(f"{path} is packed, and would take more room than its file")
-
-
-def _weights_only(**components: Any) -> Checkpoint:
-    """A checkpoint in one file, each component as :class:`WeightsOnlyAdapter` keeps it."""
-    checkpoint = Checkpoint(format="archive", **components)
-    return checkpoint.register_adapter(object, WeightsOnlyAdapter())
 
 
 def _require_same(saved: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from tensordict import TensorDict, TensorDictBase
 from tensordict.utils import NestedKey
@@ -26,10 +27,14 @@ from torchrl_ob.experiments.config.options import read_options
 from torchrl_ob.experiments.config.rules import check_learner
 from torchrl_ob.experiments.envs.teams import find_active_key, find_reward_key
 from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.ranks import count_ranks, mean_tensor, standardize
 from torchrl_ob.experiments.train_log import note
 from torchrl_ob.experiments.update import mean_over_active, update_keys
 
 __all__ = ["Learner", "all_losses", "make_learners"]
+
+COUNT = "active_count_"
+"""With a group's name, where a minibatch of one of several ranks has how many agents take part in the mean over ranks."""
 
 
 @dataclass
@@ -44,12 +49,15 @@ class Learner:
     active_key: NestedKey | None  # which agents take part; None where all always do
     updater: SoftUpdate | None = None  # of the critic's slow copy, where the loss has one
     fit: Any = None  # fits what the loss does not, and reports, after the updates of each batch
+    normalizes: bool = False  # itself, over all ranks, in place of the loss
 
     def __post_init__(self) -> None:
         """Have the loss keep agents apart where not all take part."""
         if self.active_key is not None:
             # not by the loss's own mask: it would leave the critic without the dead agents' returns
             self.loss.reduction, self.loss.loss_mask_key = "none", None
+        if count_ranks() > 1 and getattr(self.loss, "normalize_advantage", False):
+            self.loss.normalize_advantage, self.normalizes = False, True
 
     @property
     def of_joint_action(self) -> bool:
@@ -76,6 +84,20 @@ class Learner:
                 f"{type(self.advantage).__name__}: {first_line(error)} (the traceback is in train.log)"
             ) from error
 
+    def join(self, minibatch: TensorDictBase) -> None:
+        """Write to a rank's minibatch what the loss must know of the others': of several ranks, before the losses.
+
+        The mean over ranks of their losses is then the loss of all minibatches together.
+        """
+        active = None if self.active_key is None else minibatch.get(self.active_key)
+        if self.normalizes:
+            key = self.loss.tensor_keys.advantage
+            apart = self.loss.normalize_advantage_exclude_dims
+            minibatch.set(key, standardize(minibatch.get(key), active, apart))
+        if active is not None and count_ranks() > 1:
+            count = mean_tensor(active.sum().to(torch.float))
+            minibatch.set(COUNT + self.group, count.expand(minibatch.batch_size))
+
     def losses(self, minibatch: TensorDictBase) -> TensorDictBase:
         """The terms of the loss.
 
@@ -87,7 +109,7 @@ class Learner:
         active = minibatch.get(self.active_key)
         # where TorchRL's losses look for what to leave out of a normalization
         seen = minibatch.copy().set("shifted_valid", active.unsqueeze(-1))
-        return mean_over_active(self.loss(seen), active)
+        return mean_over_active(self.loss(seen), active, minibatch.get(COUNT + self.group, None))
 
     def follow(self) -> None:
         """Move the critic's slow copy, after a step of the optimizer."""

@@ -17,6 +17,13 @@ from torchrl_ob.experiments.metrics import (
     name_report,
     reward_metrics,
 )
+from torchrl_ob.experiments.ranks import (
+    any_rank,
+    average_gradients,
+    count_ranks,
+    is_first,
+    mean_over_ranks,
+)
 from torchrl_ob.experiments.train_log import note
 from torchrl_ob.experiments.update import clip_gradient, minibatches, require_finite_losses
 
@@ -35,7 +42,7 @@ def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> Non
 
     Args:
         parts: of the run, from :func:`~torchrl_ob.experiments.build.build`.
-        stopped: whether to stop; asked after each batch.
+        stopped: whether to stop; asked after each batch. Where one rank is to stop, all do.
 
     Raises:
         ExperimentError: where a loss is not finite, and where nothing can be written.
@@ -46,20 +53,26 @@ def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> Non
         initial=progress.frames,
         unit=" frames",
         unit_scale=True,
-        disable=not config.progress_bar,
+        disable=not (config.progress_bar and is_first()),
     )
     lap = make_stopwatch()
 
-    def log(metrics: dict[str, Any], timer: str) -> dict[str, Any]:
-        numbers = as_numbers(metrics)  # waits for the device, so that the seconds are true
+    def log(numbers: dict[str, Any], timer: str) -> dict[str, Any]:
         numbers[f"timer/{timer}"] = lap()
-        parts.log.log_metrics(numbers, step=progress.frames)
+        if parts.log is not None:
+            parts.log.log_metrics(numbers, step=progress.frames)
         shown.update({k: f"{numbers[x]:.2f}" for k, x in SHOWN.items() if x in numbers})
         bar.set_postfix(shown, refresh=False)
         return numbers
 
+    def log_batch(metrics: dict[str, Any], timer: str) -> None:
+        # waits for the device, so that the seconds are true
+        log(mean_over_ranks(as_numbers(metrics)), timer)
+
     def evaluate() -> None:
-        numbers = log(evaluation.metrics(), "evaluation")
+        if not is_first():
+            return
+        numbers = log(as_numbers(evaluation.metrics()), "evaluation")
         words = ", ".join(f"{name} {x:.3f}" for name, x in numbers.items() if "eval/" in name)
         note(f"frame {progress.frames}: {words}")
 
@@ -67,15 +80,15 @@ def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> Non
     if progress.frames == 0:
         evaluate()
     for batch in parts.collector:
-        progress.frames += batch.numel()
-        log(reward_metrics(batch, evaluation.reward_keys), "collection")
+        progress.frames += batch.numel() * count_ranks()
+        log_batch(reward_metrics(batch, evaluation.reward_keys), "collection")
         estimate(parts, batch)
-        log(measure(parts, batch) | improve(parts, batch), "update")
+        log_batch(measure(parts, batch) | improve(parts, batch), "update")
         parts.copy_transforms()
         if progress.frames % evaluation.interval == 0:
             evaluate()
-        bar.update(batch.numel())
-        ended = stopped() or progress.frames >= config.total_frames
+        bar.update(batch.numel() * count_ranks())
+        ended = any_rank(stopped()) or progress.frames >= config.total_frames
         if ended or progress.frames % config.checkpoint.interval == 0:
             parts.save()
         if ended:
@@ -93,7 +106,7 @@ def estimate(parts: Experiment, batch: TensorDictBase) -> None:
 def measure(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
     """What the critics explain of a batch and, where it is due, the variance of its gradients."""
     metrics: dict[str, Any] = critic_metrics(
-        parts.learners, batch, parts.config.trainer.minibatch_size
+        parts.learners, batch, parts.own.trainer.minibatch_size
     )
     interval = parts.config.variance_interval
     if interval and parts.progress.batches % interval == 0:
@@ -117,14 +130,17 @@ def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
     Returns:
         What the losses report, and the gradient's norm: means over all minibatches; updates so far and their learning rate.
     """
-    options = parts.config.trainer
+    options = parts.own.trainer
     reports: list[TensorDictBase] = []
     for _ in range(options.num_epochs):
         cuts = options.minibatch_size, options.sequence_length
         for minibatch in minibatches(batch, parts.keys, *cuts):
+            for learner in parts.learners:
+                learner.join(minibatch)
             loss, report = parts.objective(minibatch)
             require_finite_losses(report, minibatch, parts.networks, parts.folder)
             loss.backward()
+            average_gradients(parts.parameters)
             report["grad_norm"] = clip_gradient(parts.parameters, options.clip_norm)
             parts.optimizer.step()
             parts.optimizer.zero_grad()

@@ -22,11 +22,12 @@ from torchrl_ob.experiments.build import Experiment, build, training_config
 from torchrl_ob.experiments.checkpoints import resume
 from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.config.overrides import folder_name  # noqa: F401  # registers it for configs
-from torchrl_ob.experiments.errors import ExperimentError, writing
+from torchrl_ob.experiments.errors import ExperimentError, first_line, writing
 from torchrl_ob.experiments.evaluation import describe
 from torchrl_ob.experiments.folders import LOG, locked, require_own_files
 from torchrl_ob.experiments.loggers import make_loggers
 from torchrl_ob.experiments.loop import train
+from torchrl_ob.experiments.ranks import any_rank, is_first, joined, rank, said_by_first
 from torchrl_ob.experiments.train_log import log_file, say
 
 __all__ = ["run"]
@@ -67,34 +68,33 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
     """
     check_config(config)
     with ExitStack() as while_running:
-        with writing(f"to {folder}", REMEDY):
-            folder.mkdir(parents=True, exist_ok=True)
-            require_own_files(folder)
-            while_running.enter_context(locked(folder))
-            while_running.enter_context(log_file(folder / LOG))
-        return _train(config, folder, choices or {})
+        while_running.enter_context(joined(config.rank_timeout))
+        if is_first():
+            with writing(f"to {folder}", REMEDY):
+                folder.mkdir(parents=True, exist_ok=True)
+                require_own_files(folder)
+                while_running.enter_context(locked(folder))
+                while_running.enter_context(log_file(folder / LOG))
+        return _train(config, Path(said_by_first(str(folder.resolve()))), choices or {})
 
 
 def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experiment:
-    source = _source(config, folder)
+    source = _source(config, folder) if is_first() else None
     experiment = build(config, folder)
     try:
-        done = ""
-        if source is not None:
-            done = resume(experiment, source, training_config(config))
-            say(done or f"nothing to resume in {source}: starting afresh")
-        if not done:  # a run killed before its first checkpoint leaves metrics
-            shutil.rmtree(folder / "metrics" / "scalars", ignore_errors=True)
-        with writing(f"to {folder}", REMEDY):
-            _describe(config, folder, choices)  # not before a resume is known to fit
-        experiment.log.others = make_loggers(config, folder, choices, resumed=bool(done))
-        say(f"results go to {folder}")
+        if is_first():
+            _begin(experiment, source, choices)
+        begun = said_by_first(experiment.source)
+        if begun and not is_first():
+            _follow(experiment, Path(begun))
         with _stop_on_signal() as stopped:
             train(experiment, stopped)
-            if stopped():
+            if any_rank(stopped()):
                 frame = experiment.progress.frames
                 say(f"stopped and saved at frame {frame}; go on with resume=auto")
                 raise SystemExit(130)
+        if not is_first():
+            return experiment
         estimates = experiment.evaluation.estimates()
     finally:
         experiment.close()
@@ -105,6 +105,32 @@ def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experim
     say(describe(estimates))
     say(f"results are in {folder}")
     return experiment
+
+
+def _begin(experiment: Experiment, source: Path | None, choices: dict[str, Any]) -> None:
+    """Resume where there is something to resume, describe the run in its folder, and start its loggers."""
+    config, folder, done = experiment.config, experiment.folder, ""
+    if source is not None:
+        done = resume(experiment, source, training_config(config))
+        say(done or f"nothing to resume in {source}: starting afresh")
+    if not done:  # a run killed before its first checkpoint leaves metrics
+        shutil.rmtree(folder / "metrics" / "scalars", ignore_errors=True)
+    with writing(f"to {folder}", REMEDY):
+        _describe(config, folder, choices)  # not before a resume is known to fit
+    assert experiment.log is not None  # of the first rank
+    experiment.log.others = make_loggers(config, folder, choices, resumed=bool(done))
+    say(f"results go to {folder}")
+
+
+def _follow(experiment: Experiment, path: Path) -> None:
+    """Load what the first rank has."""
+    try:
+        experiment.load(path)
+    except Exception as error:  # whichever way it cannot be read
+        raise ExperimentError(
+            f"rank {rank()} cannot read {path} ({first_line(error)}): the run's folder must be on a file system of all "
+            "machines."
+        ) from error
 
 
 def _source(config: DictConfig, folder: Path) -> Path | None:
@@ -168,7 +194,8 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
         return
 
     def stop(number: int, _: Any) -> None:
-        print("stopping after this batch; once more stops at once", file=sys.stderr)
+        if is_first():
+            print("stopping after this batch; once more stops at once", file=sys.stderr)
         asked.set()
         signal.signal(number, previous[signal.Signals(number)])
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torchrl_ob.experiments.errors import first_line
+from torchrl_ob.experiments.ranks import is_first
 
 __all__ = ["log_file", "note", "say"]
 
@@ -19,9 +20,10 @@ _LOG.addHandler(logging.NullHandler())
 
 
 def say(text: str) -> None:
-    """Print a text, and note it."""
-    print(text)
-    note(text)
+    """Print a text, and note it, of all ranks on the first."""
+    if is_first():
+        print(text)
+        note(text)
 
 
 def note(text: str) -> None:

@@ -14,6 +14,7 @@ from torchrl.objectives import LossModule
 
 from torchrl_ob._compile import CompiledOnMinibatches
 from torchrl_ob.experiments.errors import ExperimentError, first_line
+from torchrl_ob.experiments.ranks import is_first, rank
 
 __all__ = [
     "Objective",
@@ -64,13 +65,16 @@ def minibatches(
     yield from parts[order].split(size)
 
 
-def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
+def mean_over_active(
+    losses: TensorDictBase, active: Tensor, count: Tensor | None = None
+) -> TensorDictBase:
     """Losses of each agent as means: of the policy over agents that take part, of the critic over all.
 
     Args:
         losses: what a loss module of ``reduction="none"`` returns, ``[N, n]`` each; ``loss_critic``
             and ``loss_value`` are the critic's.
         active: which agents take part, ``[N, n]``.
+        count: what the sums over them are divided by, the same for every step; by default how many take part.
 
     Returns:
         The same entries, every loss a scalar.
@@ -84,6 +88,7 @@ def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
         tensor(2.)
     """
     means = losses.copy()
+    divisor = (active.sum() if count is None else count.flatten()[0]).clamp(min=1)
     for name, term in losses.items():
         if name in ("loss_critic", "loss_value"):
             means[name] = term.mean()
@@ -93,7 +98,7 @@ def mean_over_active(losses: TensorDictBase, active: Tensor) -> TensorDictBase:
                     f"{name} has shape {list(term.shape)} and the mask of agents {list(active.shape)}: "
                     "the loss must keep the agents apart."
                 )
-            means[name] = torch.where(active, term, 0).sum() / active.sum().clamp(min=1)
+            means[name] = torch.where(active, term, 0).sum() / divisor
     return means
 
 
@@ -168,7 +173,8 @@ def require_finite_losses(
     if sum(terms.values()).isfinite():
         return
     broken = [name for name, term in terms.items() if not term.isfinite().all()]
-    entries, path = minibatch.detach().flatten_keys(".").to_dict(), folder / "nan_batch.pt"
+    name = "nan_batch.pt" if is_first() else f"nan_batch_{rank()}.pt"
+    entries, path = minibatch.detach().flatten_keys(".").to_dict(), folder / name
     try:
         torch.save(entries, path)
         where = f"is in {path}"

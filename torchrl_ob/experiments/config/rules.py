@@ -17,11 +17,14 @@ from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
 from torchrl_ob.experiments.config.settings import leaves
 from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.ranks import count_ranks
 from torchrl_ob.experiments.recurrence import has_memory
 
 __all__ = ["check_learner", "check_rules"]
 
 DIVIDES = (
+    ("ranks", "env.num_envs"),
+    ("ranks", "trainer.minibatch_size"),
     ("collector.num_workers", "env.num_envs"),
     ("env.num_envs", "collector.frames_per_batch"),
     ("collector.frames_per_batch", "total_frames"),
@@ -112,7 +115,7 @@ def _state_values(config: DictConfig, critic: Any) -> str:
 
 
 def _sizes(config: Mapping[str, Any]) -> Iterator[str]:
-    sizes = {"collector.num_workers": 1, **leaves(config)}
+    sizes = {"collector.num_workers": 1, "ranks": count_ranks(), **leaves(config)}
     envs, frames = sizes["env.num_envs"], sizes["collector.frames_per_batch"]
     for small, large in DIVIDES:
         if sizes[large] % sizes[small]:
@@ -123,7 +126,7 @@ def _sizes(config: Mapping[str, Any]) -> Iterator[str]:
     if (length := config["trainer"]["sequence_length"]) is not None:
         for name, steps in (
             ("collector.frames_per_batch / env.num_envs", frames // envs),
-            ("trainer.minibatch_size", size),
+            ("trainer.minibatch_size" + " / ranks" * (count_ranks() > 1), size // count_ranks()),
         ):
             if steps % length:
                 yield f"{name}={steps} must be a multiple of trainer.sequence_length={length}."
@@ -132,6 +135,9 @@ def _sizes(config: Mapping[str, Any]) -> Iterator[str]:
                 "loss.normalize_advantage_exclude_dims counts from the last dimension where trainer.sequence_length is set: take "
                 "[-2] for each agent apart."
             )
+    workers = sizes["collector.num_workers"] * count_ranks()
+    if count_ranks() > 1 and envs % workers:
+        yield f"env.num_envs={envs} must be a multiple of the {workers} workers of all ranks."
     if size > frames:
         yield f"trainer.minibatch_size={size} is larger than collector.frames_per_batch={frames}: lower it."
 

@@ -75,6 +75,7 @@ CONFIG: dict[str, Any] = {
     "resume": Literal["auto"] | str | None,
     "checkpoint": {"interval": Count, "keep": Count},
     "progress_bar": bool,
+    "rank_timeout": Positive,
     "evaluation": {"interval": Count, "num_envs": Count, "seed": Seed},
     "env": Part(
         {

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 __all__ = ["NOT_TRAINING", "leaves", "read_choice", "walk"]
 
-NOT_TRAINING = ("resume", "checkpoint", "logger", "progress_bar")
+NOT_TRAINING = ("resume", "checkpoint", "logger", "progress_bar", "rank_timeout")
 """Where and how a run is kept: the first parts of keys."""
 
 
