@@ -24,7 +24,7 @@ from torchrl_ob.diagnostics.branching.simulator import (
     simulator_state,
 )
 
-__all__ = ["ResumableCollector", "WorkersCollector"]
+__all__ = ["ResumableCollector", "WorkersCollector", "warn_of_new_episodes"]
 
 
 class ResumableCollector(Collector):
@@ -51,7 +51,7 @@ class ResumableCollector(Collector):
         learned = copy.deepcopy(state_dict.get("env_state_dict"))  # which loading aliases
         super().load_state_dict(state_dict, **kwargs)
         if "simulator" not in state_dict:
-            _warn_of_new_episodes()
+            warn_of_new_episodes()
             # starts other than those that the run began with
             self.env.set_seed((torch.initial_seed() + self._frames) % 2**32)
             self.reset()
@@ -111,7 +111,7 @@ class WorkersCollector(MultiSyncCollector):
 
     def load_state_dict(self, state_dict: OrderedDict[str, Any]) -> None:
         """Go on counting from there, in new episodes."""
-        _warn_of_new_episodes()
+        warn_of_new_episodes()
         self._frames, self._iter = state_dict["frames"], state_dict["iter"]
         self.set_seed(self.seed + self._frames)
 
@@ -124,7 +124,8 @@ class WorkersCollector(MultiSyncCollector):
                 scheme.shutdown()
 
 
-def _warn_of_new_episodes() -> None:
+def warn_of_new_episodes() -> None:
+    """Say that a run which goes on is not the one that was interrupted."""
     warnings.warn(
         "the state of this environment is not in the checkpoint: episodes begin anew, and "
         "the run will differ from one that was not interrupted.",

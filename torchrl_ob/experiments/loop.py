@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tensordict import TensorDict, TensorDictBase
@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from torchrl_ob.diagnostics.live import variance_metrics
 from torchrl_ob.experiments.build import Experiment
+from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.metrics import (
     as_numbers,
     critic_metrics,
@@ -24,6 +25,7 @@ from torchrl_ob.experiments.ranks import (
     is_first,
     mean_over_ranks,
 )
+from torchrl_ob.experiments.ray_collector import LostWorkersError
 from torchrl_ob.experiments.train_log import note
 from torchrl_ob.experiments.update import clip_gradient, minibatches, require_finite_losses
 
@@ -79,7 +81,7 @@ def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> Non
     shown: dict[str, str] = {}
     if progress.frames == 0:
         evaluate()
-    for batch in parts.collector:
+    for batch in batches(parts):
         progress.frames += batch.numel() * count_ranks()
         log_batch(reward_metrics(batch, evaluation.reward_keys), "collection")
         estimate(parts, batch)
@@ -95,6 +97,21 @@ def train(parts: Experiment, stopped: Callable[[], bool] = lambda: False) -> Non
             break
         lap()
     bar.close()
+
+
+def batches(parts: Experiment) -> Iterator[TensorDictBase]:
+    """What is collected; where workers are lost, what was learned so far is saved.
+
+    Raises:
+        ExperimentError: where workers are lost.
+    """
+    try:
+        yield from parts.collector
+    except LostWorkersError as error:
+        parts.save()
+        raise ExperimentError(
+            f"{error}. Saved at frame {parts.progress.frames}; go on with resume=auto."
+        ) from error
 
 
 def estimate(parts: Experiment, batch: TensorDictBase) -> None:
