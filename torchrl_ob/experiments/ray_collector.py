@@ -24,12 +24,14 @@ __all__ = ["LostWorkersError", "RayWorkersCollector"]
 
 
 class _SeededCollector(Collector):
-    """TorchRL's collector of one process, whose seed is that of its actions too."""
+    """TorchRL's collector of one process, whose seed is that of its actions and of the first starts too."""
 
     def set_seed(self, seed: int, static_seed: bool = False) -> int:
-        """Seed the actions and the environments, as TorchRL's workers on one machine do."""
+        """Seed the actions and the environments, and begin episodes anew."""
         torch.manual_seed(seed)
-        return super().set_seed(seed, static_seed)
+        following: int = super().set_seed(seed, static_seed)
+        self.reset()
+        return following
 
 
 class LostWorkersError(ExperimentError):

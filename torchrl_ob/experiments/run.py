@@ -75,7 +75,7 @@ def run(config: DictConfig, folder: Path, choices: dict[str, Any] | None = None)
                 require_own_files(folder)
                 while_running.enter_context(locked(folder))
                 while_running.enter_context(log_file(folder / LOG))
-        return _train(config, Path(said_by_first(str(folder.resolve()))), choices or {})
+        return _train(config, Path(said_by_first(str(folder))), choices or {})
 
 
 def _train(config: DictConfig, folder: Path, choices: dict[str, Any]) -> Experiment:
