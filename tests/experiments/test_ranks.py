@@ -21,6 +21,7 @@ from torchrl_ob.experiments.errors import ExperimentError
 
 pytestmark = [
     *ignored_warnings,
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:You requested advantage normalization:UserWarning"),
 ]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

@@ -115,7 +115,9 @@ def test_a_seed_repeats_and_workers_that_do_not_answer_are_told(trained, tmp_pat
 
 
 def test_where_there_is_no_room_for_the_workers(runtime, tmp_path):
-    with pytest.raises(ExperimentError, match=r"Ray has no room for 2 workers .* collector.num_workers"):
+    with pytest.raises(
+        ExperimentError, match=r"Ray has no room for 2 workers .* collector.num_workers"
+    ):
         build(configure(*RAY, "collector.num_cpus=40", "collector.timeout=0.5"), tmp_path)
 
 
