@@ -74,3 +74,10 @@ def test_matrix_game_prints_the_numbers_of_the_paper(outcome):
     out = outcome(ROOT / "tutorials/matrix_game_ob.py")[0].stdout
     for number in ("0.1412", "0.4294", "1321.0", "1020.2", "673.1"):
         assert number in out
+
+
+def test_a_team_with_a_memory_solves_what_one_without_cannot(outcome):
+    out = outcome(ROOT / "tutorials/remember_the_cue.py")[0].stdout
+    last = [float(line.rsplit(" ", 1)[1]) for line in out.splitlines() if "at the end" in line]
+    assert last[0] > 0.95
+    assert last[1] < 0.65

@@ -13,6 +13,7 @@ ORDER = (
     "vmas_trainer_ob",
     "discrete_and_masks",
     "groups_simple_tag",
+    "remember_the_cue",
     "own_baseline_and_critic",
     "when_ob_pays",
     "variance_on_vmas",
