@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -161,7 +163,8 @@ def _train(arguments: list[str]) -> None:
 
     began = False
 
-    def task(config: DictConfig, _: Any = folder_name) -> None:  # a launcher's process imports it
+    def task(config: DictConfig, _: Any = folder_name) -> float:  # a launcher's process imports it
+        """What a sweeper looks for the best of."""
         nonlocal began
         began = True
         with _importing():  # of seconds, which a mistyped override need not wait for
@@ -169,7 +172,12 @@ def _train(arguments: list[str]) -> None:
 
         of_hydra = HydraConfig.get()
         try:
-            run(config, Path(of_hydra.runtime.output_dir), dict(of_hydra.runtime.choices))
+            folder = Path(of_hydra.runtime.output_dir)
+            run(config, folder, dict(of_hydra.runtime.choices))
+            if not _is_first_rank():
+                return math.nan
+            found = json.loads((folder / "evaluation.json").read_text())
+            return float(found["deterministic_reward"][0])
         except (ExperimentError, ModuleNotFoundError) as error:
             if of_hydra.mode is RunMode.MULTIRUN:
                 raise  # the other runs go on, and Hydra says which failed
@@ -202,13 +210,18 @@ def _train(arguments: list[str]) -> None:
         raise ExperimentError(f"{error}: {remedy}") from error
 
 
+def _is_first_rank() -> bool:
+    """Whether this is the first process of torchrun, or the only one."""
+    return os.environ.get("RANK", "0") == "0" or "TORCHELASTIC_RUN_ID" not in os.environ
+
+
 def _overrides_of_rank(arguments: list[str]) -> list[str]:
     """A folder for Hydra in each process of torchrun but the first, which tells them its own."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return []
     if {"-m", "--multirun"} & {*arguments}:
         raise ExperimentError("torchrun starts the ranks of one run: take -m away, or torchrun.")
-    if os.environ["RANK"] == "0":
+    if _is_first_rank():
         return []
     scratch = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
