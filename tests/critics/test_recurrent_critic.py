@@ -310,6 +310,18 @@ def test_the_mode_of_the_caller_makes_no_difference(bootstrap):
     assert all(map(torch.equal, results(advantage, td, False), results(advantage, td, True)))
 
 
+@pytest.mark.slow
+def test_an_advantage_compiles_as_one_graph():
+    actor, critic, td = remembering_team(3, 5)
+    advantage = make(ObAdvantage, actor, critic, signal="critic")  # the return draws actions
+    plain = advantage(td.clone())
+    torch._dynamo.reset()
+    compiled = torch.compile(advantage, fullgraph=True, backend="aot_eager")
+    found = compiled(td.clone())
+    for key in ("advantage", ("agents", "baseline")):
+        torch.testing.assert_close(found[key], plain[key], atol=1e-12, rtol=0)
+
+
 @pytest.fixture
 def loss_and_batch():
     actor, critic, td = remembering_team(4, 6)

@@ -26,13 +26,18 @@ def sibling(key: NestedKey, name: str) -> NestedKey:
 def select(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -> TensorDictBase:
     """The entries that a network reads, in a new tensordict."""
     keys = list(keys)
+    require_entries(tensordict, keys, reader)
+    return tensordict.select(*keys)
+
+
+def require_entries(tensordict: TensorDictBase, keys: Iterable[NestedKey], reader: str) -> None:
+    """Refuse a tensordict that lacks what a network reads."""
     missing = [key for key in keys if tensordict.get(key, None) is None]
     if missing:
         raise KeyError(
             f"{reader} reads {missing}, which the tensordict lacks; it has {_entries(tensordict)}. Take the networks that "
             "collected the batch, or rename with set_keys."
         )
-    return tensordict.select(*keys)
 
 
 def require_next(tensordict: TensorDictBase) -> TensorDictBase:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from tensordict import TensorDictBase, unravel_key
 from tensordict.nn import TensorDictModuleBase
 
-from torchrl_ob._checks.batch import select
+from torchrl_ob._checks.batch import require_entries
 
 __all__ = ["HistoryCritic", "encode_history", "find_head"]
 
@@ -57,5 +57,6 @@ def encode_history(
     given = list(map(unravel_key, critic.in_keys))
     new = [key for key in map(unravel_key, head.in_keys) if key not in given]
     following = [unravel_key(("next", key)) for key in new]
-    select(encoded, [*new, *following], f"after {type(critic).__name__}.encode, the head")
+    reader = f"after {type(critic).__name__}.encode, the head"
+    require_entries(encoded, [*new, *following], reader)
     return encoded
