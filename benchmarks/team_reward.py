@@ -222,6 +222,28 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
+def print_table(runs: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """The summary as markdown: mean areas where there is one seed, else interquartile means of paired differences."""
+    methods = [x for x in METHODS if x != CONTROL and any(run["method"] == x for run in runs)]
+    titles = [f"{x} - {CONTROL}" for x in methods]
+    print("| task | seeds | " + " | ".join([CONTROL, *titles, "gap closed", "frames"]) + " |")
+    print("| --- " * (len(titles) + 5) + "|")
+    for task, about in summary.items():
+        control = areas(runs, task, CONTROL)
+        cells = [task, str(len(control)), f"{np.mean([*control.values()]):.3f}" if control else ""]
+        for method in methods:
+            lead = about["minus_control"].get(method)
+            text = "{:.3f} [{:.3f}, {:.3f}]".format(*lead) if lead else ""
+            paired = areas(runs, task, method).keys() & control.keys()
+            if not lead and len(paired) == 1:
+                (seed,) = paired
+                text = f"{areas(runs, task, method)[seed] - control[seed]:.3f} (one seed)"
+            cells.append(text)
+        for name in ("gap_closed", "frames_ratio"):
+            cells.append("" if about[name] is None else f"{about[name]:.2f}")
+        print("| " + " | ".join(cells) + " |")
+
+
 def draw(runs: list[dict[str, Any]]) -> None:
     """The interquartile mean of each method with its interval, a panel for each task."""
     import matplotlib
@@ -276,5 +298,4 @@ if __name__ == "__main__":
     with results(write=True) as found:
         found["summary"] = summarize(found["runs"])
     draw(found["runs"])
-    for task, about in found["summary"].items():
-        print(task, json.dumps(about))
+    print_table(found["runs"], found["summary"])
