@@ -32,7 +32,7 @@ def read(name: str) -> list[dict[str, str]]:
 
 
 def gradient_variance() -> plt.Figure:
-    """V's variance over OB's of 48 teams, with the pooled critic, for two signals."""
+    """V's variance over OB's of every team, with the pooled critic, for two signals."""
     rows = [row for row in read("gradient_variance") if row["critic"] == "pooled"]
     scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
     figure, panels = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", sharey=True)
