@@ -36,7 +36,7 @@ SMOKE = os.environ.get("SMOKE") == "1"
 RUNS = Path("runs") / "team_reward"
 RESULTS = RUNS / "smoke.json" if SMOKE else Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "team_reward.png"
-CONTROL, DEFAULT = "gae_same", "streams"
+CONTROL, DEFAULT = "gae_same", "ob"
 
 VMAS = ["env.num_envs=30", "collector.frames_per_batch=3000", "trainer.num_epochs=15"]
 VMAS += ["evaluation.interval=15000", "evaluation.num_envs=100", "checkpoint.interval=15000"]
@@ -189,8 +189,13 @@ def difference(
 
 def frames_ratio(runs: list[dict[str, Any]], task: str) -> float | None:
     """Frames in which the default reaches the control's final level, over those of the run; means over seeds."""
+    seeds = areas(runs, task, CONTROL).keys() & areas(runs, task, DEFAULT).keys()
     curves = {
-        method: [x["curve"] for x in runs if x["task"] == task and x["method"] == method]
+        method: [
+            x["curve"]
+            for x in runs
+            if x["task"] == task and x["method"] == method and x["seed"] in seeds
+        ]
         for method in (CONTROL, DEFAULT)
     }
     if not all(curves.values()):
