@@ -105,7 +105,7 @@ def test_the_environment_from_nothing_keeps_its_specs_and_is_loaded_as_the_page_
         load_run("runs/meet")
     with pytest.raises(ExperimentError, match="there is no folder elsewhere"):
         load_run("runs/meet", config_dir="elsewhere")
-    (call,) = re.findall(r"```python\n(trained = load_run\(\"runs/meet\".*?)```", LOAD, re.DOTALL)
+    (call,) = re.findall(r"```py\n(trained = load_run\(\"runs/meet\".*?)```", LOAD, re.DOTALL)
     scope = {"load_run": load_run}
     exec(call, scope)
     assert scope["trained"].env.rollout(3, scope["trained"].policy).shape == (10, 3)
