@@ -9,6 +9,7 @@ from tensordict.utils import NestedKey
 from torch import Tensor
 from torch import distributions as D
 from torchrl.modules import OneHotCategorical, set_recurrent_mode
+from torchrl.modules.utils import get_primers_from_module
 
 from torchrl_ob._checks.batch import require_finite, select
 from torchrl_ob.expectations.categorical import ONE_HOT
@@ -128,3 +129,12 @@ def require_choice(
     torch._assert_async(
         choice.all(), f"an action in {key!r} is out of range: no choice of the agent's policy."
     )
+
+
+def require_no_memory(actor: ProbabilisticTensorDictSequential) -> None:
+    """Refuse an actor whose gradient in its parameters goes through the steps before."""
+    if get_primers_from_module(actor, warn=False) is not None:
+        raise ValueError(
+            "the actor remembers: its gradient in its parameters goes through the steps before, and here it is taken one "
+            "step deep. Measure with gradient_variance, in the parameters of the distribution."
+        )

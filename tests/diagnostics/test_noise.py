@@ -4,10 +4,20 @@ import itertools
 
 import pytest
 import torch
+from tensordict.nn import TensorDictModule, TensorDictSequential
 from test_measured import NUM_ACTIONS, NUM_AGENTS, NUM_STATES, Game, assert_covers
+from torchrl.modules import ProbabilisticActor
 
+from torchrl_ob import MultiAgentGRU, ObAdvantage
 from torchrl_ob._gradients import block_gradients, gradient_moments
-from torchrl_ob.diagnostics import coma_baseline, noise_scale, optimal_baseline, state_value
+from torchrl_ob.diagnostics import (
+    coma_baseline,
+    gradient_variance,
+    noise_scale,
+    optimal_baseline,
+    parameter_gradient_variance,
+    state_value,
+)
 
 
 def enumerated(game, name):
@@ -91,3 +101,29 @@ def test_nothing_is_changed():
     assert (batch == before).all()
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in game.actor.parameters())
+
+
+@pytest.mark.parametrize("measure", [noise_scale, parameter_gradient_variance])
+def test_gradients_of_an_actor_that_remembers_are_refused(measure):
+    game = Game("critic")
+    memory = MultiAgentGRU(
+        NUM_AGENTS, NUM_STATES + NUM_AGENTS, 4, out_key=("agents", "features")
+    ).double()
+    network = TensorDictModule(
+        torch.nn.Linear(4, NUM_ACTIONS).double(), [("agents", "features")], [("agents", "logits")]
+    )
+    actor = ProbabilisticActor(
+        TensorDictSequential(memory, network),
+        in_keys=[("agents", "logits")],
+        out_keys=[("agents", "action")],
+        distribution_class=torch.distributions.Categorical,
+    )
+    advantage = ObAdvantage(actor_network=actor, value_network=game.critic, gamma=0.9, lmbda=0.8)
+    advantage.set_keys(reward=("agents", "reward"))
+    batch = game.batch(16)
+    for entries in (batch, batch["next"]):
+        entries["agents", "hidden"] = torch.zeros(16, 1, NUM_AGENTS, 1, 4, dtype=torch.float64)
+        entries["is_init"] = torch.ones(16, 1, 1, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"one step deep\. Measure with gradient_variance"):
+        measure(advantage, batch)
+    assert gradient_variance(advantage, batch).variance["ob"].value.isfinite().all()

@@ -36,7 +36,7 @@ class StreamAdvantage(ObAdvantage):
     - for 0 < c < 1, the bias is :math:`(1 - c)` times the gradient of what the agent does to the others, and the
       variance of the others' part is :math:`c^2` times as large.
 
-    If agents rarely meet (navigation), a small share learns several times faster; if one agent carries what all are
+    If agents rarely meet (navigation), a small share learns faster; if one agent carries what all are
     paid for (balance), use ``ObAdvantage``. The ``value_target``, for the joint critic, and the ``baseline`` are
     those of the team's reward.
 

@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl_ob._actors import require_no_memory
 from torchrl_ob._gradients import block_gradients
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Estimate, resample
@@ -79,11 +80,12 @@ def noise_scale(
         The noise scale of each baseline, and the share of the frames that it saves.
 
     Raises:
-        ValueError: for a batch of one trajectory of one step.
+        ValueError: for a batch of one trajectory of one step, and for an actor that remembers.
         KeyError: for a missing key.
 
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
+    require_no_memory(advantage.team.actor)
     with measurement(advantage, batch, num_draws) as (batch, found, _):
         names = list(found.baselines)
         # V twice, each with sampling noise of its own, of which their product is free

@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from torchrl_ob._actors import require_no_memory
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.diagnostics.intervals import Blocks, Estimate
 from torchrl_ob.diagnostics.measured.scores import output_jacobians, scores, taken_scores
@@ -118,9 +119,13 @@ def parameter_gradient_variance(
     Returns:
         The variance of each baseline, and its ratio to OB's.
 
+    Raises:
+        ValueError: for an actor that remembers.
+
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
     actor = advantage.team.actor
+    require_no_memory(actor)
     with measurement(advantage, batch, num_draws) as (batch, signals, blocks):
         own = batch.get(advantage.team.action_key).unsqueeze(batch.ndim + 1)
         candidates = _dense_candidates(advantage, batch)
