@@ -25,7 +25,7 @@ NAMES_A_TASK = {"lbf": ("lbf", "pettingzoo")}  # experiment: environments with i
 NAMES_A_TASK |= dict.fromkeys(
     ("mamujoco", "mamujoco_hopper", "mamujoco_swimmer", "mamujoco_walker2d"), ("mamujoco",)
 )
-NAMES_A_TASK |= {"navigation": ("vmas", "mamujoco")}
+NAMES_A_TASK |= {"search": ("vmas", "mamujoco"), "navigation": ("vmas", "mamujoco")}
 NAMES_A_TASK |= {x: ("smax", "smacv2") for x in GROUPS["experiment"] if x.startswith("sma")}
 REFUSED = {  # when it is built
     ("navigation", "mamujoco"): "has no scenario 'navigation'",

@@ -40,8 +40,10 @@ pytestmark = ignored_warnings
 )
 def test_every_choice_builds(group, choice, tmp_path):
     extra = ["loss=mappo"] if group == "value_norm" else []
-    if choice in ("state_value", "own_value"):
+    if choice.endswith("_value"):
         extra = ["advantage=gae"]
+    if choice == "ob_streams":
+        extra = ["advantage.known=true"]
     if choice == "dueling":
         extra = ["loss.critic_coeff=0.0"]
     if choice in ("gru", "lstm", "pooled_gru"):
@@ -72,7 +74,10 @@ def test_every_advantage_trains_from_the_same_actor_and_first_batch(continuous, 
     for advantage in GROUPS["advantage"]:
         folder = tmp_path / advantage
         config = configure(
-            f"advantage={advantage}", f"env.continuous_actions={continuous}", "env.max_steps=5"
+            f"advantage={advantage}",
+            f"env.continuous_actions={continuous}",
+            "env.max_steps=5",
+            *(["advantage.known=true"] if advantage == "ob_streams" else []),
         )
         before = build(config, tmp_path / "untrained").actor.state_dict()
         after = run(config, folder).actor.state_dict()

@@ -211,7 +211,7 @@ class Keeps:
             "logger.project=x",
             "the config has no 'logger.project': did you mean 'logger.wandb.project'",
         ),
-        ("logger.wandb.project=x", "'logger.wandb.project' belongs to logger=wandb: take it"),
+        ("logger.wandb.project=x", "'logger.wandb.project' belongs to logger=wandb: choose that"),
     ],
 )
 def test_an_option_of_a_logger_is_told_by_its_name(override, message, monkeypatch, tmp_path):

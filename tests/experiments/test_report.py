@@ -317,7 +317,7 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
         ("seed", "cannot read the override 'seed', of the form key=value"),
         (
             "collector.num_workers=2",
-            "'collector.num_workers' belongs to collector=multi_sync: choose",
+            "'collector.num_workers' belongs to collector=multi_sync or collector=ray: choose",
         ),
         (
             "env.map_name=3m",
