@@ -144,9 +144,7 @@ def _explain_key(name: str, configs: Path, overrides: Sequence[str]) -> str:
     under = {x for x in names if x.endswith(f".{name}")}
     near = nearest(name, under or names)
     siblings = {x for x in names if x.startswith(f"{group}.")}
-    if not near.startswith(
-        "did you mean"
-    ):  # else one of the group, or of a choice that is not taken
+    if not under and not near.startswith("did you mean"):
         near = nearest(name, siblings or names.union(*keys.values()))
     if group == "env" and "env.scenario_kwargs" in names:
         near += f" An argument of the scenario is env.scenario_kwargs.{name.partition('.')[2]}."
