@@ -9,7 +9,6 @@ from test_measured import NUM_ACTIONS, NUM_AGENTS, NUM_STATES, Game, assert_cove
 from torchrl.modules import ProbabilisticActor
 
 from torchrl_ob import MultiAgentGRU, ObAdvantage
-from torchrl_ob._gradients import block_gradients, gradient_moments
 from torchrl_ob.diagnostics import (
     coma_baseline,
     gradient_variance,
@@ -18,6 +17,8 @@ from torchrl_ob.diagnostics import (
     parameter_gradient_variance,
     state_value,
 )
+from torchrl_ob.diagnostics.intervals import Blocks
+from torchrl_ob.diagnostics.measured.block_gradients import block_gradients
 
 
 def enumerated(game, name):
@@ -66,31 +67,20 @@ def test_v_is_free_of_the_noise_of_its_draws():
     assert_covers(many, exact, 0.2)
 
 
-@pytest.mark.parametrize("num_blocks", [1, 3, 7])
-def test_blocks_add_up_to_the_gradient_of_the_batch(num_blocks):
+@pytest.mark.parametrize("size", [1, 3, 21, 40])  # 40 trajectories are in 32 blocks of one or two
+def test_blocks_add_up_to_the_gradient_of_the_batch(size):
     game = Game("critic")
-    batch = game.batch(7 * 3)
+    batch = game.batch(size)
     signals = torch.randn(*batch.batch_size, NUM_AGENTS, 2, dtype=torch.float64)
-    blocks = block_gradients(game.advantage.team, batch, signals, num_blocks)
+    blocks = block_gradients(
+        game.advantage.team, batch, signals, Blocks(batch.batch_size, 1, signals)
+    )
     for k in range(2):
         game.actor.zero_grad()
         log_prob = game.actor.get_dist(batch.clone()).log_prob(batch["agents", "action"])
         (log_prob * signals[..., k]).sum(-1).mean().backward()
         whole = torch.cat([p.grad.flatten() for p in game.actor.parameters()])
         torch.testing.assert_close(blocks[:, k].mean(0), whole)
-
-
-def test_moments_are_unbiased():
-    torch.manual_seed(0)
-    true = torch.randn(2, 5, dtype=torch.float64)
-    mix = torch.randn(2, 2, dtype=torch.float64)
-    noise = torch.einsum("st,rmtp->rmsp", mix, torch.randn(20_000, 6, 2, 5, dtype=torch.float64))
-    found = [gradient_moments(true + x) for x in noise[:2_000]]
-    signal = torch.stack([x.signal for x in found])
-    noises = torch.stack([x.noise for x in found])
-    for estimate, exact in ((signal, true @ true.T), (noises, mix @ mix.T * 5 / 6)):
-        error = estimate.std(0) / len(found) ** 0.5
-        assert ((estimate.mean(0) - exact).abs() < 4 * error).all()
 
 
 def test_nothing_is_changed():

@@ -9,14 +9,12 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from torchrl_ob._actors import require_no_memory
-from torchrl_ob._gradients import block_gradients
 from torchrl_ob.advantages.base import JointAdvantage
-from torchrl_ob.diagnostics.intervals import Estimate, resample
+from torchrl_ob.diagnostics.intervals import Estimate
+from torchrl_ob.diagnostics.measured.block_gradients import block_gradients
 from torchrl_ob.diagnostics.measured.signals import measurement, policy_value
 
 __all__ = ["NoiseScale", "noise_scale"]
-
-MAX_BLOCKS = 32
 
 
 class NoiseScale(NamedTuple):
@@ -86,7 +84,7 @@ def noise_scale(
     Example: see :mod:`torchrl_ob.diagnostics`.
     """
     require_no_memory(advantage.team.actor)
-    with measurement(advantage, batch, num_draws) as (batch, found, _):
+    with measurement(advantage, batch, num_draws) as (batch, found, blocks):
         names = list(found.baselines)
         # V twice, each with sampling noise of its own, of which their product is free
         again = policy_value(advantage, batch, num_draws).mean
@@ -95,11 +93,11 @@ def noise_scale(
         active = advantage.team.active(batch)
         if active is not None:
             signals = torch.where(active.unsqueeze(-1), signals, 0)
-        blocks = block_gradients(advantage.team, batch, signals, MAX_BLOCKS)
-    count, num_frames = len(blocks), batch.numel()
+        gradients = block_gradients(advantage.team, batch, signals, blocks)
+    count, num_frames = blocks.count, batch.numel()
     partner = torch.arange(len(names))
     partner[names.index("v")] = -1
-    gram = torch.einsum("msp,nsp->smn", blocks[:, : len(names)], blocks[:, partner])
+    gram = torch.einsum("msp,nsp->smn", gradients[:, : len(names)], gradients[:, partner])
     least = names.index("ob")
 
     def statistic(counts: Tensor) -> Tensor:
@@ -116,7 +114,7 @@ def noise_scale(
         saved = 1 - noise / noise[:, [names.index("v")]]
         return torch.cat([frames, saved], -1)
 
-    estimates = resample(statistic, count, like=gram, confidence=confidence).unbind()
+    estimates = blocks.resample(statistic, confidence=confidence).unbind()
     return NoiseScale(
         dict(zip(names, estimates[: len(names)], strict=True)),
         dict(zip(names, estimates[len(names) :], strict=True)),
