@@ -23,9 +23,7 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from rliable import library
-from scipy.stats import trim_mean
-from training_runs import read_curve, trained
+from training_runs import interquartile, read_curve, trained
 
 SMOKE = os.environ.get("SMOKE") == "1"
 RUNS = Path("runs") / "dueling_learning"
@@ -74,16 +72,6 @@ def curve(scenario: str, method: str, seed: int) -> list[float]:
         options.append("env.scenario_kwargs.n_agents=4")
     folder = trained(RUNS / scenario / f"{method}-{seed}", *options, f"seed={seed}")
     return [*read_curve(folder, "train/episode_reward").values()]
-
-
-def interquartile(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Interquartile means over seeds ``[seeds, columns]``, with their intervals."""
-    scores, intervals = library.get_interval_estimates(
-        {"x": values},
-        lambda x: trim_mean(x, 0.25, axis=0),
-        reps=5_000,
-    )
-    return scores["x"], *intervals["x"]
 
 
 def estimate(values: np.ndarray) -> str:

@@ -28,9 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rliable import library
-from scipy.stats import trim_mean
-from training_runs import read_curve, trained
+from training_runs import interquartile, read_curve, trained
 
 SMOKE = os.environ.get("SMOKE") == "1"
 RUNS = Path("runs") / "team_reward"
@@ -47,8 +45,6 @@ def vmas(
 ) -> dict[str, Any]:
     """A scenario of VMAS whose agents are paid the mean of their rewards; ``own`` names its own sharing, switched off."""
     options = {"n_agents": num_agents, **kwargs}
-    if scenario == "simple_spread":
-        options = {"n_agents": num_agents}
     if own:
         options[own] = "false"
     kwargs_ = [f"env.scenario_kwargs.{name}={value}" for name, value in options.items()]
@@ -162,14 +158,6 @@ def make_run(task: str, method: str, seed: int) -> dict[str, Any]:
     }
 
 
-def interquartile(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Interquartile means over seeds ``[seeds, columns]``, with their intervals."""
-    scores, intervals = library.get_interval_estimates(
-        {"x": values}, lambda x: trim_mean(x, 0.25, axis=0), reps=5_000
-    )
-    return scores["x"], *intervals["x"]
-
-
 def areas(runs: list[dict[str, Any]], task: str, method: str) -> dict[int, float]:
     """The areas of a method by seed."""
     return {x["seed"]: x["auc"] for x in runs if x["task"] == task and x["method"] == method}
@@ -209,7 +197,7 @@ def frames_ratio(runs: list[dict[str, Any]], task: str) -> float | None:
 
 
 def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """For each task what the issue of credit is worth, and every method against the control."""
+    """For each task the default and every method against the control."""
     summary = {}
     for task in dict.fromkeys(x["task"] for x in runs):
         gap = difference(runs, task, "individual", CONTROL)

@@ -105,10 +105,10 @@ class StreamAdvantage(ObAdvantage):
         Arguments and errors are those of :meth:`ObAdvantage.forward() <torchrl_ob.ObAdvantage.forward>`.
         """
         keys, streams = self.tensor_keys, self.streams
-        reward_key = ("next", *((keys.reward,) if isinstance(keys.reward, str) else keys.reward))
+        reward_key = unravel_key(("next", keys.reward))
         batch = self.read(tensordict)
         paid = per_agent(batch, keys.reward, "reward", (*self.team.agents(batch), 1))
-        of_team = batch.copy().set(unravel_key(reward_key), streams.team_reward(paid))
+        of_team = batch.copy().set(reward_key, streams.team_reward(paid))
         super().forward(of_team, **params)
         advantage = of_team.get(keys.advantage)
         active, valid = self.team.active(batch), self.team.valid(batch)
