@@ -10,12 +10,21 @@ from torch import nn
 from torchrl.modules import GRUModule, ProbabilisticActor, set_recurrent_mode
 from torchrl.objectives import ClipPPOLoss
 
-from torchrl_ob import JointQCritic, MultiAgentGRU, MultiAgentLSTM, ObAdvantage, RecurrentCritic
+from torchrl_ob import (
+    JointQCritic,
+    MultiAgentGRU,
+    MultiAgentLSTM,
+    ObAdvantage,
+    RecurrentCritic,
+    StateValue,
+)
 from torchrl_ob.critics.groups import join_critics
+from torchrl_ob.experiments.gae import multi_agent_gae
 
 H = 6
 CELLS = {"gru": (MultiAgentGRU, torch.gru_cell), "lstm": (MultiAgentLSTM, torch.lstm_cell)}
 FEATURES, VALUE = ("agents", "critic_features"), ("agents", "state_action_value")
+V = ("agents", "state_value")
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +142,33 @@ def test_advantages_are_those_of_a_slow_loop(kind, cell, discrete, bootstrap, mo
     forgetful["is_init"][:, 1:] = False
     moved = results(make(kind, actor, critic, bootstrap=bootstrap), forgetful)
     assert not torch.allclose(moved[0], expected[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("mode", [False, True])
+def test_gae_with_a_memory_is_that_of_a_slow_loop(cell, mode):
+    dtype, gamma, lmbda = torch.float64, 0.5, 0.75  # TorchRL rounds others to single precision
+    head = StateValue(N, H, observation_key=FEATURES, hidden_dim=16).to(dtype)
+    critic = RecurrentCritic(make_memory(cell, dtype=dtype), head)
+    td = make_batch(critic, 3, 6, dtype=dtype)
+    slow = encode_slowly(critic.memory, td)
+    v, following = (head(x)[V] for x in (slow, slow["next"]))
+    done, terminated = (td["next", name].unsqueeze(-1) for name in ("done", "terminated"))
+    residual = td["next", "agents", "reward"] - v
+    residual = residual + gamma * torch.where(terminated, 0, following)
+    expected = torch.zeros_like(v)
+    for t in reversed(range(6)):
+        later = expected[:, t + 1] if t < 5 else 0
+        expected[:, t] = residual[:, t] + gamma * lmbda * torch.where(done[:, t], 0, later)
+    gae = multi_agent_gae(actor_network=None, value_network=critic, gamma=gamma, lmbda=lmbda)
+    gae.set_keys(reward=("agents", "reward"), value=V)
+    before = td.clone()
+    with set_recurrent_mode(mode):
+        found = gae(td)
+    torch.testing.assert_close(found["advantage"], expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(found["value_target"], expected + v, atol=1e-12, rtol=0)
+    assert not found["advantage"].requires_grad
+    assert set(found.keys(True, True)) - set(before.keys(True, True)) == set(gae.out_keys[:2])
 
 
 def test_single_precision_and_signals_of_the_critic():

@@ -40,14 +40,14 @@ pytestmark = ignored_warnings
 )
 def test_every_choice_builds(group, choice, tmp_path):
     extra = ["loss=mappo"] if group == "value_norm" else []
-    if choice.endswith("_value"):
+    if "_value" in choice:
         extra = ["advantage=gae"]
     if choice == "ob_streams":
         extra = ["advantage.known=true"]
     if choice == "dueling":
         extra = ["loss.critic_coeff=0.0"]
-    if choice in ("gru", "lstm", "pooled_gru"):
-        extra = ["trainer.sequence_length=10"]
+    if choice.endswith(("gru", "lstm")):
+        extra.append("trainer.sequence_length=10")
     if choice in ("a2c", "reinforce"):
         extra = ["trainer.num_epochs=1", "trainer.minibatch_size=200"]
     parts = build(configure(*extra, f"{group}={choice}"), tmp_path)

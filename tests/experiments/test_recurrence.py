@@ -135,6 +135,8 @@ def test_a_trained_team_is_evaluated_and_loaded_from_its_folder(tmp_path):
         ("env.scenario=simple_tag",),
         ("policy=mlp", "advantage=ob_streams", "env.shared_reward=true"),
         ("critic=pooled", "policy.share_params=false", "advantage=coma", "variance_interval=1"),
+        ("env.scenario=simple_tag", "advantage=gae", "critic=pooled_value_gru"),
+        ("advantage=gae", "critic=pooled_value_gru", "loss=mappo", "value_norm=popart"),
         ("loss=mappo", "value_norm=popart", "critic.backbone=concat", "critic.share_params=false"),
         (
             "loss=reinforce",

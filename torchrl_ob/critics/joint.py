@@ -19,6 +19,7 @@ from torchrl_ob._checks.arguments import NamedArguments, check_choice, check_who
 from torchrl_ob._checks.batch import check_shape, sibling
 from torchrl_ob._specs import Group
 from torchrl_ob.critics._inputs import Inputs, input_shapes, read_entry, read_sizes, read_states
+from torchrl_ob.critics._units import denormalize, require_value_norm
 from torchrl_ob.critics.backbones import Others, Sizes, find_backbone, own_values
 
 __all__ = ["JointQCritic"]
@@ -103,11 +104,6 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         check_whole_number("action_dim", action_dim)
         check_whole_number("chunk_bytes", chunk_bytes, or_none=True)
         check_choice("action_encoding", action_encoding, ActionEncoding)
-        if value_norm is not None and getattr(value_norm, "shape", None) != (1,):
-            raise ValueError(
-                "value_norm must be a TorchRL ValueNorm of shape 1, such as "
-                f"PopArtValueNorm(shape=1), got {value_norm!r}."
-            )
         if action_encoding == "multi_categorical" and sum(nvec or ()) != action_dim:
             raise ValueError(
                 "a multi_categorical critic needs nvec, the number of choices of each factor, "
@@ -132,7 +128,7 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         )
         self.backbone: Any = self.make_backbone(self.sizes)
         self.hidden_dim, self.chunk_bytes = hidden_dim, chunk_bytes
-        self.value_norm = value_norm
+        self.value_norm = require_value_norm(value_norm)
 
     @classmethod
     def from_env(cls, env: EnvBase, *, group: Group = "agents", **kwargs: Any) -> JointQCritic:
@@ -213,10 +209,7 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
 
     def _evaluate(self, inputs: Inputs) -> Tensor:
         """Values ``[N, n, K]`` of own actions; of the joint action itself, ``[N, n, 1]``, where none are given."""
-        values = self._network(inputs)
-        if self.value_norm is None:
-            return values
-        return self.value_norm.denormalize(values.unsqueeze(-1)).squeeze(-1)
+        return denormalize(self.value_norm, self._network(inputs))
 
     def _network(self, inputs: Inputs) -> Tensor:
         """The output of the network itself, ``[N, n, K]``, in normalized values where there is a norm."""

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase
 from torchrl.modules import ValueNorm, recurrent_mode, set_recurrent_mode
 
+from torchrl_ob._checks.arguments import check_choice
 from torchrl_ob._checks.batch import require_next, select
 from torchrl_ob._specs import Group, read_observation
 from torchrl_ob.critics._inputs import read_sizes
 from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.critics.state_value import StateValue, state_sizes
 from torchrl_ob.recurrent.networks import make_memory
 
 __all__ = ["RecurrentCritic"]
@@ -107,8 +109,9 @@ class RecurrentCritic(TensorDictModuleBase):
         value_norm: ValueNorm | None = None,
         observation_key: NestedKey | None = None,
         state_key: NestedKey = "state",
+        head: Literal["q", "v"] = "q",
     ) -> RecurrentCritic:
-        """Build a memory and a :class:`~torchrl_ob.JointQCritic` from an environment's specs.
+        """Build a memory and a :class:`~torchrl_ob.JointQCritic` or :class:`~torchrl_ob.StateValue` from an environment's specs.
 
         Args:
             env: the environment.
@@ -123,7 +126,9 @@ class RecurrentCritic(TensorDictModuleBase):
             value_norm: a TorchRL ``ValueNorm`` of shape 1.
             observation_key: where the observation is.
             state_key: key of a global state, which the critic reads beside the features if there is one.
+            head: ``"q"`` values the joint action, ``"v"`` the state alone, for GAE.
         """
+        check_choice("head", head, Literal["q", "v"])
         key, spec = read_observation(env, group, observation_key)
         memory = make_memory(
             cell,
@@ -135,17 +140,18 @@ class RecurrentCritic(TensorDictModuleBase):
             num_layers=num_layers,
             prefix="critic_",
         )
-        features = memory.out_keys[0]
         sizes = read_sizes(env, group, {"observation_key": key, "state_key": state_key})
-        head = JointQCritic(
-            **{**sizes, "observation_dim": memory_size, "observation_key": features},
-            backbone=backbone,
-            hidden_dim=hidden_dim,
-            share_params=share_params,
-            activation=activation,
-            value_norm=value_norm,
-        )
-        return cls(memory.to(env.device), head)
+        sizes |= {"observation_dim": memory_size, "observation_key": memory.out_keys[0]}
+        options = {
+            "backbone": backbone,
+            "hidden_dim": hidden_dim,
+            "share_params": share_params,
+            "activation": activation,
+            "value_norm": value_norm,
+        }
+        if head == "v":
+            return cls(memory.to(env.device), StateValue(**state_sizes(sizes), **options))
+        return cls(memory.to(env.device), JointQCritic(**sizes, **options))
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write the head's values: for single steps with their states, or in recurrent mode for sequences.

@@ -10,13 +10,15 @@ from tensordict.nn import TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.envs import EnvBase
+from torchrl.modules import ValueNorm
 
 from torchrl_ob._checks.batch import sibling
 from torchrl_ob._specs import Group
 from torchrl_ob.critics._inputs import input_shapes, read_sizes, read_states
+from torchrl_ob.critics._units import denormalize, require_value_norm
 from torchrl_ob.critics.backbones import Sizes, find_backbone
 
-__all__ = ["StateValue"]
+__all__ = ["StateValue", "state_sizes"]
 
 
 class StateValue(TensorDictModuleBase):
@@ -35,6 +37,7 @@ class StateValue(TensorDictModuleBase):
         hidden_dim: width of the hidden layers.
         share_params: whether the agents' values come from one network, or from a network for each agent.
         activation: activation function.
+        value_norm: as in :class:`~torchrl_ob.JointQCritic`.
         observation_key: where the observations are, ``[*B, n, observation_dim]``.
         state_key: where the global state is, ``[*B, state_dim]``.
         out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_value"`` beside the observations.
@@ -59,6 +62,7 @@ class StateValue(TensorDictModuleBase):
         hidden_dim: int = 128,
         share_params: bool = True,
         activation: type[nn.Module] = nn.Tanh,
+        value_norm: ValueNorm | None = None,
         observation_key: NestedKey = ("agents", "observation"),
         state_key: NestedKey = "state",
         out_key: NestedKey | None = None,
@@ -68,6 +72,7 @@ class StateValue(TensorDictModuleBase):
         self.state_shapes = input_shapes(num_agents, *read)
         self.in_keys = [key for key, shape in self.state_shapes.items() if shape[-1]]
         self.out_keys = [unravel_key(out_key or sibling(observation_key, "state_value"))]
+        self.value_norm = require_value_norm(value_norm)
         make = find_backbone(backbone)
         sizes = Sizes(num_agents, observation_dim or 0, state_dim or 0, 0, hidden_dim, 1)
         self.backbone: Any = make(sizes, share_params=share_params, activation=activation)
@@ -78,10 +83,7 @@ class StateValue(TensorDictModuleBase):
 
         Args and errors are those of :meth:`JointQCritic.from_env() <torchrl_ob.JointQCritic.from_env>`.
         """
-        sizes = read_sizes(env, group, kwargs)
-        for name in ("action_dim", "action_encoding", "nvec", "action_key"):
-            sizes.pop(name, None)
-        return cls(**sizes)
+        return cls(**state_sizes(read_sizes(env, group, kwargs)))
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Write V, ``[*B, n, 1]``, under ``out_keys[0]``.
@@ -91,6 +93,12 @@ class StateValue(TensorDictModuleBase):
         """
         observation, state = read_states(tensordict, self.state_shapes)
         blank = observation.new_zeros(*observation.shape[:2], 0)
-        values = self.backbone(observation, state, blank)
+        values = denormalize(self.value_norm, self.backbone(observation, state, blank))
         shape = (*tensordict.batch_size, *values.shape[1:])
         return tensordict.set(self.out_keys[0], values.reshape(shape))
+
+
+def state_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Sizes and keys of a joint critic, without those of the action."""
+    of_action = ("action_dim", "action_encoding", "nvec", "action_key")
+    return {name: size for name, size in sizes.items() if name not in of_action}

@@ -1,17 +1,21 @@
-"""The state-value critic that TorchRL's GAE asks, built from an environment's specs."""
+"""TorchRL's GAE, and the state value that it needs, built from an environment's specs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tensordict.nn import TensorDictModule
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from tensordict.utils import NestedKey
 from torch import nn
 from torchrl.envs import EnvBase
+from torchrl.modules import set_recurrent_mode
 from torchrl.objectives.value import MultiAgentGAE
 
 from torchrl_ob._networks import team_network
 from torchrl_ob._specs import Group, group_key, read_observation
+from torchrl_ob.critics.history import find_head
 
 __all__ = ["multi_agent_gae", "state_value_from_env"]
 
@@ -68,7 +72,33 @@ def multi_agent_gae(
     *, actor_network: Any, value_network: Any, other_actors: Any = (), **options: Any
 ) -> MultiAgentGAE:
     """TorchRL's GAE, called as the advantages of the joint action are: it needs no actors."""
+    head = find_head(value_network)
+    if head is not value_network:
+        return HistoryGAE(value_network, head, **options)
     return MultiAgentGAE(value_network=value_network, **options)
 
 
 multi_agent_gae.of_joint_action = False  # type: ignore[attr-defined]  # it takes V(s)
+
+
+class HistoryGAE(MultiAgentGAE):
+    """TorchRL's GAE with a critic that remembers, whose history is encoded once for a batch.
+
+    Args:
+        critic: with a method ``encode``, such as a :class:`~torchrl_ob.RecurrentCritic`.
+        head: the critic of single steps on what it encodes.
+        **options: of TorchRL's GAE.
+    """
+
+    def __init__(self, critic: Any, head: TensorDictModuleBase, **options: Any) -> None:
+        super().__init__(value_network=head, **options)
+        self.encode = critic.encode
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Write advantage and value target, each ``[*B, T, n, 1]``."""
+        with torch.no_grad():
+            encoded = self.encode(tensordict)
+        with set_recurrent_mode(False):
+            found = super().forward(encoded)
+        keys = self.tensor_keys
+        return tensordict.update(found.select(keys.advantage, keys.value_target))

@@ -19,8 +19,8 @@ from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.advantages.dueling_fit import DuelingFit
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import join_critics
+from torchrl_ob.critics.history import find_head
 from torchrl_ob.critics.joint import JointQCritic
-from torchrl_ob.critics.recurrent import RecurrentCritic
 from torchrl_ob.experiments.config.instantiate import make
 from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
@@ -157,9 +157,7 @@ def make_learners(
     for group, norm in norms.items():
         taken = norm if "value_norm" in of_critic else {}
         critics[group] = make(config.critic, env, group=group, **taken).to(device)
-    if several and all(
-        isinstance(critic, JointQCritic | RecurrentCritic) for critic in critics.values()
-    ):
+    if several and all(isinstance(find_head(x), JointQCritic) for x in critics.values()):
         try:
             critics = join_critics(critics)
         except ValueError as error:

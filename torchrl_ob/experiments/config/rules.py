@@ -13,6 +13,7 @@ from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.advantages.streams import StreamAdvantage
 from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.critics.recurrent import RecurrentCritic
 from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
 from torchrl_ob.experiments.config.settings import leaves
@@ -109,6 +110,8 @@ def _state_values(config: DictConfig, critic: Any) -> str:
     """What to take for V(s) in place of a Q(s, a)."""
     more = "" if config.loss.get("critic_coeff", 1) else " loss.critic_coeff=1.0"
     same = config.critic.get("backbone")
+    if isinstance(critic, RecurrentCritic):
+        return f"take critic=pooled_value_gru{more}"
     if isinstance(critic, JointQCritic | DuelingCritic) and same in ("pooled", "additive"):
         return f"take critic=state_value{more}, or critic={same}_value{more} for the network that this one has"
     return f"take critic=state_value{more}"
