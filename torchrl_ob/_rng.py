@@ -1,4 +1,4 @@
-"""Random numbers of one's own, without a trace in those of training."""
+"""Separate random numbers, without a trace in those of training."""
 
 from __future__ import annotations
 

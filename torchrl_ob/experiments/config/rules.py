@@ -48,7 +48,7 @@ def check_rules(config: Mapping[str, Any]) -> None:
 def check_learner(config: DictConfig, group: str, critic: Any, loss: Any) -> None:
     """Refuse parts of a group that do not fit one another, before the advantage is made of them.
 
-    Parts of one's own may say what their class does not: the target of an advantage, with ``of_joint_action``, whether its
+    Your own parts may say what their class does not: the target of an advantage, with ``of_joint_action``, whether its
     critic reads the actions, a loss, with ``one_step``, whether a batch is good for one step alone.
 
     Args:
