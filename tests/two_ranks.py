@@ -24,6 +24,7 @@ PLAIN = (
     "optimizer.lr=0.2",
 )
 SMALL = ("trainer.clip_norm=0.1", "trainer.minibatch_size=50", *PLAIN)
+REMEMBER = ("policy=gru", "critic=pooled_gru", "trainer.sequence_length=5")
 CASES = {
     "agents apart": SMALL,
     "agents together": (*SMALL, "loss.normalize_advantage_exclude_dims=[]"),
@@ -32,12 +33,14 @@ CASES = {
         *("loss=reinforce", "trainer.num_epochs=1", "trainer.minibatch_size=200"),
         *PLAIN[1:],
     ),
+    "a team that remembers": (*SMALL, *REMEMBER),
 }
 
 
-def in_order(batch, keys, size, _=None):
+def in_order(batch, keys, size, length=None):
     """Minibatches without a shuffle."""
-    yield from batch.select(*keys, strict=False).reshape(-1).split(size)
+    shape, size = ((-1,), size) if length is None else ((-1, length), size // length)
+    yield from batch.select(*keys, strict=False).reshape(*shape).split(size)
 
 
 def flat_weights(parts):
@@ -68,9 +71,9 @@ if __name__ == "__main__":
             install(patch, folder / f"game {rank()}")
             for name in CASES:
                 learn(name, folder)
-        run(configure(), folder / "whole")
+        run(configure(*REMEMBER), folder / "whole")
         if is_first():
             shutil.copytree(folder / "whole", folder / "resumed")
             (folder / "resumed" / "checkpoints" / "checkpoint-000000000400.torchrl").unlink()
             (folder / "resumed" / "evaluation.json").unlink()
-        run(configure("resume=auto"), folder / "resumed")
+        run(configure(*REMEMBER, "resume=auto"), folder / "resumed")

@@ -62,8 +62,8 @@ class TestTwoRanks:
         assert flat_weights(parts).equal(first["before"])
         assert flat_weights(parts).equal(second["before"])
 
-        def of_both(batch, keys, size, _=None):
-            halves = (in_order(half, keys, size // 2) for half in batch.chunk(2))
+        def of_both(batch, keys, size, length=None):
+            halves = (in_order(half, keys, size // 2, length) for half in batch.chunk(2))
             yield from map(torch.cat, zip(*halves, strict=True))
 
         monkeypatch.setattr(loop, "minibatches", of_both)

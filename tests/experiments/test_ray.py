@@ -18,7 +18,9 @@ from torchrl_ob.experiments.loop import batches, estimate, improve
 
 ray = pytest.importorskip("ray", reason="needs the extra: pip install 'torchrl-ob[ray]'")
 pytestmark = [*ignored_warnings, pytest.mark.slow]
-RAY = ("collector=ray", "total_frames=600", "optimizer.lr=0.003")
+LEARN = ("total_frames=600", "optimizer.lr=0.003")
+LEARN += ("policy=gru", "critic=pooled_gru", "trainer.sequence_length=5")  # states travel too
+RAY = ("collector=ray", *LEARN)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def trained(runtime, tmp_path_factory):
 
 def test_batches_are_those_of_one_process(trained, tmp_path):
     first = trained[0][0]
-    parts = build(configure("total_frames=600"), tmp_path)
+    parts = build(configure(*LEARN), tmp_path)
     batch = next(iter(parts.collector))
     parts.close()
     assert batch.shape == first.shape == (10, 20)

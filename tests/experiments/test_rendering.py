@@ -38,6 +38,8 @@ TINY = (
     "checkpoint.interval=60",
 )
 
+REMEMBER = {"balance": ("policy=gru", "trainer.sequence_length=3")}  # its state is carried
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -47,8 +49,9 @@ def trained(tmp_path_factory):
     def train(scenario):
         if scenario not in folders:
             folders[scenario] = tmp_path_factory.mktemp(scenario)
+            overrides = [*TINY, f"env.scenario={scenario}", *REMEMBER.get(scenario, ())]
             with initialize_config_dir(str(config_folder()), version_base="1.3"):
-                config = compose("train", [*TINY, f"env.scenario={scenario}"])
+                config = compose("train", overrides)
             run(config, folders[scenario])
         return folders[scenario]
 
