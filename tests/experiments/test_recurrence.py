@@ -1,7 +1,5 @@
 """Teams that remember, in the command: states are carried from collection to updates, evaluation and resume."""
 
-from functools import partial
-
 import pytest
 import torch
 from short_runs import configure, ignored_warnings, scalars
@@ -12,12 +10,11 @@ from torchrl.modules import recurrent_mode, set_recurrent_mode
 from torchrl_ob.experiments.build import build
 from torchrl_ob.experiments.config.check import check_config
 from torchrl_ob.experiments.errors import ExperimentError
-from torchrl_ob.experiments.learners import all_losses
 from torchrl_ob.experiments.loop import estimate, improve
 from torchrl_ob.experiments.metrics import critic_metrics
 from torchrl_ob.experiments.run import run
 from torchrl_ob.experiments.saved import evaluate_run, load_run
-from torchrl_ob.experiments.update import make_objective, minibatches
+from torchrl_ob.experiments.update import minibatches
 
 pytestmark = ignored_warnings
 
@@ -192,22 +189,6 @@ def test_updates_are_on_pieces(make):
     parts.objective = lambda x: shapes.append(x.shape) or objective(x)
     improve(parts, batch)
     assert shapes == [(20, 5)] * 4  # two epochs of 200 steps
-
-
-@pytest.mark.usefixtures("graphs_run_eagerly")
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_loss_and_gradient_are_the_same_compiled(make):
-    parts = make("trainer.compile=true")
-    batch = next(iter(parts.collector)).clone()
-    estimate(parts, batch)
-    minibatch = next(minibatches(batch, parts.keys, 100, 5))
-    losses = partial(all_losses, parts.learners)
-    plain, gradients = make_objective(losses, parts.loss.parameters(), compile=False), []
-    for total in (plain, parts.objective):
-        parts.loss.zero_grad()
-        total(minibatch)[0].backward()
-        gradients.append([x.grad.clone() for x in parts.loss.parameters() if x.numel()])
-    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
 
 def test_what_cannot_be_trained_is_told(make):

@@ -26,6 +26,7 @@ pytestmark = [
 
 
 compile_with_inductor = torch.compile
+REMEMBER = ("policy=gru", "critic=pooled_gru", "trainer.sequence_length=5")
 
 
 def experiment(folder, *overrides):
@@ -73,7 +74,7 @@ def test_the_plain_update_is_torchrls(tmp_path):
     "overrides",
     [
         (),
-        ("env.continuous_actions=false",),
+        ("env.continuous_actions=false", *REMEMBER),
         ("loss=mappo", "critic=concat"),
         ("advantage=gae", "loss=ippo"),
         ("advantage=coma", "loss=a2c", "trainer.num_epochs=1", "trainer.minibatch_size=200"),
@@ -95,10 +96,10 @@ def test_a_compiled_run_has_the_same_numbers_and_compiles_once(overrides, tmp_pa
 def test_loss_and_gradient_of_inductor_are_the_plain_ones_to_rounding(tmp_path, monkeypatch):
     # with its own tanh, which is exact to 2e-7 and not to the last digit
     monkeypatch.setattr(torch, "compile", compile_with_inductor)
-    parts = experiment(tmp_path, "trainer.compile=true")
+    parts = experiment(tmp_path, "trainer.compile=true", *REMEMBER)
     (loss,), batch = parts.loss, next(iter(parts.collector))
     estimate(parts, batch)
-    minibatch = next(minibatches(batch, parts.keys, 100))
+    minibatch = next(minibatches(batch, parts.keys, 100, 5))
     plain = make_objective(partial(all_losses, parts.learners), loss.parameters(), compile=False)
     gradients = []
     for total in (plain, parts.objective):
