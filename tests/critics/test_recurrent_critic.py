@@ -7,7 +7,7 @@ from small_teams import ALL, OBS, N, make, make_team
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
-from torchrl.modules import GRUModule, ProbabilisticActor, set_recurrent_mode
+from torchrl.modules import GRUModule, LSTMModule, ProbabilisticActor, set_recurrent_mode
 from torchrl.objectives import ClipPPOLoss
 
 from torchrl_ob import (
@@ -428,25 +428,49 @@ def test_target_parameters_encode_with_a_memory_of_their_own():
 # ---- modules of others, and what is refused -----------------------------------------------------
 
 
-def test_a_recurrent_module_of_torchrl_is_a_memory():
-    key = ("agents", "critic_features")
-    memory = GRUModule(
-        input_size=OBS,
-        hidden_size=N * H,
-        in_keys=["state", "memory", "is_init"],
-        out_keys=["summary", ("next", "memory")],
-    )
-    split = TensorDictModule(lambda x: x.unflatten(-1, (N, H)), ["summary"], [key])
-    head = JointQCritic(N, 2, H, observation_key=key, hidden_dim=16)
-    critic = RecurrentCritic(TensorDictSequential(memory, split), head)
-    td = make_batch(critic, 3, 5, states=False)
-    for part in (td, td["next"]):
-        part["state"] = part["agents", "observation"].mean(-2).nan_to_num()
+class OfTorchRL(TensorDictSequential):
+    """TorchRL's module of a single agent over the observations of all, its features shared out."""
+
+    def __init__(self, cell):
+        states = ["hidden", "cell"][: 1 if cell == "gru" else 2]
+        memory = (GRUModule if cell == "gru" else LSTMModule)(
+            input_size=N * OBS,
+            hidden_size=N * H,
+            in_keys=["flat", *states],
+            out_keys=["summary", *[("next", state) for state in states]],
+        )
+        keys = [("agents", "observation")], ["flat"]
+        flatten = TensorDictModule(lambda x: x.flatten(-2), *keys)
+        split = TensorDictModule(lambda x: x.unflatten(-1, (N, H)), ["summary"], [FEATURES])
+        super().__init__(flatten, memory, split)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_recurrent_module_of_torchrl_is_a_memory(cell, stored):
+    head = JointQCritic(N, 2, H, observation_key=FEATURES, hidden_dim=16)
+    critic = RecurrentCritic(OfTorchRL(cell), head)
+    td = make_batch(make_critic(), 3, 6, states=False)
+    td["next", "agents", "observation"].nan_to_num_()
+    if stored:
+        td["is_init"][:, 0] = False
+        for key in critic.state_keys:
+            td[key] = torch.randn(3, 6, 1, N * H)  # and what lies where episodes begin is not read
+    encoded, net = critic.encode(td), critic.memory[1]
+    net = net.gru if cell == "gru" else net.lstm
+    for b, t in torch.cartesian_prod(torch.arange(3), torch.arange(6)).tolist():
+        start = max([k for k in range(t + 1) if td["is_init"][b, k]], default=0)
+        seen = [*td["agents", "observation"][b, start : t + 1]]
+        first = [td[key][b, 0] for key in critic.state_keys if stored and start == 0]
+        state = None if not first else first[0] if cell == "gru" else tuple(first)
+        for found, last in (
+            (encoded[FEATURES], []),
+            (encoded["next", *FEATURES], [td["next", "agents", "observation"][b, t]]),
+        ):
+            expected = net(torch.stack([*seen, *last]).flatten(1), state)[0][-1]
+            torch.testing.assert_close(found[b, t], expected.reshape(N, H), atol=1e-6, rtol=0)
     actor, _ = make_team()
-    found = make(ObAdvantage, actor, critic)(td.clone())["agents", "baseline"]
-    start = int(td["is_init"][0].squeeze(-1).nonzero()[-1])  # the last episode, by itself
-    alone = make(ObAdvantage, actor, critic)(td[:1, start:].clone())["agents", "baseline"]
-    torch.testing.assert_close(found[:1, start:], alone)
+    assert make(ObAdvantage, actor, critic)(td)["advantage"].isfinite().all()
 
 
 class Averages(nn.Module):

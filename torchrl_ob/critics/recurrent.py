@@ -37,8 +37,8 @@ class RecurrentCritic(TensorDictModuleBase):
 
     Args:
         memory: a recurrent module such as :class:`~torchrl_ob.MultiAgentGRU`, or TorchRL's ``GRUModule`` or
-            ``LSTMModule``. For each state that it reads, it writes the next one under ``("next", key)``; its other
-            outputs are features.
+            ``LSTMModule``, which :meth:`encode` runs a step at a time. For each state that it reads, it writes the next
+            one under ``("next", key)``; its other outputs are features.
         head: a critic of single steps that reads the features, such as a :class:`~torchrl_ob.JointQCritic`.
         is_init_key: where the batch says that an episode begins.
 
@@ -176,8 +176,7 @@ class RecurrentCritic(TensorDictModuleBase):
         Args:
             tensordict: trajectories ``[*B, T]``, with next states.
         """
-        with set_recurrent_mode(True):
-            along = self.memory(self._inputs(tensordict, sequences=True))
+        along = self._remember(self._inputs(tensordict, sequences=True))
         seen = [k for k in self.memory.in_keys if unravel_key(k) not in self.state_keys]
         seen = [key for key in seen if unravel_key(key) != self.is_init_key]
         following = select(require_next(tensordict), seen, "the critic's memory")
@@ -191,6 +190,31 @@ class RecurrentCritic(TensorDictModuleBase):
             encoded.set(key, along.get(key))
             encoded.set(_next(key), following.get(key))
         return encoded
+
+    def _remember(self, inputs: TensorDictBase) -> TensorDictBase:
+        """Features of sequences, and the states after every step.
+
+        TorchRL's modules write the states after the last steps of episodes alone: such a memory runs a step at a time.
+        """
+        written = {
+            unravel_key(key)
+            for module in self.memory.modules()
+            if getattr(module, "writes_every_state", False)
+            for key in module.in_keys
+        }
+        if written.issuperset(self.state_keys):
+            with set_recurrent_mode(True):
+                return self.memory(inputs)
+        steps: list[TensorDictBase] = []
+        with set_recurrent_mode(False):
+            for step in inputs.unbind(-1):
+                starts = step.get(self.is_init_key)
+                for key in self.state_keys:
+                    state = (steps[-1].get(_next(key)) if steps else step.get(key)).clone()
+                    zeroed = starts.reshape(*starts.shape, *[1] * (state.ndim - starts.ndim))
+                    step.set(key, state.masked_fill(zeroed, 0))
+                steps.append(self.memory(step))
+        return torch.stack([x.select(*self.memory.out_keys) for x in steps], -1)
 
     def _inputs(self, tensordict: TensorDictBase, *, sequences: bool) -> TensorDictBase:
         """What the memory reads, with states of zero where the batch has none and begins with episodes."""

@@ -26,6 +26,7 @@ PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 class _MultiAgentRecurrence(TensorDictModuleBase):
     """What both have in common: keys, layouts of a batch, parameters and checks."""
 
+    writes_every_state = True  # in recurrent mode, that after each step
     gates: int
     states: tuple[str, ...]
     recur: Callable[..., tuple[Tensor, ...]]  # the states after every step, the hidden one first
