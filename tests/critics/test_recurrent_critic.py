@@ -17,6 +17,7 @@ from torchrl_ob import (
     ObAdvantage,
     RecurrentCritic,
     StateValue,
+    diagnostics,
 )
 from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.experiments.gae import multi_agent_gae
@@ -169,6 +170,32 @@ def test_gae_with_a_memory_is_that_of_a_slow_loop(cell, mode):
     torch.testing.assert_close(found["value_target"], expected + v, atol=1e-12, rtol=0)
     assert not found["advantage"].requires_grad
     assert set(found.keys(True, True)) - set(before.keys(True, True)) == set(gae.out_keys[:2])
+
+
+@pytest.mark.filterwarnings("ignore:the critic ignores the action:UserWarning")
+@pytest.mark.parametrize(
+    "measure",
+    [
+        diagnostics.gradient_variance,
+        diagnostics.variance_terms,
+        diagnostics.excess_variance,
+        diagnostics.headroom,
+        diagnostics.critic_quality,
+        diagnostics.variance_metrics,
+    ],
+)
+def test_what_is_measured_is_that_of_a_slow_loop(measure):
+    actor, _ = make_team(dtype=torch.float64)
+    critic = make_critic(dtype=torch.float64)
+    td = make_batch(critic, 8, 6, dtype=torch.float64)
+    td["next", "agents", "observation"].nan_to_num_()
+    slow = encode_slowly(critic.memory, td)
+    found, expected = (
+        measure(make(ObAdvantage, actor, net), batch)
+        for net, batch in ((critic, td), (critic.head, slow))
+    )
+    found, expected = (x if isinstance(x, dict) else x._asdict() for x in (found, expected))
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-6, equal_nan=True)
 
 
 def test_single_precision_and_signals_of_the_critic():

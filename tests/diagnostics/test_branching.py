@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensordict import TensorDict
 from torchrl.data import Categorical, Composite, Unbounded
-from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, TransformedEnv
+from torchrl.envs import (
+    Compose,
+    EnvBase,
+    ExplorationType,
+    InitTracker,
+    RewardSum,
+    StepCounter,
+    TransformedEnv,
+    set_exploration_type,
+)
 from torchrl.envs.libs.vmas import VmasEnv
 from vmas.simulator.core import Agent, Sphere, World
 from vmas.simulator.scenario import BaseScenario
@@ -33,6 +42,7 @@ from torchrl_ob.diagnostics.branching.truth import (
 )
 from torchrl_ob.diagnostics.exact.estimators import coma_baseline, optimal_baseline
 from torchrl_ob.expectations import action_candidates
+from torchrl_ob.policies import policy_from_env
 
 pytestmark = pytest.mark.filterwarnings("ignore:Force limits not specified")
 
@@ -292,6 +302,26 @@ def test_visited_states_have_all_ages():
     assert_same_steps(
         at, states, clone_vmas(at, torch.arange(60)), torch.arange(60), 2, rtol=0, atol=0
     )
+
+
+def test_a_policy_that_remembers_goes_on_from_what_it_has_seen():
+    env, _ = vmas("navigation", n_agents=3)
+    actor = policy_from_env(env, cell="gru", memory_size=8)
+    env = TransformedEnv(env, Compose(InitTracker(), actor[0][0].make_tensordict_primer()))
+
+    def policy(td):
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            return actor(td)
+
+    at, states = visited_states(env, policy, num_states=4, max_steps=6)
+    assert states["agents", "hidden"].flatten(1).abs().sum(-1).count_nonzero() > 2
+    first = policy(states.clone())["agents", "action"].detach().unsqueeze(1)
+    options = {"horizons": [5], "gamma": 1.0, "num_continuations": 3}
+    found = branch_returns(at, states, policy, first, **options)[0, :, 0]
+    with torch.no_grad():
+        rollout = at.rollout(5, policy, tensordict=states, auto_reset=False)
+    expected = rollout["next", "agents", "reward"].squeeze(-1).double().sum(1)
+    torch.testing.assert_close(found, expected.unsqueeze(1).expand_as(found))
 
 
 class Team(EnvBase):

@@ -141,8 +141,8 @@ def branch_returns(
     .. math::
         R_h = \sum_{t=0}^{h-1} \gamma^t r_t, \quad a_0 \text{ given}, \quad a_{t>0} \sim \pi
 
-    No reward counts after ``terminated``. A time limit (``truncated``) stops nothing, and VMAS's own ``max_steps``
-    counts as a time limit, although VMAS reports it as ``terminated``. The copies are checked first: stepped with the
+    No reward counts after ``terminated``, which is also what VMAS reports at its own ``max_steps``; a time limit
+    (``truncated``) stops nothing. The copies are checked first: stepped with the
     same actions, they give the same results as a deep copy of the environment itself. (If the copies are in another
     batch than the states, this holds in nineteen of twenty states: VMAS skips collisions of two agents that collide
     nowhere in a batch, and some scenarios count collisions in this way.) Randomness that begins after the compared

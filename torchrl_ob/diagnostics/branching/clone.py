@@ -6,7 +6,7 @@ import copy
 
 import torch
 from torch import Tensor
-from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs import Compose, EnvBase, TensorDictPrimer, TransformedEnv
 
 from torchrl_ob._rng import find_simulator, isolated_rng
 from torchrl_ob.diagnostics.branching.simulator import read_simulator, write_simulator
@@ -47,6 +47,9 @@ def clone_vmas(env: EnvBase, index: Tensor) -> EnvBase:
     """
     if isinstance(env, TransformedEnv):
         transform = copy.deepcopy(env.transform.clone())  # a clone alone shares its tensors
+        for primer in transform if isinstance(transform, Compose) else [transform]:
+            if isinstance(primer, TensorDictPrimer) and primer.primers.shape == env.batch_size:
+                primer.primers = primer.primers[0]  # it was expanded when it was appended
         return TransformedEnv(clone_vmas(env.base_env, index), transform)
     simulator = find_simulator(env)
     if not hasattr(simulator, "vmas_random_state"):

@@ -102,7 +102,8 @@ def require_same_steps(
 
     def record(tensordict: TensorDictBase, t: int) -> TensorDictBase:
         tensordict = policy(tensordict).set(key, actions[:, t % actions.shape[1]])
-        taken.append(tensordict.select(*env.action_keys).clone())
+        # with the next states of a policy that remembers, which are none of the environment's
+        taken.append(tensordict.select(*env.action_keys, "next", strict=False).clone())
         return tensordict
 
     def repeat(index: Tensor) -> Act:
