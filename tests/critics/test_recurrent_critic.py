@@ -420,6 +420,18 @@ def test_gradients_of_minibatches_of_sequences_add_up(loss_and_batch):
     torch.testing.assert_close(cut, whole, atol=1e-12, rtol=1e-9)
 
 
+def test_padding_enters_no_gradient(loss_and_batch):
+    loss, td = loss_and_batch
+    lengths = [6, 4, 1, 3]
+    valid = torch.arange(6) < torch.tensor(lengths).unsqueeze(-1)
+    alone = [gradients(loss, td[b : b + 1, :k]) * k for b, k in enumerate(lengths)]
+    padded = td.clone()
+    padded[~valid] = torch.zeros_like(padded[~valid])  # as TorchRL pads
+    padded["collector"] = TensorDict({"mask": valid}, [4, 6])
+    found = gradients(loss, padded)
+    torch.testing.assert_close(found, sum(alone) / sum(lengths), atol=1e-12, rtol=1e-9)
+
+
 def test_the_loss_values_sequences_as_the_advantage_does(loss_and_batch):
     loss, td = loss_and_batch
     team = loss_team(loss)
