@@ -9,6 +9,7 @@ from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.modules import GRUModule, LSTMModule, ProbabilisticActor, set_recurrent_mode
 from torchrl.objectives import ClipPPOLoss
+from torchrl.objectives.value import MultiAgentGAE
 
 from torchrl_ob import (
     JointQCritic,
@@ -170,6 +171,11 @@ def test_gae_with_a_memory_is_that_of_a_slow_loop(cell, mode):
     torch.testing.assert_close(found["value_target"], expected + v, atol=1e-12, rtol=0)
     assert not found["advantage"].requires_grad
     assert set(found.keys(True, True)) - set(before.keys(True, True)) == set(gae.out_keys[:2])
+    whole = MultiAgentGAE(value_network=critic, gamma=gamma, lmbda=lmbda)
+    whole.set_keys(reward=("agents", "reward"), value=V)
+    td["next"].update(before.select("is_init", *critic.state_keys))
+    with pytest.raises(TypeError, match=r"give them its head and the encoded batch"):
+        whole(td)
 
 
 @pytest.mark.filterwarnings("ignore:the critic ignores the action:UserWarning")

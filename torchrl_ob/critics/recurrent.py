@@ -43,7 +43,7 @@ class RecurrentCritic(TensorDictModuleBase):
         is_init_key: where the batch says that an episode begins.
 
     Raises:
-        TypeError: for a memory without a state.
+        TypeError: for a memory without a state; in TorchRL's value estimators, which take the ``head``.
         ValueError: for a head that reads none of the features; a batch that begins within an episode, without states.
         RuntimeError: for a batch whose states were not kept when it was collected.
 
@@ -224,8 +224,13 @@ class RecurrentCritic(TensorDictModuleBase):
             raise KeyError(
                 f"the critic's memory reads {self.is_init_key!r}, which the tensordict lacks: append InitTracker() to the environment."
             )
-        begins = starts.flatten(tensordict.ndim).any(-1)
-        known = begins
+        if torch._C._functorch.is_batchedtensor(starts):
+            raise TypeError(
+                "TorchRL's value estimators call the critic for steps and next steps at once, where its memory would start "
+                "anew at the second: give them its head and the encoded batch, MultiAgentGAE(value_network=critic.head, ...) "
+                "and critic.encode(batch)."
+            )
+        known = starts.flatten(tensordict.ndim).any(-1)
         for key in self.state_keys:
             state = inputs.get(key, None)
             if state is None:
