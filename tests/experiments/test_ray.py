@@ -53,6 +53,9 @@ def trained(runtime, tmp_path_factory):
         for batch in batches(parts):
             seen.append(batch.clone())
             on_policy.append((comes_from(batch, parts.actor), comes_from(batch, untrained)))
+            with torch.no_grad():
+                again = parts.critic.memory(batch.clone())["agents", "critic_features"]
+            torch.testing.assert_close(again, batch["agents", "critic_features"])
             estimate(parts, batch)
             improve(parts, batch)
             parts.progress.frames += batch.numel()
