@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torchrl_ob.experiments.errors import ExperimentError
+from torchrl_ob.experiments.errors import ExperimentError, show
 from torchrl_ob.experiments.imports import imports_outside
 
 EXAMPLES = """examples
@@ -196,7 +196,7 @@ def _train(arguments: list[str]) -> None:
     try:
         if {"--help", "-h"} & {*arguments}:
             settings = [x for x in overrides if "=" in x and not x.startswith("-")]
-            print(write_help(settings, config_folder(), own))
+            show(write_help(settings, config_folder(), own))
         else:
             entry(task)()
     except hydra.errors.HydraException as error:
@@ -235,8 +235,8 @@ def _eval(run: Path, episodes: int | None, trust: bool, config_dir: Path | None)
             from torchrl_ob.experiments.evaluation import describe
             from torchrl_ob.experiments.saved import evaluate_run
 
-        print(describe(evaluate_run(run, episodes, trust=trust, config_dir=config_dir)))
-        print(f"of {newest_checkpoint(run)}")
+        show(describe(evaluate_run(run, episodes, trust=trust, config_dir=config_dir)))
+        show(f"of {newest_checkpoint(run)}")
 
 
 def _render(
@@ -246,15 +246,15 @@ def _render(
         with _importing():
             from torchrl_ob.experiments.render import render_run
 
-        print(render_run(run, output, exploration=exploration, trust=trust, config_dir=config_dir))
+        show(render_run(run, output, exploration=exploration, trust=trust, config_dir=config_dir))
 
 
 def _report(runs: list[Path], output: Path, exploration: str, metric: str) -> None:
     with _importing():
         from torchrl_ob.experiments.report import write_report
 
-    print(write_report(runs, output, exploration=exploration, metric=metric))
-    print(f"the report is in {output}")
+    show(write_report(runs, output, exploration=exploration, metric=metric))
+    show(f"the report is in {output}")
 
 
 def _list(config_dir: Path | None) -> None:
@@ -270,7 +270,7 @@ def _list(config_dir: Path | None) -> None:
         choices = {path.stem for folder in folders for path in folder.glob("*.yaml")}
         if group == "optimizer":
             choices.update(OPTIMIZERS)
-        print(f"{group}: {', '.join(sorted(choices))}")
+        show(f"{group}: {', '.join(sorted(choices))}")
 
 
 if __name__ == "__main__":

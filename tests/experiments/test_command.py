@@ -78,3 +78,12 @@ def test_a_mistyped_override_is_told_before_torch_is_imported_for_a_run():
     assert done.stderr.endswith("torchrl-ob: the config has no 'sed': did you mean 'seed'?\n")
     assert "| torchrl_ob.experiments.config.overrides" in " ".join(done.stderr.split())
     assert "| torchrl.envs" not in " ".join(done.stderr.split())
+
+
+def test_a_reader_that_has_gone_is_no_traceback():
+    command = [sys.executable, "-m", "torchrl_ob.train", "list"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        process.stdout.close()
+        assert not process.stderr.read()
+    assert process.returncode == 0

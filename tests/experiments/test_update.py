@@ -113,6 +113,16 @@ def test_loss_and_gradient_of_inductor_are_the_plain_ones_to_rounding(tmp_path, 
         torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_read_is_in_one_order_in_all_processes(tmp_path):
+    # what inductor has compiled is found again by the order of its inputs
+    parts = experiment(tmp_path)
+    (loss,) = parts.loss
+    assert len(parts.keys) > 4
+    for seen in (set(loss.in_keys), sorted(loss.in_keys, key=str, reverse=True)):
+        loss.in_keys = list(seen)
+        assert parts.keys == sorted(parts.keys, key=str)
+
+
 def test_two_compiled_runs_in_one_process_keep_apart(tmp_path):
     runs = [
         experiment(tmp_path / critic, "trainer.compile=true", f"critic={critic}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["ExperimentError", "first_line", "nearest", "writing"]
+__all__ = ["ExperimentError", "first_line", "nearest", "show", "writing"]
 
 
 class ExperimentError(Exception):
@@ -72,3 +73,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if len(choices) > 100:
         return f"there are {len(choices)}, such as {choices[0]!r}."
     return f"choose from {', '.join(choices)}." if choices else "it takes none."
+
+
+def show(text: str) -> None:
+    """Print a text; what nobody reads any more, as after ``| head -1``, is dropped."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

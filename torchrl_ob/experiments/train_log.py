@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from torchrl_ob.experiments.errors import first_line
+from torchrl_ob.experiments.errors import first_line, show
 from torchrl_ob.experiments.ranks import is_first
 
 __all__ = ["log_file", "note", "say"]
@@ -22,7 +22,7 @@ _LOG.addHandler(logging.NullHandler())
 def say(text: str) -> None:
     """Print a text, and note it, of all ranks on the first."""
     if is_first():
-        print(text)
+        show(text)
         note(text)
 
 

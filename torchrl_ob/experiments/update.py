@@ -38,7 +38,8 @@ def update_keys(loss: LossModule) -> list[NestedKey]:
     """
     keys = [unravel_key(key) for key in loss.in_keys]
     keys += [loss.tensor_keys.advantage, loss.tensor_keys.value_target]
-    return [key for key in keys if key[0] != "next"]
+    # in one order in all processes, as what is compiled is kept by the order of its inputs; TorchRL's is a set's
+    return sorted({key for key in keys if key[0] != "next"}, key=str)
 
 
 def minibatches(

@@ -81,10 +81,11 @@ def _learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Iterator
         yield f"{name} needs V(s), and the critic reads the action: {_state_values(config, critic)}."
     if joint and not reads_action:
         yield f"{name} needs Q(s, a), and the critic is a state value: take critic=pooled or critic=concat."
-    if isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff"):
-        yield (
-            "critic=dueling is fitted apart from the loss: take experiment=dueling, or loss.critic_coeff=0.0 beside it."
-        )
+    if isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff", 1):
+        remedy = "take experiment=dueling, or loss.critic_coeff=0.0 beside it"
+        if isinstance(loss, ReinforceLoss):
+            remedy = f"{type(loss).__name__} fits it too, so take experiment=dueling with another loss"
+        yield f"critic=dueling is fitted apart from the loss: {remedy}."
     if not isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff", 1) == 0:
         yield (
             "loss.critic_coeff=0 leaves the critic as it was made, and only critic=dueling is fitted apart from the loss: "
