@@ -8,12 +8,14 @@ navigation with the same actor, 6,000 frames a batch, 30 epochs of minibatches o
 busy machine slows all; the first batch, in which a compiled one compiles, is not counted. At the end
 the mean rewards of the last training episodes are compared. ``SMOKE=1`` for a run of seconds;
 ``DEVICE=cuda FRAMES=60000 ENVS=3000 BATCHES=4`` for a GPU. ``LOOPS="OB; OB, compiled"`` for these alone,
-beside TorchRL's.
+beside TorchRL's. ``BENCHMARL=.venv-benchmarl/bin/python``, the Python of an environment that has it, for BenchMARL's MAPPO as a
+second peer.
 """
 
 import math
 import os
 import statistics
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -136,6 +138,18 @@ def torchrl_loop() -> Iterator[float]:
         yield data["next", "agents", "episode_reward"][done].mean().item()
 
 
+def benchmarl_loop(python: str) -> Iterator[float]:
+    """BenchMARL's, which trains for a batch at each line that it gets; of versions that do not fit in this process."""
+    sizes = map(str, (FRAMES, ENVS, STEPS, EPOCHS, MINIBATCH, LR, BATCHES + 1))
+    command = [python, str(Path(__file__).with_name("benchmarl_loop.py")), *sizes]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        while True:
+            print(file=process.stdin, flush=True)
+            answer = next(x for x in process.stdout if x.startswith("reward "))
+            yield float(answer.split()[1])
+
+
 def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float]:
     """The loop of ``experiment=navigation``, batch by batch; ``shares`` gets the advantage's."""
     overrides = [
@@ -193,6 +207,8 @@ if __name__ == "__main__":
     shares: dict[str, list[float]] = {name: [] for name in settings}
     with tempfile.TemporaryDirectory() as folder:
         loops = {"TorchRL, MAPPO with GAE": torchrl_loop()}
+        if "BENCHMARL" in os.environ:
+            loops["BenchMARL, MAPPO"] = benchmarl_loop(os.environ["BENCHMARL"])
         for name, options in settings.items():
             loops[name] = our_loop(Path(folder) / name, shares[name], *options)
         seconds: dict[str, list[float]] = {name: [] for name in loops}
