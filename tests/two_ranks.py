@@ -3,6 +3,7 @@
 import shutil
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,9 @@ CASES = {
     "a team that remembers": (*SMALL, *REMEMBER),
 }
 
+COMPILED = "agents that fall"
+"""The case in which the ranks compile, and the one process beside them does not."""
+
 
 def in_order(batch, keys, size, length=None):
     """Minibatches without a shuffle."""
@@ -49,7 +53,8 @@ def flat_weights(parts):
 
 
 def learn(name, folder):
-    parts, found = build(configure(*CASES[name]), folder), {"batches": []}
+    compiled = f"trainer.compile={name == COMPILED}"
+    parts, found = build(configure(*CASES[name], compiled), folder), {"batches": []}
     found["before"] = flat_weights(parts)
     for batch in parts.collector:
         loop.estimate(parts, batch)
@@ -68,6 +73,7 @@ if __name__ == "__main__":
     with joined(60):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "minibatches", in_order)
+            patch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
             install(patch, folder / f"game {rank()}")
             for name in CASES:
                 learn(name, folder)

@@ -12,9 +12,12 @@ from torch import nn
 
 Result = TypeVar("Result")
 
+# a gradient that a function takes is in its graph
+_tracing_gradients = torch._dynamo.config.patch(trace_autograd_ops=True)
+
 
 class CompiledOnMinibatches(Generic[Result]):
-    """A function of a minibatch, compiled with its gradient as one graph for each size of minibatch.
+    """A function of a minibatch, which may take gradients, compiled as one graph for each size of minibatch.
 
     The same numbers to rounding; it takes tens of seconds at the first minibatch of a size, and again when a network
     that it calls is replaced by another. On a GPU it is recorded as a CUDA graph: what it returns is written over by
@@ -44,7 +47,7 @@ class CompiledOnMinibatches(Generic[Result]):
                 _copy(self.function), fullgraph=True, dynamic=False, options=self.options
             )
         # what is compiled depends on nothing but the size of the minibatch
-        with torch.compiler.set_stance(skip_guard_eval_unsafe=known):
+        with _tracing_gradients, torch.compiler.set_stance(skip_guard_eval_unsafe=known):
             return self.of_size[size](minibatch, *tensors)
 
 

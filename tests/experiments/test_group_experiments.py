@@ -100,7 +100,7 @@ def test_the_losses_train_the_very_networks_that_act_and_value(tmp_path):
     assert first.advantage.team.other_actors == (second.actor,)  # the very actor, not a copy
     assert second.advantage.team.other_actors == (first.actor,)
     expected = {*parts.actor.parameters(), *critics[0].parameters()}
-    optimized = parts.parameters
+    optimized = [*parts.loss.parameters()]
     assert set(optimized) == expected
     assert len(optimized) == len(expected)
     before = {name: x.clone() for name, x in parts.actor.state_dict().items()}
@@ -142,8 +142,7 @@ def test_a_compiled_update_has_the_same_numbers(tmp_path, monkeypatch):
         torch.manual_seed(0)
         batch = next(iter(part.collector))
         estimate(part, batch)
-        total, losses = part.objective(next(minibatches(batch, part.keys, 100)))
-        total.backward()
+        losses = part.differentiate(next(minibatches(batch, part.keys, 100)))
         gradient = torch.cat([x.grad.flatten() for x in part.actor.parameters()])
         found.append((gradient, losses["loss_objective_agent"], losses["loss_critic_adversary"]))
     for plain, compiled in zip(*found, strict=True):

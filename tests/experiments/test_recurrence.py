@@ -82,14 +82,14 @@ def test_minibatches_are_pieces_of_trajectories_each_once():
 
 
 def test_a_loss_of_pieces_is_the_mean_of_that_of_each(make):
-    parts = make("trainer.normalize_advantage=false")
+    parts = make("trainer.normalize_advantage=false", "trainer.clip_norm=null")
     batch = next(iter(parts.collector)).clone()
     estimate(parts, batch)
     read = batch.select(*parts.keys, strict=False).reshape(-1, 5)
 
     def gradient(pieces):
         parts.loss.zero_grad()
-        parts.objective(pieces)[0].backward()
+        parts.differentiate(pieces)
         return torch.cat([x.grad.flatten() for x in parts.loss.parameters() if x.grad is not None])
 
     whole = gradient(read)
@@ -185,8 +185,8 @@ def test_updates_are_on_pieces(make):
     parts, shapes = make(), []
     batch = next(iter(parts.collector)).clone()
     estimate(parts, batch)
-    objective = parts.objective
-    parts.objective = lambda x: shapes.append(x.shape) or objective(x)
+    differentiate = parts.differentiate
+    parts.differentiate = lambda x: shapes.append(x.shape) or differentiate(x)
     improve(parts, batch)
     assert shapes == [(20, 5)] * 4  # two epochs of 200 steps
 

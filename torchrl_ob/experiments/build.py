@@ -43,7 +43,7 @@ from torchrl_ob.experiments.recurrence import (
     make_tracked_env,
     primers,
 )
-from torchrl_ob.experiments.update import make_objective
+from torchrl_ob.experiments.update import make_differentiate
 
 __all__ = ["Experiment", "Progress", "build", "build_evaluation", "training_config"]
 
@@ -81,7 +81,7 @@ class Experiment:
         acting: what collects, the actor and the memories of critics.
         learners: one for each group.
         loss: the losses of all learners.
-        objective: from a minibatch to the sum of its losses.
+        differentiate: writes the gradient of a minibatch to the parameters, and tells its losses.
         scheduler: of the learning rate; ``None`` where it is constant.
         own: the config of this rank's share.
         log: ``None`` on other ranks than the first.
@@ -103,8 +103,10 @@ class Experiment:
         self.critic = nn.ModuleDict(critics) if len(critics) > 1 else self.learners[0].critic
         self.loss = nn.ModuleList([x.loss for x in self.learners])
         copy_weights(self.loss)
-        losses, compile = partial(all_losses, self.learners), config.trainer.compile
-        self.objective = make_objective(losses, self.loss.parameters(), compile=compile)
+        losses, options = partial(all_losses, self.learners), config.trainer
+        self.differentiate = make_differentiate(
+            losses, self.loss.parameters(), options.clip_norm, compile=options.compile
+        )
         self.optimizer = call(config.optimizer, self.loss.parameters())
         self.acting = acting_policy(self.actor, critics.values())
         states, own = primers(self.acting), self.own
@@ -158,11 +160,6 @@ class Experiment:
     def networks(self) -> dict[str, nn.Module]:
         """Actor and critic by name."""
         return {"actor": self.actor, "critic": self.critic}
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """What the optimizer moves."""
-        return [x for group in self.optimizer.param_groups for x in group["params"]]
 
     @property
     def keys(self) -> list[NestedKey]:

@@ -20,14 +20,13 @@ from torchrl_ob.experiments.metrics import (
 )
 from torchrl_ob.experiments.ranks import (
     any_rank,
-    average_gradients,
     count_ranks,
     is_first,
     mean_over_ranks,
 )
 from torchrl_ob.experiments.ray_collector import LostWorkersError
 from torchrl_ob.experiments.train_log import note
-from torchrl_ob.experiments.update import clip_gradient, minibatches, require_finite_losses
+from torchrl_ob.experiments.update import minibatches, require_finite_losses
 
 __all__ = ["estimate", "improve", "measure", "train"]
 
@@ -154,11 +153,8 @@ def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
         for minibatch in minibatches(batch, parts.keys, *cuts):
             for learner in parts.learners:
                 learner.join(minibatch)
-            loss, report = parts.objective(minibatch)
+            report = parts.differentiate(minibatch)
             require_finite_losses(report, minibatch, parts.networks, parts.folder)
-            loss.backward()
-            average_gradients(parts.parameters)
-            report["grad_norm"] = clip_gradient(parts.parameters, options.clip_norm)
             parts.optimizer.step()
             parts.optimizer.zero_grad()
             for learner in parts.learners:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -124,11 +124,10 @@ def copy_weights(module: nn.Module) -> None:
                 dist.broadcast(tensor.detach(), 0)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Give every rank the mean of all ranks' gradients, which travel as one tensor."""
-    if not dist.is_initialized():
+def average_gradients(gradients: Sequence[Tensor]) -> None:
+    """Give every rank the mean of all ranks' gradients, in place; they travel as one tensor."""
+    if count_ranks() == 1:
         return
-    gradients = [x.grad for x in parameters if x.grad is not None]
     flat = mean_tensor(torch.cat([x.flatten() for x in gradients]))
     for gradient, part in zip(gradients, flat.split([x.numel() for x in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))

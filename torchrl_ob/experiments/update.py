@@ -14,20 +14,23 @@ from torchrl.objectives import LossModule
 
 from torchrl_ob._compile import CompiledOnMinibatches
 from torchrl_ob.experiments.errors import ExperimentError, first_line
-from torchrl_ob.experiments.ranks import is_first, rank
+from torchrl_ob.experiments.ranks import average_gradients, count_ranks, is_first, rank
 
 __all__ = [
-    "Objective",
+    "Differentiate",
     "clip_gradient",
-    "make_objective",
+    "make_differentiate",
     "mean_over_active",
     "minibatches",
     "require_finite_losses",
     "update_keys",
 ]
 
-Objective = Callable[[TensorDictBase], tuple[Tensor, TensorDictBase]]
-"""From a minibatch to the sum of its losses, and what is reported of them, detached."""
+Differentiate = Callable[[TensorDictBase], TensorDictBase]
+"""Writes the gradient of a minibatch to the parameters, the clipped mean over ranks, and tells losses and norm."""
+
+Gradient = tuple[Sequence[Tensor | None], TensorDictBase]
+"""Of each parameter, ``None`` where no loss depends on it; and what is reported beside it, detached."""
 
 
 def update_keys(loss: LossModule) -> list[NestedKey]:
@@ -103,54 +106,78 @@ def mean_over_active(
     return means
 
 
-def make_objective(
+def make_differentiate(
     losses: Callable[[TensorDictBase], TensorDictBase],
     parameters: Iterable[nn.Parameter],
+    clip_norm: float | None = None,
     *,
-    compile: bool,
-) -> Objective:
-    """The sum of all losses of a minibatch, as one compiled graph where that is asked for.
+    compile: bool = False,
+) -> Differentiate:
+    """The gradient of the sum of all losses of a minibatch, as one compiled graph where that is asked for.
 
-    Compiled, loss and gradient are the same to rounding, and where TorchRL samples the entropy the random numbers
-    are others. It takes tens of seconds at the first minibatch, and again for one of another size.
+    Compiled, the numbers are the same to rounding, and where TorchRL samples the entropy the random ones are others.
+    It takes tens of seconds at the first minibatch, and again for one of another size. Of several ranks each compiles
+    loss and gradient, whose mean is clipped thereafter.
 
     Args:
         losses: entries whose names begin with ``loss`` are summed.
         parameters: of the networks.
-        compile: whether loss and gradient are compiled.
+        clip_norm: the largest norm of the gradient; ``None`` for no limit.
+        compile: whether it is compiled.
 
     Returns:
-        The objective.
+        The function.
 
     Raises:
         ExperimentError: when it is called, where losses or networks cannot be compiled as one graph.
     """
+    trained = [x for x in parameters if x.requires_grad]
 
-    def plain(minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
+    def own(minibatch: TensorDictBase) -> Gradient:
         found = losses(minibatch)
         terms = [term for name, term in found.items() if name.startswith("loss")]
-        return sum(terms[1:], terms[0]), found.detach()
+        gradient = torch.autograd.grad(sum(terms[1:], terms[0]), trained, allow_unused=True)
+        return gradient, found.detach()
 
-    compiled = CompiledOnMinibatches(plain, parameters)
+    def mean(gradient: Sequence[Tensor | None], report: TensorDictBase) -> Gradient:
+        used = [x for x in gradient if x is not None]
+        average_gradients(used)
+        return gradient, report.set("grad_norm", clip_gradient(used, clip_norm))
 
-    def quick(minibatch: TensorDictBase) -> tuple[Tensor, TensorDictBase]:
+    def whole(minibatch: TensorDictBase) -> Gradient:
+        return mean(*own(minibatch))
+
+    alone = count_ranks() == 1
+    compiled = CompiledOnMinibatches(whole if alone else own, trained)
+
+    def quick(minibatch: TensorDictBase) -> Gradient:
         try:
-            total, found = compiled(minibatch)
+            gradient, report = compiled(minibatch)
         except Unsupported as error:
             raise ExperimentError(
                 "trainer.compile=true cannot compile these networks or this loss "
                 f"({first_line(error)}): take share_params=true, or trainer.compile=false."
             ) from error
-        return total, found.clone()  # the report is kept past the next minibatch
+        report = report.clone()  # kept past the next minibatch
+        return (gradient, report) if alone else mean(gradient, report)
 
-    return quick if compile else plain
+    def differentiate(minibatch: TensorDictBase) -> TensorDictBase:
+        gradient, report = quick(minibatch) if compile else whole(minibatch)
+        for parameter, its_own in zip(trained, gradient, strict=True):
+            parameter.grad = its_own
+        return report
+
+    return differentiate
 
 
-def clip_gradient(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
+def clip_gradient(gradient: Sequence[Tensor], limit: float | None) -> Tensor:
     """The norm of the gradient, which is at most ``limit`` afterwards; ``None`` for no limit."""
-    if limit is None:
-        return nn.utils.get_total_norm([x.grad for x in parameters if x.grad is not None])
-    return nn.utils.clip_grad_norm_(parameters, limit)
+    # one call for all tensors, or, compiled, one loop that inductor writes
+    together = False if torch.compiler.is_compiling() else None
+    norm = nn.utils.get_total_norm(gradient, foreach=together)
+    if limit is not None:
+        torch._foreach_mul_(gradient, (limit / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 def require_finite_losses(

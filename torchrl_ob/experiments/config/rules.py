@@ -84,7 +84,9 @@ def _learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Iterator
     if isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff", 1):
         remedy = "take experiment=dueling, or loss.critic_coeff=0.0 beside it"
         if isinstance(loss, ReinforceLoss):
-            remedy = f"{type(loss).__name__} fits it too, so take experiment=dueling with another loss"
+            remedy = (
+                f"{type(loss).__name__} fits it too, so take experiment=dueling with another loss"
+            )
         yield f"critic=dueling is fitted apart from the loss: {remedy}."
     if not isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff", 1) == 0:
         yield (
