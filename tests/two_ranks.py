@@ -1,9 +1,9 @@
-"""What two ranks collect and learn, written to a folder; `torchrun --nproc-per-node=2 two_ranks.py FOLDER`."""
+"""What two ranks learn, written to a folder, and a run without end; `torchrun --nproc-per-node=2 two_ranks.py FOLDER`."""
 
+import os
 import shutil
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from smacv2_stand_in import install
 
 from torchrl_ob.experiments import loop
 from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.errors import ExperimentError
 from torchrl_ob.experiments.ranks import is_first, joined, rank
 from torchrl_ob.experiments.run import run
 
@@ -37,9 +38,6 @@ CASES = {
     "a team that remembers": (*SMALL, *REMEMBER),
 }
 
-COMPILED = "agents that fall"
-"""The case in which the ranks compile, and the one process beside them does not."""
-
 
 def in_order(batch, keys, size, length=None):
     """Minibatches without a shuffle."""
@@ -53,8 +51,7 @@ def flat_weights(parts):
 
 
 def learn(name, folder):
-    compiled = f"trainer.compile={name == COMPILED}"
-    parts, found = build(configure(*CASES[name], compiled), folder), {"batches": []}
+    parts, found = build(configure(*CASES[name]), folder), {"batches": []}
     found["before"] = flat_weights(parts)
     for batch in parts.collector:
         loop.estimate(parts, batch)
@@ -73,7 +70,6 @@ if __name__ == "__main__":
     with joined(60):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "minibatches", in_order)
-            patch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
             install(patch, folder / f"game {rank()}")
             for name in CASES:
                 learn(name, folder)
@@ -83,3 +79,8 @@ if __name__ == "__main__":
             (folder / "resumed" / "checkpoints" / "checkpoint-000000000400.torchrl").unlink()
             (folder / "resumed" / "evaluation.json").unlink()
         run(configure(*REMEMBER, "resume=auto"), folder / "resumed")
+        (folder / f"process {rank()}").write_text(str(os.getpid()))
+        try:
+            run(configure("total_frames=2000000"), folder / "endless")
+        except ExperimentError as error:
+            sys.exit(f"torchrl-ob: {error}")

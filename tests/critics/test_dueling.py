@@ -314,7 +314,7 @@ def test_a_run_that_is_resumed_ends_in_the_same_numbers(tmp_path):
 def test_a_loss_that_fits_the_critic_too_is_refused(tmp_path):
     with pytest.raises(ExperimentError, match="take experiment=dueling"):
         run(configure("critic=dueling"), tmp_path)
-    with pytest.raises(ExperimentError, match="ReinforceLoss fits it too.* another loss"):
+    with pytest.raises(ExperimentError, match=r"ReinforceLoss fits it too.* another loss"):
         run(configure("critic=dueling", "loss=reinforce"), tmp_path)
     check_config(configure("experiment=dueling"))
 

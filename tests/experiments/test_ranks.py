@@ -40,13 +40,57 @@ def start(*command):
     )
 
 
+def processes(folder):
+    """Those whose command names a folder."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode()
+        except OSError:  # it ended meanwhile
+            continue
+        if str(folder) in command:
+            found[int(path.parent.name)] = command
+    return found
+
+
+def rank_of(process):
+    pairs = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
+    return dict(x.split("=", 1) for x in pairs if "=" in x).get("RANK")
+
+
+def wait_for_checkpoint(process, run):
+    patience = time.monotonic() + 200
+    while not any(run.glob("checkpoints/checkpoint-*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < patience
+        time.sleep(0.05)
+
+
+def kill(folder):
+    """What is left of its processes."""
+    left = processes(folder)
+    for each in left:
+        os.kill(each, signal.SIGKILL)
+    return left
+
+
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory):
+def ended(tmp_path_factory):
+    """What two ranks wrote, and how they ended when one of them was killed in a run thereafter."""
     folder = tmp_path_factory.mktemp("ranks")
     process = start(str(TESTS / "two_ranks.py"), str(folder))
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    return folder
+    try:
+        wait_for_checkpoint(process, folder / "endless")
+        os.kill(int((folder / "process 1").read_text()), signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        left = kill(folder)
+    return folder, process.returncode, errors, left
+
+
+@pytest.fixture(scope="module")
+def learned(ended):
+    return ended[0]
 
 
 class TestTwoRanks:
@@ -118,24 +162,6 @@ class TestRefused:
             build(configure(*overrides), tmp_path)
 
 
-def processes(folder):
-    """Those whose command names a folder."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().decode()
-        except OSError:  # it ended meanwhile
-            continue
-        if f"hydra.run.dir={folder}" in command:
-            found[int(path.parent.name)] = command
-    return found
-
-
-def rank_of(process):
-    pairs = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
-    return dict(x.split("=", 1) for x in pairs if "=" in x).get("RANK")
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 class TestProcessesEnd:
     @pytest.fixture
@@ -143,23 +169,18 @@ class TestProcessesEnd:
         """A run that has written a checkpoint and would go on for long, and its second rank."""
         command = ["-m", "torchrl_ob.train", "train", *SMOKE, "rank_timeout=5"]
         process = start(*command, "total_frames=2000000", f"hydra.run.dir={tmp_path}")
-        patience = time.monotonic() + 90
-        while not any(tmp_path.glob("checkpoints/checkpoint-*")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < patience
-            time.sleep(0.05)
-        (second,) = (x for x in processes(tmp_path) if rank_of(x) == "1")
-        yield process, second
-        for left in processes(tmp_path):
-            os.kill(left, signal.SIGKILL)
+        try:
+            wait_for_checkpoint(process, tmp_path)
+            (second,) = (x for x in processes(tmp_path) if rank_of(x) == "1")
+            yield process, second
+        finally:
+            kill(tmp_path)
 
-    def test_after_the_death_of_one_of_them(self, running, tmp_path):
-        process, second = running
-        os.kill(second, signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 1
+    def test_after_the_death_of_one_of_them(self, ended):
+        _, code, errors, left = ended
+        assert code == 1
         assert errors.count("Traceback") == 1, errors  # of torchrun itself
-        assert not processes(tmp_path)
+        assert not left
 
     def test_where_one_of_them_does_not_answer(self, running, tmp_path):
         process, second = running

@@ -83,39 +83,30 @@ def test_workers_act_on_the_newest_weights(trained):
     assert trained[1] == [(True, True), (True, False), (True, False)]
 
 
-def test_a_resumed_run_goes_on_with_the_saved_weights_in_other_episodes(trained):
+def test_a_seed_repeats_a_resume_goes_on_and_late_workers_are_told(trained, tmp_path):
     seen, _, folder = trained
     config = configure(*RAY)
-    parts = build(config, folder)
+    parts = build(config, tmp_path)
     try:
+        first = next(batches(parts))
+        for key in (("agents", "observation"), ("agents", "action")):
+            assert first[key].equal(seen[0][key])
         with pytest.warns(UserWarning, match="episodes begin anew"):
             resume(parts, folder / "checkpoints", training_config(config))
         assert parts.progress.frames == 400
-        (batch,) = batches(parts)  # the last of three
+        (batch,) = batches(parts)  # the last of three, with the saved weights in other episodes
         assert comes_from(batch, parts.actor)
-    finally:
-        parts.close()
-    assert not comes_from(batch, build_evaluation(config).policy)
-    for x in seen:
-        assert not batch["agents", "observation"][:, 0].equal(x["agents", "observation"][:, 0])
-
-
-def test_a_seed_repeats_and_workers_that_do_not_answer_are_told(trained, tmp_path):
-    parts = build(configure(*RAY), tmp_path)
-    try:
-        stream = batches(parts)
-        batch = next(stream)
-        for key in (("agents", "observation"), ("agents", "action")):
-            assert batch[key].equal(trained[0][0][key])
-        parts.progress.frames += batch.numel()
-        parts.collector.timeout = 0.001
-        said = r"2 of 2 workers .* no batch in 0.001 .* Saved at frame 200; .*resume=auto"
+        assert not comes_from(batch, build_evaluation(config).policy)
+        for x in seen:
+            assert not batch["agents", "observation"][:, 0].equal(x["agents", "observation"][:, 0])
+        parts.collector.collected_frames, parts.collector.timeout = 400, 0.001
+        said = r"2 of 2 workers .* no batch in 0.001 .* Saved at frame 400; .*resume=auto"
         with pytest.raises(ExperimentError, match=said):
-            next(stream)
+            next(batches(parts))
     finally:
         parts.close()
     assert [x.name for x in (tmp_path / "checkpoints").iterdir()] == [
-        "checkpoint-000000000200.torchrl"
+        "checkpoint-000000000400.torchrl"
     ]
 
 

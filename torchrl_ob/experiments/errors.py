@@ -75,7 +75,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"choose from {', '.join(choices)}." if choices else "it takes none."
 
 
-def show(text: str) -> None:
+def show(text: object) -> None:
     """Print a text; what nobody reads any more, as after ``| head -1``, is dropped."""
     try:
         print(text, flush=True)

@@ -170,7 +170,7 @@ def make_differentiate(
     return differentiate
 
 
-def clip_gradient(gradient: Sequence[Tensor], limit: float | None) -> Tensor:
+def clip_gradient(gradient: list[Tensor], limit: float | None) -> Tensor:
     """The norm of the gradient, which is at most ``limit`` afterwards; ``None`` for no limit."""
     # one call for all tensors, or, compiled, one loop that inductor writes
     together = False if torch.compiler.is_compiling() else None
