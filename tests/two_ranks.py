@@ -26,16 +26,17 @@ PLAIN = (
     "optimizer.lr=0.2",
 )
 SMALL = ("trainer.clip_norm=0.1", "trainer.minibatch_size=50", *PLAIN)
+FALL = ("env=smacv2", "env.map_name=3m", "env.parallel=false")
 REMEMBER = ("policy=gru", "critic=pooled_gru", "trainer.sequence_length=5")
 CASES = {
     "agents apart": SMALL,
     "agents together": (*SMALL, "loss.normalize_advantage_exclude_dims=[]"),
-    "agents that fall": (*SMALL, "env=smacv2", "env.map_name=3m", "env.parallel=false"),
+    "agents that fall": (*SMALL, *FALL),
     "a slow copy of the critic": (
         *("loss=reinforce", "trainer.num_epochs=1", "trainer.minibatch_size=200"),
         *PLAIN[1:],
     ),
-    "a team that remembers": (*SMALL, *REMEMBER),
+    "a team that remembers": (*SMALL, *FALL, *REMEMBER),
 }
 
 
