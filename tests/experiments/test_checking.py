@@ -137,6 +137,7 @@ def test_nonsense_is_refused_in_one_line(overrides, message):
             ["advantage=gae", "critic=pooled_gru", "trainer.sequence_length=5"],
             r"take critic=pooled_value_gru\.$",
         ),
+        (["critic=pooled_value_gru", "trainer.sequence_length=5"], r"take critic=pooled_gru\.$"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_with_a_command_that_does(overrides, message, tmp_path):

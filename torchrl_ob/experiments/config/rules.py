@@ -80,7 +80,8 @@ def _learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Iterator
     if reads_action and joint is False:
         yield f"{name} needs V(s), and the critic reads the action: {_state_values(config, critic)}."
     if joint and not reads_action:
-        yield f"{name} needs Q(s, a), and the critic is a state value: take critic=pooled or critic=concat."
+        same = "pooled_gru" if isinstance(critic, RecurrentCritic) else "pooled or critic=concat"
+        yield f"{name} needs Q(s, a), and the critic is a state value: take critic={same}."
     if isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff", 1):
         remedy = "take experiment=dueling, or loss.critic_coeff=0.0 beside it"
         if isinstance(loss, ReinforceLoss):
