@@ -93,8 +93,14 @@ def train(cell):
 # %%
 # 3. What they learn
 # ------------------
+#
+# With a memory nearly all answers are right after thirty batches. Without one they are guesses, and the share stays around 1/2.
 
 for name, cell in (("with a memory", "gru"), ("without", None)):
     shares = train(cell)
     shown = " ".join(f"{share:.2f}" for share in shares[::5])
     print(f"{name}: right answers {shown}; at the end {shares[-1]:.2f}")
+
+# %%
+# In the command, ``policy=gru critic=pooled_gru trainer.sequence_length=10`` trains such a team. The page *A team that remembers*
+# among the how-to pages tells what changes in a pipeline of your own, and how GAE gets the same memory.
