@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from scripts import start_command
 
 from torchrl_ob.experiments.build import build, build_evaluation, training_config
 from torchrl_ob.experiments.checkpoints import resume
@@ -116,15 +116,7 @@ def test_environments_must_share_out_among_the_workers():
 
 
 def start(folder, *overrides):
-    program = [sys.executable, "-m", "torchrl_ob.train", "train", *OVERRIDES]
-    return subprocess.Popen(
-        [*program, f"hydra.run.dir={folder}", *overrides],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return start_command("train", *OVERRIDES, f"hydra.run.dir={folder}", *overrides)
 
 
 def alive(session):

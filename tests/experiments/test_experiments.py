@@ -1,10 +1,7 @@
 """Runs from configs: what composes, what is the same for every advantage, what a kill cannot lose."""
 
 import json
-import os
 import random
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from scripts import start_command
 from short_runs import GROUPS, SMOKE, configure, ignored_warnings, scalars
 from torchrl.envs import VmasEnv
 
@@ -107,9 +105,8 @@ def test_evaluation_leaves_the_random_numbers_and_training_as_they_are(tmp_path)
     assert metrics[0] == metrics[1]
 
 
-def command(folder, *overrides):
-    program = [sys.executable, "-m", "torchrl_ob.train", "train", *SMOKE]
-    return [*program, f"hydra.run.dir={folder}", *overrides]
+def start(folder, *overrides):
+    return start_command("train", *SMOKE, f"hydra.run.dir={folder}", *overrides)
 
 
 def checkpoints(folder):
@@ -118,27 +115,21 @@ def checkpoints(folder):
 
 def test_a_run_that_is_killed_and_resumed_ends_in_the_same_numbers(tmp_path):
     overrides = ["env.scenario=balance", "total_frames=1600", "loss=mappo", "value_norm=popart"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole, *overrides), check=True, env=environment, capture_output=True)
+    undisturbed = start(whole, *overrides)
     moments = random.Random(0)
     for _ in range(2):
-        process = subprocess.Popen(
-            command(killed, *overrides, "resume=auto"),
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = start(killed, *overrides, "resume=auto")
         seen = checkpoints(killed)
         while process.poll() is None and not checkpoints(killed) - seen:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    last = subprocess.run(
-        command(killed, *overrides, "resume=auto"), env=environment, capture_output=True, text=True
-    )
-    assert "resumed from" in last.stdout, last.stderr[-500:]
+        process.kill()
+        process.communicate()
+    out, errors = start(killed, *overrides, "resume=auto").communicate()
+    assert "resumed from" in out, errors[-500:]
+    undisturbed.communicate()
+    assert undisturbed.returncode == 0
     assert scalars(whole) == scalars(killed)
     assert (whole / "evaluation.json").read_text() == (killed / "evaluation.json").read_text()
 

@@ -1,13 +1,12 @@
 """A disk that is full: one line says so, and the run goes on from the checkpoint before."""
 
-import os
 import resource
-import subprocess
 import sys
 import time
 
 import pytest
 import torch
+from scripts import start_command
 from tensordict import TensorDict
 
 from torchrl_ob.experiments.errors import ExperimentError
@@ -18,16 +17,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits a runnin
 
 def start(folder, *overrides):
     """A run of four batches, in which a write beyond a limit fails: Python ignores the signal of it."""
-    code = "import torchrl_ob.train; torchrl_ob.train.main()"
     overrides = ["experiment=smoke", "env.scenario=balance", "device=cpu", "progress_bar=false"]
     options = ["total_frames=1600", "resume=auto", f"hydra.run.dir={folder}", *overrides]
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "train", *overrides, *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_command("train", *overrides, *options)
 
 
 def results(folder):

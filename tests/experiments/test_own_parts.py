@@ -2,13 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from scripts import run_command
 from short_runs import SMOKE, configure, ignored_warnings, scalars
 from torchrl.envs import check_env_specs
 
@@ -41,9 +41,7 @@ def test_the_example_of_the_page_trains_and_is_taken_by_every_command(tmp_path):
     (tmp_path / "mine" / "experiment").mkdir()
     (tmp_path / "mine" / "experiment" / "my_task.yaml").write_text(experiment)
 
-    def command(*arguments):
-        program = [sys.executable, "-m", "torchrl_ob.train", *arguments]
-        return subprocess.run(program, capture_output=True, text=True, cwd=tmp_path)
+    command = partial(run_command, folder=tmp_path)
 
     shown = command("train", "--config-dir", "mine", "experiment=my_task", "--cfg", "job").stdout
     assert "_target_: my_parts.HalfOfComa" in shown

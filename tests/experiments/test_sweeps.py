@@ -1,12 +1,10 @@
 """Sweeps by Hydra's launchers, each run in a process of its own, and their report."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import yaml
+from scripts import run_command
 from short_runs import SMOKE
 
 pytestmark = pytest.mark.slow
@@ -16,9 +14,7 @@ SHORT = (*SMOKE[1:], "total_frames=200", "trainer.num_epochs=1")
 
 
 def command(*arguments):
-    program = [sys.executable, "-m", "torchrl_ob.train", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    out = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=200)
+    out = run_command(*arguments)
     assert out.returncode == 0, out.stderr
     return out.stdout
 
@@ -27,11 +23,11 @@ def test_a_sweep_by_submitit_is_reported(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra sweeps")
     pytest.importorskip("rliable", reason="needs the extra report")
     launcher = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
-    sweep = ("-m", "experiment=smoke", *SHORT, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    sweep = ("-m", "experiment=smoke", *SHORT, "seed=3", f"hydra.sweep.dir={tmp_path}")
     command("train", *sweep, *launcher)
-    assert len([*tmp_path.glob("*/evaluation.json")]) == 2
+    assert len([*tmp_path.glob("*/evaluation.json")]) == 1
     report = command("report", tmp_path, "--output", tmp_path / "report")
-    assert "| navigation | ob | 2 |" in report
+    assert "| navigation | ob | 1 |" in report
 
 
 def test_optuna_finds_the_best_of_its_runs(tmp_path):

@@ -73,10 +73,8 @@ def test_the_plain_update_is_torchrls(tmp_path):
 @pytest.mark.parametrize(
     "overrides",
     [
-        (),
         ("env.continuous_actions=false", *REMEMBER),
         ("loss=mappo", "critic=concat"),
-        ("advantage=gae", "loss=ippo"),
         ("advantage=coma", "loss=a2c", "trainer.num_epochs=1", "trainer.minibatch_size=200"),
     ],
 )
