@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf, open_dict
 
 from torchrl_ob.diagnostics.plots import plot_metrics
+from torchrl_ob.experiments import report
 from torchrl_ob.experiments.config.help import write_help
 from torchrl_ob.experiments.config.optimizers import OPTIMIZERS, register_optimizers
 from torchrl_ob.experiments.config.overrides import explain
@@ -27,6 +28,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning"),
     pytest.mark.filterwarnings("ignore:Force limits not specified:UserWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _short_intervals(monkeypatch):
+    monkeypatch.setattr(report, "RESAMPLES", 200)
 
 
 @cache
