@@ -27,8 +27,8 @@ MUTANTS = {
     # advantages
     "x is pi": ("(own.optimal_weights * q)", "(own.probabilities * q)", TEAM),
     "pi is x": (
-        'tensordict, "probabilities", acting=True',
-        'tensordict, "optimal_weights", acting=True',
+        "(tensordict, own.actions)\n        return (own.probabilities * q)",
+        "(tensordict, own.actions)\n        return (own.optimal_weights * q)",
         TEAM,
     ),
     "no baseline has one": (
@@ -78,8 +78,8 @@ MUTANTS = {
         TEAM,
     ),
     "next actions of other groups not theirs": (
-        "drawn.set(key, _current_policy(actor, tensordict).sample())",
-        "drawn.set(key, _current_policy(actor, tensordict).sample() * 0)",
+        "drawn.set(key, current_policy(actor, tensordict).sample())",
+        "drawn.set(key, current_policy(actor, tensordict).sample() * 0)",
         TEAM,
     ),
     "one draw twice": (
@@ -188,11 +188,6 @@ MUTANTS = {
         "return log_probs.masked_fill(log_probs < _SMALLEST, -math.inf)",
         "return log_probs",
         WEIGHTS,
-    ),
-    "candidates and weights apart": (
-        "return (values * weights).sum(-1)",
-        "return (values * weights.flip(-1)).sum(-1)",
-        TEAM,
     ),
     # Gaussian weights
     "score not centered": (
