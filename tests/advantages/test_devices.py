@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.modules import IndependentNormal, NormalParamExtractor, ProbabilisticActor
 
 from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
+from torchrl_ob._memory import memory_for_chunks
 
 N, OBS, ACTION = 3, 4, 2
 DEVICE = "lazy:0"  # of those that torch knows, one that needs no driver to be pretended
@@ -164,3 +165,29 @@ def test_a_tensor_on_another_device_is_noticed():
         advantage.value_network.backbone.own.bias = torch.nn.Parameter(torch.zeros(1, 1, 128))
         with pytest.raises(RuntimeError, match="cpu"):
             advantage(batch)
+
+
+@pytest.mark.parametrize(
+    ("free", "kept", "expected"),
+    [(79, 0, 20), (41, 0, 20), (30, 0, 15), (10, 20, 15), (2, 0, 1)],  # of 80 GiB
+)
+def test_chunks_take_a_quarter_of_a_gpu_or_half_of_what_is_free(free, kept, expected, monkeypatch):
+    for name, found in (
+        ("mem_get_info", (free * 2**30, 80 * 2**30)),
+        ("memory_reserved", (kept + 5) * 2**30),
+        ("memory_allocated", 5 * 2**30),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda _, found=found: found)
+    assert memory_for_chunks(torch.device("cuda:0")) == expected * 2**30
+
+
+def test_chunks_of_a_gpu_are_of_its_memory(monkeypatch):
+    sizes = []
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for memory in (2**32, 12 * 2**17):
+            for module in ("advantages.base", "critics.joint"):
+                name = f"torchrl_ob.{module}.memory_for_chunks"
+                monkeypatch.setattr(name, lambda _, memory=memory: memory)
+            advantage, batch = pipeline(ObAdvantage, False, DEVICE)
+            sizes.append([len(x) for x in advantage._chunks(batch)])
+    assert sizes == [[2], [1, 1]]

@@ -21,6 +21,7 @@ from torchrl_ob._checks.trajectories import (
     require_whole_trajectories,
     shift_back,
 )
+from torchrl_ob._memory import memory_for_chunks
 from torchrl_ob.advantages._routing import Bootstrap, TeamEstimator
 from torchrl_ob.functional import control_variate, lambda_return
 
@@ -282,8 +283,11 @@ class JointAdvantage(TeamEstimator):
         agents = self.team.agents(tensordict)
         if tensordict.ndim < 2 or self._get_time_dim(None, tensordict) == 0:
             return tensordict.split(max(1, len(tensordict)))  # a single trajectory is not cut
-        on_cpu = tensordict.get(self.team.action_key).device.type == "cpu"
-        chunk_size = self.chunk_size or (9_000 if on_cpu else 36_000)
+        device, chunk_size = tensordict.get(self.team.action_key).device, self.chunk_size
+        if (
+            chunk_size is None
+        ):  # 128 KiB hold 1,000 samples of two actions, and what becomes of them
+            chunk_size = 9_000 if device.type == "cpu" else memory_for_chunks(device) // 2**17
         return tensordict.split(max(1, chunk_size // max(1, agents[1:].numel())))
 
     def _next_value(self, following: TensorDictBase, bootstrap: Bootstrap) -> Tensor:

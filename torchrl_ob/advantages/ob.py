@@ -54,8 +54,8 @@ class ObAdvantage(JointAdvantage):
             all (``"monte_carlo"``: 1,000, as in the paper's code).
         psi: for Gaussians, the parameters in which the variance is minimized: ``"loc_scale"``, ``"loc_log_scale"`` or
             ``"loc"``.
-        chunk_size: number of steps times agents that are processed at a time, by default 9,000 on a CPU and 36,000 on
-            a GPU; whole trajectories are kept together.
+        chunk_size: number of steps times agents that are processed at a time, by default 9,000 on a CPU, and
+            on a GPU as many as fit in a quarter of its memory, or half of what is free; whole trajectories are kept together.
         time_dim: the time dimension of the input; by default the one named ``"time"``, or else the last.
         other_actors: the policies of other groups of agents, whose actions the critic reads too; their
             next actions are sampled. See :func:`~torchrl_ob.group_critics`.

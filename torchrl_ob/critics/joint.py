@@ -17,6 +17,7 @@ from torchrl.modules import ValueNorm
 from torchrl_ob._action_encodings import ActionEncoding, one_hot, one_hot_factors, require_choices
 from torchrl_ob._checks.arguments import NamedArguments, check_choice, check_whole_number
 from torchrl_ob._checks.batch import check_shape, sibling
+from torchrl_ob._memory import memory_for_chunks
 from torchrl_ob._specs import Group
 from torchrl_ob.critics._inputs import Inputs, input_shapes, read_entry, read_sizes, read_states
 from torchrl_ob.critics._units import denormalize, require_value_norm
@@ -64,7 +65,8 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         out_key: where the values are written, ``[*B, n, 1]``; by default ``"state_action_value"``
             in the group of the action.
         chunk_bytes: memory for the activations of one layer; without gradients, the batch is processed in chunks of
-            that size. By default 4 MiB, which fits in a CPU's caches, and on a GPU 16 MiB, for few large kernels.
+            that size. By default 4 MiB, which fits in a CPU's caches, and on a GPU a 64th of its memory, or a 32nd of what is
+            free where that is less.
 
     Example:
         >>> import torch
@@ -244,7 +246,10 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         if not hasattr(self.backbone, "candidates"):
             widest = widest * self.action_shape[0]  # copies of the team
         bytes_per_state = self.action_shape[0] * widest * action.element_size()
-        chunk_bytes = self.chunk_bytes or (2**22 if action.device.type == "cpu" else 2**24)
+        chunk_bytes = self.chunk_bytes
+        if chunk_bytes is None:
+            on_cpu = action.device.type == "cpu"
+            chunk_bytes = 2**22 if on_cpu else memory_for_chunks(action.device) // 16
         size = max(1, chunk_bytes // max(bytes_per_state, 1))
         return torch.cat([function(chunk) for chunk in inputs.split(size)])
 
