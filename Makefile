@@ -52,9 +52,10 @@ bench: .venv/.installed
 	for name in cubature_accuracy advantage_cost training_loop results; do \
 		$(BIN)/python benchmarks/$$name.py || exit 1; done
 
+# the loops that docs/benchmarks/gpu.md sets goals for, and the cost of the advantage
 bench-gpu: .venv/.installed
 	for sizes in FRAMES=6000 "FRAMES=60000 ENVS=3000"; do for name in advantage_cost training_loop; do \
-		env DEVICE=cuda BATCHES=4 $$sizes $(BIN)/python benchmarks/$$name.py || exit 1; done; done
+		env DEVICE=cuda BATCHES=4 LOOPS="OB; OB, compiled" $$sizes $(BIN)/python benchmarks/$$name.py || exit 1; done; done
 
 clean:
 	rm -rf .venv runs docs/_build docs/tutorials docs/api/generated

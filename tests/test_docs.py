@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 import torchrl_ob
+from torchrl_ob.experiments.config.check import check_config
+from torchrl_ob.experiments.config.overrides import read_override
 from torchrl_ob.experiments.run import run
+from torchrl_ob.train import config_folder
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
@@ -83,3 +87,24 @@ def test_scripts_that_pages_name_exist():
     for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         for name in re.findall(r"\b(?:tutorials|benchmarks|tests)/[\w/]+\.py", page.read_text()):
             assert (ROOT / name).exists(), (page.name, name)
+
+
+@pytest.mark.parametrize("name", ["command", "how_to/many_machines"])
+def test_the_commands_of_a_page_are_accepted(name, monkeypatch):
+    page = (ROOT / f"docs/{name}.md").read_text().replace("\\\n", " ")
+    found = re.findall(r"^(.*)(?:\btorchrl-ob|-m torchrl_ob.train) train (.*)$", page, re.MULTILINE)
+    assert len(found) > 3
+    for start, rest in found:
+        arguments = [read_override(x, config_folder()) for x in shlex.split(rest, comments=True)]
+        if any(x.startswith("-") for x in arguments):  # not of one run
+            continue
+        ranks = re.search(r"--nproc-per-node=(\d+)", start)
+        nodes = re.search(r"--nodes=(\d+)", page) if "--nnodes" in start else None
+        size = int(ranks[1]) * (int(nodes[1]) if nodes else 1) if ranks else 1
+        with (
+            monkeypatch.context() as patch,
+            initialize_config_dir(str(config_folder()), version_base="1.3"),
+        ):
+            for key, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": 0, "WORLD_SIZE": size}.items():
+                patch.setenv(key, str(value))
+            check_config(compose("train", [x for x in arguments if x]))

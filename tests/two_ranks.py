@@ -82,6 +82,6 @@ if __name__ == "__main__":
         run(configure(*REMEMBER, "resume=auto"), folder / "resumed")
         (folder / f"process {rank()}").write_text(str(os.getpid()))
         try:
-            run(configure("total_frames=2000000"), folder / "endless")
+            run(configure("total_frames=40000"), folder / "endless")
         except ExperimentError as error:
             sys.exit(f"torchrl-ob: {error}")

@@ -168,7 +168,7 @@ class TestProcessesEnd:
     def running(self, tmp_path):
         """A run that has written a checkpoint and would go on for long, and its second rank."""
         command = ["-m", "torchrl_ob.train", "train", *SMOKE, "rank_timeout=5"]
-        process = start(*command, "total_frames=2000000", f"hydra.run.dir={tmp_path}")
+        process = start(*command, "total_frames=40000", f"hydra.run.dir={tmp_path}")
         try:
             wait_for_checkpoint(process, tmp_path)
             (second,) = (x for x in processes(tmp_path) if rank_of(x) == "1")

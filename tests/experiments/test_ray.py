@@ -140,7 +140,7 @@ def processes(mark):
 def test_a_killed_worker_ends_the_command_in_one_line_and_a_checkpoint(tmp_path):
     command = [sys.executable, "-m", "torchrl_ob.train", "train", *SMOKE, *RAY]
     process = subprocess.Popen(
-        [*command, "total_frames=2000000", f"hydra.run.dir={tmp_path}"],
+        [*command, "total_frames=40000", f"hydra.run.dir={tmp_path}"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "MARK": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
