@@ -1,10 +1,12 @@
 """How time and memory of an iteration grow with agents and environments.
 
 Times one iteration of the command with ``advantage=ob`` on VMAS's ``balance``, whose observations are as wide for any
-number of agents: collection of 100 steps in every environment, the advantage, and one epoch of 15 minibatches. Each size
-runs in a process of its own, whose peak memory is measured above that of its imports; the first of the iterations warms up, and medians of the others are printed,
-with the exponent of growth from one size to the next: 1 is linear. ``python benchmarks/growth.py``; ``SMOKE=1`` for a run of seconds,
-``DEVICE=cuda`` for a GPU, of whose memory the table then is.
+number of agents: collection of 100 steps in every environment, the advantage, and one epoch of 15 minibatches. Each
+size runs in a process of its own, whose peak memory is measured above that of its imports; on a CPU, seconds are those
+of the process, of all its threads, however busy the machine is. The first of the iterations warms up, and medians of
+the others are printed, with the exponent of growth from one size to the next: 1 is linear. ``growth.png`` shows them.
+``python benchmarks/growth.py``; ``SMOKE=1`` for a run of seconds, ``DEVICE=cuda`` for a GPU, of whose memory the table
+then is.
 """
 
 import json
@@ -19,6 +21,11 @@ import time
 import warnings
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
 import torch
 from device import DEVICE, ON_GPU, clock, machine
 from hydra import compose, initialize_config_dir
@@ -85,11 +92,16 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def table(title: str, sizes: list[tuple[int, int]], grows: int) -> None:
-    """Print a row for each size, ``(agents, environments)``, of which the one at ``grows`` grows."""
+Rows = dict[int, dict[str, float]]
+"""What was measured at each size."""
+
+
+def table(title: str, sizes: list[tuple[int, int]], grows: int) -> Rows:
+    """Measure each size, ``(agents, environments)``, of which the one at ``grows`` grows, and print a row for it."""
     print(f"\n| {title} | " + " | ".join(f"{name}, s" for name in PARTS) + " | memory, MiB |")
     print("| --- |" + " --- |" * (len(PARTS) + 1))
     last: tuple[int, dict[str, float]] | None = None
+    rows: Rows = {}
     for size in sizes:
         command = [sys.executable, __file__, *map(str, size)]
         out = subprocess.run(command, capture_output=True, text=True)
@@ -109,6 +121,26 @@ def table(title: str, sizes: list[tuple[int, int]], grows: int) -> None:
             cells.append(f"{value:.3g}{exponent}")
         print(f"| {size[grows]} | " + " | ".join(cells) + " |", flush=True)
         last = size[grows], found
+        rows[size[grows]] = found
+    return rows
+
+
+def draw(tables: dict[str, Rows]) -> None:
+    """Draw seconds and memory against the size, both on logarithmic axes, where a line at 45 degrees is linear."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", squeeze=False)
+    for panel, (title, rows) in zip(panels[0], tables.items(), strict=True):
+        for name in PARTS:
+            panel.plot(list(rows), [x[name] for x in rows.values()], marker="o", label=f"{name}, s")
+        gibibytes = [x["memory"] / 1024 for x in rows.values()]
+        panel.plot(
+            list(rows), gibibytes, color="gray", linestyle="--", marker=".", label="memory, GiB"
+        )
+        panel.set(xscale="log", yscale="log", xlabel=title)
+        panel.set_xticks(list(rows), list(map(str, rows)))
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0, 0].legend()
+    figure.savefig("growth.png", dpi=100)
 
 
 if __name__ == "__main__":
@@ -118,5 +150,7 @@ if __name__ == "__main__":
     else:
         print(f"{machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
         print("in parentheses: the exponent of growth from the size before")
-        table(f"agents, {ENVS} environments", [(n, ENVS) for n in TEAMS], grows=0)
-        table(f"environments, {AGENTS} agents", [(AGENTS, n) for n in BATCHES], grows=1)
+        of_agents, of_envs = f"agents, {ENVS} environments", f"environments, {AGENTS} agents"
+        agents = table(of_agents, [(n, ENVS) for n in TEAMS], grows=0)
+        envs = table(of_envs, [(AGENTS, n) for n in BATCHES], grows=1)
+        draw({of_agents: agents, of_envs: envs})
