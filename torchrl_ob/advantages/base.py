@@ -284,9 +284,7 @@ class JointAdvantage(TeamEstimator):
         if tensordict.ndim < 2 or self._get_time_dim(None, tensordict) == 0:
             return tensordict.split(max(1, len(tensordict)))  # a single trajectory is not cut
         device, chunk_size = tensordict.get(self.team.action_key).device, self.chunk_size
-        if (
-            chunk_size is None
-        ):  # 128 KiB hold 1,000 samples of two actions, and what becomes of them
+        if chunk_size is None:  # 128 KiB hold 1,000 samples of two actions, and what they become
             chunk_size = 9_000 if device.type == "cpu" else memory_for_chunks(device) // 2**17
         return tensordict.split(max(1, chunk_size // max(1, agents[1:].numel())))
 
