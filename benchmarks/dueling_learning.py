@@ -1,14 +1,14 @@
 """Does a critic that sees the action learn faster: MAPPO with OB and the dueling critic against MAPPO with GAE.
 
 Paired seeds on VMAS tasks, at equal frames: *gae* with TorchRL's state value; *q*, OB with the joint critic that is the
-default; *v*, the dueling critic whose action part is never fitted (a state value of the same network, to tell the network
+default; *additive*, OB with the additive one; *v*, the dueling critic whose action part is never fitted (a state value of the same network, to tell the network
 from the baseline); *ob*, ``experiment=dueling``. Batches are of 1,500 frames, a quarter of the tutorial's, with as many
 updates: larger ones leave little noise to remove. *double* is GAE with twice the frames in each batch: what half of the variance
 is worth, at most. What is compared is the mean episode reward over the 20 batches of a run
 (the area under the learning curve): interquartile means over seeds, and of the differences of the same seed, with 95%
 intervals by resampling (rliable). The curves are drawn into ``runs/dueling_learning.png``.
 
-``python benchmarks/dueling_learning.py [scenario ...]``: five by default, 125 runs of two minutes on one core
+``python benchmarks/dueling_learning.py [scenario ...]``: five by default, 150 runs of two minutes on one core
 each; ``METHODS=gae,ob`` for some of the methods, ``SEEDS=10`` for more. Runs that are already in ``runs/dueling_learning`` are kept.
 ``SMOKE=1`` for two runs of seconds.
 """
@@ -34,6 +34,7 @@ METHODS = {
     "gae": GAE,
     "double": GAE,
     "q": ["advantage=ob", "loss=mappo", "value_norm=popart"],
+    "additive": ["advantage=ob", "critic=additive", "loss=mappo", "value_norm=popart"],
     "v": ["experiment=dueling", "advantage=ob", "trainer.dueling_fit.effect_epochs=0"],
     "ob": ["experiment=dueling"],
 }
