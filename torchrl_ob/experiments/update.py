@@ -137,7 +137,8 @@ def make_differentiate(
         found = losses(minibatch)
         terms = [term for name, term in found.items() if name.startswith("loss")]
         gradient = torch.autograd.grad(sum(terms[1:], terms[0]), trained, allow_unused=True)
-        return gradient, found.detach()
+        # laid out as the parameters are, as backward() would leave it
+        return [x if x is None else x.contiguous() for x in gradient], found.detach()
 
     def mean(gradient: Sequence[Tensor | None], report: TensorDictBase) -> Gradient:
         used = [x for x in gradient if x is not None]
