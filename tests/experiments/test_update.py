@@ -74,8 +74,13 @@ def test_the_plain_update_is_torchrls(tmp_path):
     "overrides",
     [
         ("env.continuous_actions=false", *REMEMBER),
-        ("loss=mappo", "critic=concat"),
-        ("advantage=coma", "loss=a2c", "trainer.num_epochs=1", "trainer.minibatch_size=200"),
+        (
+            "advantage=coma",
+            "loss=a2c",
+            "critic=concat",
+            "trainer.num_epochs=1",
+            "trainer.minibatch_size=200",
+        ),
     ],
 )
 def test_a_compiled_run_has_the_same_numbers_and_compiles_once(overrides, tmp_path):
