@@ -1,8 +1,8 @@
-"""Does a critic that sees the action learn faster: MAPPO with OB and the dueling critic against MAPPO with GAE.
+"""Does a critic of the joint action learn faster: MAPPO with OB and the dueling critic against MAPPO with GAE.
 
 Paired seeds on VMAS tasks, at equal frames: *gae* with TorchRL's state value; *q*, OB with the joint critic that is the
-default; *additive*, OB with the additive one; *v*, the dueling critic whose action part is never fitted (a state value of the same network, to tell the network
-from the baseline); *ob*, ``experiment=dueling``. Batches are of 1,500 frames, a quarter of the tutorial's, with as many
+default; *additive*, OB with the additive critic; *v*, the dueling critic whose action part is never fitted (a state value of the
+same network, to tell the network from the baseline); *ob*, ``experiment=dueling``. Batches are of 1,500 frames, a quarter of the tutorial's, with as many
 updates: larger ones leave little noise to remove. *double* is GAE with twice the frames in each batch: what half of the variance
 is worth, at most. What is compared is the mean episode reward over the 20 batches of a run
 (the area under the learning curve): interquartile means over seeds, and of the differences of the same seed, with 95%

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.modules import IndependentNormal, NormalParamExtractor, ProbabilisticActor
 
 from torchrl_ob import ComaAdvantage, JointQCritic, MapgAdvantage, ObAdvantage
-from torchrl_ob._memory import memory_for_chunks
+from torchrl_ob._device_memory import memory_for_chunks
 
 N, OBS, ACTION = 3, 4, 2
 DEVICE = "lazy:0"  # of those that torch knows, one that needs no driver to be pretended

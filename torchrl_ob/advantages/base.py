@@ -21,7 +21,7 @@ from torchrl_ob._checks.trajectories import (
     require_whole_trajectories,
     shift_back,
 )
-from torchrl_ob._memory import memory_for_chunks
+from torchrl_ob._device_memory import memory_for_chunks
 from torchrl_ob.advantages._routing import Bootstrap, TeamEstimator
 from torchrl_ob.functional import control_variate, lambda_return
 

@@ -17,10 +17,10 @@ from torchrl.modules import ValueNorm
 from torchrl_ob._action_encodings import ActionEncoding, one_hot, one_hot_factors, require_choices
 from torchrl_ob._checks.arguments import NamedArguments, check_choice, check_whole_number
 from torchrl_ob._checks.batch import check_shape, sibling
-from torchrl_ob._memory import memory_for_chunks
+from torchrl_ob._device_memory import memory_for_chunks
 from torchrl_ob._specs import Group
 from torchrl_ob.critics._inputs import Inputs, input_shapes, read_entry, read_sizes, read_states
-from torchrl_ob.critics._units import denormalize, require_value_norm
+from torchrl_ob.critics._value_norm import denormalize, require_value_norm
 from torchrl_ob.critics.backbones import Others, Sizes, find_backbone, own_values
 
 __all__ = ["JointQCritic"]

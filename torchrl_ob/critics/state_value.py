@@ -15,7 +15,7 @@ from torchrl.modules import ValueNorm
 from torchrl_ob._checks.batch import sibling
 from torchrl_ob._specs import Group
 from torchrl_ob.critics._inputs import input_shapes, read_sizes, read_states
-from torchrl_ob.critics._units import denormalize, require_value_norm
+from torchrl_ob.critics._value_norm import denormalize, require_value_norm
 from torchrl_ob.critics.backbones import Sizes, find_backbone
 
 __all__ = ["StateValue", "state_sizes"]

@@ -30,7 +30,7 @@ def flat_env(env: EnvBase) -> EnvBase:
         env: the environment, with ``(group, "observation")`` for each group of its ``group_map``.
 
     Raises:
-        TypeError: for images, which need an encoder of yours.
+        TypeError: for images, which need your own encoder.
         ValueError: for agents of one group whose observations differ.
 
     Example:

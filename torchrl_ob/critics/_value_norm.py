@@ -1,4 +1,4 @@
-"""The units of a critic that works in normalized values, as TorchRL's value norms keep them."""
+"""A critic that outputs normalized values, as TorchRL's value norms keep them."""
 
 from __future__ import annotations
 
