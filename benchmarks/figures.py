@@ -1,7 +1,7 @@
-"""The pictures of the benchmark pages that are drawn from ``docs/benchmarks/data``.
+"""The picture of the variance on VMAS, drawn from ``docs/benchmarks/data``.
 
-``python benchmarks/figures.py`` draws them to ``runs/figures``, in seconds; those of the site are in ``docs/images``. The data
-are what ``gradient_variance.py`` and ``critic_accuracy.py`` write.
+``python benchmarks/figures.py`` draws it to ``runs/figures``, in seconds; that of the site is in ``docs/images``. The data
+are what ``gradient_variance.py`` writes.
 """
 
 import csv
@@ -17,12 +17,6 @@ import numpy as np
 DATA = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "data"
 FOLDER = Path("runs") / "figures"
 SIGNALS = {"λ = 0.9": "the λ-return, λ = 0.9", "Q": "the critic's Q"}
-WAYS = {  # name, marker and color of each
-    "Q": ("plain critic, OB", "o", "tab:blue"),
-    "V": ("V alone", "x", "tab:gray"),
-    "dueling": ("dueling critic, OB", "s", "tab:green"),
-    "upper bound": ("upper bound", "|", "black"),
-}
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -70,43 +64,8 @@ def gradient_variance() -> plt.Figure:
     return figure
 
 
-def critic_accuracy(agents: int) -> plt.Figure:
-    """What critics explain of the action's effect, and the variance with them, by task and batches."""
-    rows = read("critic_accuracy")
-    rows = [row for row in rows if (row["agents"] == "8") == (agents == 8)]
-    cases = list(dict.fromkeys((row["scenario"], row["batches"]) for row in rows))
-    figure, panels = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", sharey=True)
-    what = {
-        "R², typical": "R² across joint actions, typical states",
-        "variance": "variance over that with GAE",
-    }
-    for panel, (name, label) in zip(panels, what.items(), strict=True):
-        for way, (title, marker, color) in WAYS.items():
-            shown = [row for row in rows if row["what"] == name and row["way"] == way]
-            if not shown or (name.startswith("R²") and way == "V"):
-                continue
-            y = [cases.index((row["scenario"], row["batches"])) for row in shown]
-            x = [float(row["value"]) for row in shown]
-            style = {"markersize": 11 if marker == "|" else 6, "markeredgewidth": 2}
-            panel.plot(x, y, marker, color=color, label=title, **style)
-        panel.set(xlabel=label)
-        panel.grid(axis="x", alpha=0.3)
-        panel.legend()
-    panels[0].set_yticks(
-        range(len(cases)), [f"{scenario}, {batches} batches" for scenario, batches in cases]
-    )
-    panels[0].set_xlim(-0.02, 1.02)
-    panels[0].invert_yaxis()
-    panels[1].axvline(1, color="black", linewidth=0.8)
-    return figure
-
-
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, figure in {
-        "gradient_variance": gradient_variance(),
-        "critic_accuracy": critic_accuracy(4),
-        "critic_accuracy_8": critic_accuracy(8),
-    }.items():
-        figure.savefig(FOLDER / f"{name}.png", dpi=100)
-        print(FOLDER / f"{name}.png")
+    path = FOLDER / "gradient_variance.png"
+    gradient_variance().savefig(path, dpi=100)
+    print(path)

@@ -26,11 +26,11 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from mappo import InLoss, update
-from mappo import collect as rollout
 from tensordict import TensorDictBase
-from torchrl.envs import EnvBase, VmasEnv
+from torch import nn
+from torchrl.envs import EnvBase, ExplorationType, VmasEnv, set_exploration_type
 from torchrl.modules import PopArtValueNorm, ProbabilisticActor
+from torchrl.objectives.multiagent import MAPPOLoss
 
 from torchrl_ob import JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import (
@@ -68,30 +68,51 @@ CSV = Path("runs") / "gradient_variance.csv"
 
 def collect(env: EnvBase, policy: ProbabilisticActor, reward: str) -> TensorDictBase:
     """A batch of trajectories whose agents are paid their own rewards, or the mean of all."""
-    batch = rollout(env, policy, NUM_STEPS)
+    with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+        batch = env.rollout(NUM_STEPS, policy, break_when_any_done=False)
     if reward == "team":
         own = batch["next", "agents", "reward"]
         batch["next", "agents", "reward"] = own.mean(-2, keepdim=True).expand_as(own).clone()
     return batch
 
 
+def make_loss(env: EnvBase, policy: ProbabilisticActor, backbone: str) -> MAPPOLoss:
+    """MAPPO's loss of the policy and a critic of its own, with OB."""
+    critic = JointQCritic.from_env(env, backbone=backbone, value_norm=PopArtValueNorm(shape=1))
+    loss = MAPPOLoss(
+        policy,
+        critic,
+        value_norm=critic.value_norm,
+        entropy_coeff=1e-4,
+        normalize_advantage=True,
+        normalize_advantage_exclude_dims=(-2,),
+    )
+    options = {"gamma": GAMMA, "lmbda": LMBDA}
+    loss.make_value_estimator(ObAdvantage(actor_network=policy, value_network=critic, **options))
+    loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, action=env.action_key)
+    return loss
+
+
 def train(env: EnvBase, policy: ProbabilisticActor, reward: str) -> dict[str, ObAdvantage]:
-    """Train the policy with OB and the pooled critic; fit the other critic beside it."""
-    ways = {
-        backbone: InLoss(
-            policy,
-            JointQCritic.from_env(env, backbone=backbone, value_norm=PopArtValueNorm(shape=1)),
-            env,
-            lr=5e-4,
-            gamma=GAMMA,
-            lmbda=LMBDA,
-        )
-        for backbone in CRITICS[reward]
-    }
+    """Train the policy with OB and the first critic; fit the other critic beside it."""
+    losses = {backbone: make_loss(env, policy, backbone) for backbone in CRITICS[reward]}
+    adams = {name: torch.optim.Adam(loss.parameters(), lr=5e-4) for name, loss in losses.items()}
     for _ in range(NUM_BATCHES):
         batch = collect(env, policy, reward)
-        update(ways, batch, num_epochs=NUM_EPOCHS, minibatch_size=MINIBATCH_SIZE)
-    return {backbone: way.advantage for backbone, way in ways.items()}
+        steps = {name: x.value_estimator(batch.copy()).reshape(-1) for name, x in losses.items()}
+        for _ in range(NUM_EPOCHS):
+            for index in torch.randperm(batch.numel()).split(MINIBATCH_SIZE):
+                for name, loss in losses.items():
+                    if name == CRITICS[reward][0]:
+                        out = loss(steps[name][index])
+                        total = out["loss_objective"] + out["loss_critic"] + out["loss_entropy"]
+                    else:
+                        total = loss.loss_critic(steps[name][index])[0].mean()
+                    total.backward()
+                    nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
+                    adams[name].step()
+                    adams[name].zero_grad()
+    return {name: loss.value_estimator for name, loss in losses.items()}
 
 
 def measure(scenario: str, reward: str, num_agents: int) -> dict[str, dict[str, Estimate]]:

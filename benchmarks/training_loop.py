@@ -3,8 +3,8 @@
 The peer is the loop of TorchRL's tutorial "Multi-Agent Reinforcement Learning (PPO)", with MAPPO and GAE,
 written from its public API: a centralized state value of two layers of 256, ``ClipPPOLoss``, a replay
 buffer, Adam. Ours is ``torchrl-ob train`` with ``advantage=ob`` and the joint critic, plain and with
-every option for speed, without a baseline, and with the critic and the returns of ``experiment=dueling``. All train three agents of VMAS
-navigation with the same actor, 6,000 frames a batch, 30 epochs of minibatches of 400, on the same threads. They take turns batch by batch, so that a
+every option for speed, and without a baseline. All train three agents of VMAS navigation with the same
+actor, 6,000 frames a batch, 30 epochs of minibatches of 400, on the same threads. They take turns batch by batch, so that a
 busy machine slows all; the first batch, in which a compiled one compiles, is not counted. At the end
 the mean rewards of the last training episodes are compared. ``SMOKE=1`` for a run of seconds;
 ``DEVICE=cuda FRAMES=60000 ENVS=3000 BATCHES=4`` for a GPU. ``LOOPS="OB; OB, compiled"`` for these alone,
@@ -47,7 +47,6 @@ ENVS = int(os.environ.get("ENVS", FRAMES // STEPS))
 BATCHES = int(os.environ.get("BATCHES", 2 if SMOKE else 12))
 LR = 1e-3
 OPTIONS = ("trainer.compile=true", "optimizer.fused=true")
-DUELING = ("critic=dueling", "advantage=ob_control_variate", "loss.critic_coeff=0.0")
 
 
 def torchrl_loop() -> Iterator[float]:
@@ -162,7 +161,6 @@ def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float
         f"collector.frames_per_batch={FRAMES}",
         f"trainer.num_epochs={EPOCHS}",
         f"trainer.minibatch_size={MINIBATCH}",
-        f"trainer.dueling_fit.minibatch_size={MINIBATCH}",
         f"total_frames={FRAMES * (BATCHES + 1)}",
         f"evaluation.interval={FRAMES * 1000}",
         f"checkpoint.interval={FRAMES * 1000}",
@@ -196,8 +194,6 @@ if __name__ == "__main__":
         "torchrl_ob, no baseline": ("advantage=mapg",),
         "torchrl_ob, OB, compiled": OPTIONS,
         "torchrl_ob, GAE, compiled": ("advantage=gae", *OPTIONS),
-        "torchrl_ob, OB, dueling": DUELING,
-        "torchrl_ob, OB, dueling, compiled": (*DUELING, *OPTIONS),
     }
     if SMOKE:  # each compiles for half a minute
         settings = {name: x for name, x in settings.items() if "compiled" not in name}
@@ -246,6 +242,3 @@ if __name__ == "__main__":
             record("ob_share_of_iteration", share, frames=FRAMES)
             middle, low, high = ratio(seconds["torchrl_ob, no baseline"], times)
             record("ob_fps_over_no_baseline", middle, **spread | {"low": low, "high": high})
-        elif name == "torchrl_ob, OB, dueling":
-            middle, low, high = ratio(seconds["torchrl_ob, OB"], times)
-            record("dueling_fps_over_plain_critic", middle, **spread | {"low": low, "high": high})

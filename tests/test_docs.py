@@ -64,7 +64,7 @@ def test_every_option_is_in_a_table(site):
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
 def test_every_metric_of_a_run_is_in_the_table(tmp_path):
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        names = ("experiment=[dueling,smoke]", "variance_interval=1", "loss=mappo")
+        names = ("experiment=[team_reward,smoke]", "variance_interval=1", "loss=mappo")
         config = compose("train", [*names, "progress_bar=false", "device=cpu"])
     run(config, tmp_path)
     scalars = tmp_path / "metrics" / "scalars"

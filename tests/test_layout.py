@@ -29,8 +29,6 @@ def test_library_loads_without_the_tutorials_dependencies():
     assert out.stdout.split() == [
         "['Candidates',",
         "'ComaAdvantage',",
-        "'DuelingCritic',",
-        "'DuelingFit',",
         "'FactoredCategorical',",
         "'JointAdvantage',",
         "'JointQCritic',",

@@ -79,9 +79,10 @@ def check_diagnostics(scope, out):
 
 
 def check_critics(scope, out):
-    assert scope["losses"]["loss_objective"].isfinite()
-    assert scope["dueling"].effect_units.scale > 0
-    assert scope["report"]["critic/effect_explained"] == 0  # measured before the fit
+    assert all(x.isfinite().all() for x in scope["terms"].values())
+    values = scope["of_team"].team.q(scope["team_batch"])
+    assert values.equal(values[..., :1, :].expand_as(values))  # one for the team
+    assert scope["quality"].slope.value.isfinite().all()
 
 
 def check_groups(scope, out):

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what _HOMES says, for type checkers
     from torchrl_ob._factored_categorical import FactoredCategorical as FactoredCategorical
     from torchrl_ob.advantages import ComaAdvantage as ComaAdvantage
-    from torchrl_ob.advantages import DuelingFit as DuelingFit
     from torchrl_ob.advantages import JointAdvantage as JointAdvantage
     from torchrl_ob.advantages import MapgAdvantage as MapgAdvantage
     from torchrl_ob.advantages import ObAdvantage as ObAdvantage
     from torchrl_ob.advantages import StreamAdvantage as StreamAdvantage
-    from torchrl_ob.critics import DuelingCritic as DuelingCritic
     from torchrl_ob.critics import JointQCritic as JointQCritic
     from torchrl_ob.critics import RecurrentCritic as RecurrentCritic
     from torchrl_ob.critics import RewardStreams as RewardStreams
@@ -28,8 +26,8 @@ if TYPE_CHECKING:  # what _HOMES says, for type checkers
     from torchrl_ob.team import Team as Team
 
 _HOMES = {
-    "advantages": "ComaAdvantage DuelingFit JointAdvantage MapgAdvantage ObAdvantage StreamAdvantage",
-    "critics": "DuelingCritic JointQCritic RecurrentCritic RewardStreams StateValue group_critics",
+    "advantages": "ComaAdvantage JointAdvantage MapgAdvantage ObAdvantage StreamAdvantage",
+    "critics": "JointQCritic RecurrentCritic RewardStreams StateValue group_critics",
     "_factored_categorical": "FactoredCategorical",
     "expectations": "Candidates register_candidates",
     "policies": "policy_from_env",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -24,21 +24,23 @@ class CompiledOnMinibatches(Generic[Result]):
     its next call.
 
     Args:
-        function: of a minibatch ``[N]`` and tensors beside it; what it returns depends on nothing else that changes
-            but parameters and buffers in place.
+        function: of a minibatch ``[N]``; what it returns depends on nothing else that changes but parameters and
+            buffers in place.
         parameters: that it reads, which tell the device.
     """
 
-    def __init__(self, function: Callable[..., Result], parameters: Iterable[nn.Parameter]) -> None:
+    def __init__(
+        self, function: Callable[[TensorDictBase], Result], parameters: Iterable[nn.Parameter]
+    ) -> None:
         options: dict[str, Any] = {"triton.cudagraphs": True}  # launches take longer than kernels
         if all(x.device.type == "cpu" for x in parameters):
             # inductor's own tanh takes six times as long as torch's, and Python between the kernels
             # a twentieth of the update
             options = {"cpp.use_decompose_tanh": True, "cpp_wrapper": True}
         self.function, self.options = function, options
-        self.of_size: dict[int, Callable[..., Result]] = {}
+        self.of_size: dict[int, Callable[[TensorDictBase], Result]] = {}
 
-    def __call__(self, minibatch: TensorDictBase, *tensors: torch.Tensor) -> Result:
+    def __call__(self, minibatch: TensorDictBase) -> Result:
         """What the function returns."""
         size = len(minibatch)
         known = size in self.of_size
@@ -48,13 +50,11 @@ class CompiledOnMinibatches(Generic[Result]):
             )
         # what is compiled depends on nothing but the size of the minibatch
         with _tracing_gradients, torch.compiler.set_stance(skip_guard_eval_unsafe=known):
-            return self.of_size[size](minibatch, *tensors)
+            return self.of_size[size](minibatch)
 
 
 def _copy(function: Callable[..., Result]) -> Callable[..., Result]:
     """The function with a code object of its own, for which alone it is compiled."""
-    if isinstance(function, MethodType):
-        return MethodType(_copy(function.__func__), function.__self__)
     assert isinstance(function, FunctionType)
     code, variables = function.__code__.replace(), function.__globals__
     return FunctionType(

@@ -17,7 +17,7 @@ ORDER = (
     "own_baseline_and_critic",
     "when_ob_pays",
     "variance_on_vmas",
-    "dueling_critic",
+    "critic_accuracy",
     "compare_advantages",
 )
 PICTURES = ("*.png", "*/*.png", "*/*.gif", "*/report/*.png")  # in the folder runs

@@ -10,8 +10,6 @@ from torchrl.collectors.utils import split_trajectories
 
 from torchrl_ob import (
     ComaAdvantage,
-    DuelingCritic,
-    DuelingFit,
     JointQCritic,
     ObAdvantage,
     diagnostics,
@@ -28,9 +26,9 @@ def seeded():
     torch.manual_seed(0)
 
 
-def masked_team(kind=ObAdvantage, critic_class=JointQCritic, **options):
+def masked_team(kind=ObAdvantage, **options):
     actor = make_actor("masked", [torch.randn(N, A)])
-    critic = critic_class(N, A, OBS, action_encoding="categorical", hidden_dim=16)
+    critic = JointQCritic(N, A, OBS, action_encoding="categorical", hidden_dim=16)
     advantage = kind(actor_network=actor, value_network=critic, **{**OPTIONS, **options})
     advantage.set_keys(reward=("agents", "reward"), mask=("agents", "alive"))
     return advantage
@@ -274,40 +272,6 @@ def test_diagnostics_leave_padding_out():
     q = advantage.team.q(advantage.read(split)).squeeze(-1)[~padding]
     explained = 1 - (target - q).var(0) / target.var(0)
     torch.testing.assert_close(quality.explained_variance.value, explained)
-
-
-def test_a_dueling_critic_is_not_fitted_to_padding():
-    advantage = masked_team(critic_class=DuelingCritic)
-    _, split = padded_pair()
-    fits = []
-    for value in (0.0, 1e6):
-        torch.manual_seed(0)
-        twin = masked_team(critic_class=DuelingCritic)
-        twin.value_network.load_state_dict(advantage.value_network.state_dict())
-        split["next", "agents", "reward"][~split["collector", "mask"]] = value
-        fit = DuelingFit(twin, value_epochs=2, effect_epochs=2, minibatch_size=10)
-        torch.manual_seed(0)
-        fit(split)
-        fits.append(twin.value_network.state_dict())
-    for name, tensor in fits[0].items():
-        assert torch.equal(tensor, fits[1][name]), name
-    assert len(fit.value_target(split)) == split["collector", "mask"].sum()
-
-
-@pytest.mark.parametrize("padded", [False, True])
-def test_a_critic_is_not_fitted_to_one_number(padded):
-    actor = make_actor("masked", [torch.randn(1, A)])
-    critic = DuelingCritic(1, A, OBS, action_encoding="categorical", hidden_dim=16)
-    advantage = ObAdvantage(actor_network=actor, value_network=critic, **OPTIONS)
-    advantage.set_keys(reward=("agents", "reward"))
-    mask = torch.ones(1, A, dtype=torch.bool)
-    td = random_batch([1, 1 + padded], torch.zeros(1, 1 + padded, 1, dtype=torch.long), mask=mask)
-    if padded:
-        td["collector", "mask"] = torch.tensor([[True, False]])
-    before = {name: x.clone() for name, x in critic.state_dict().items()}
-    with pytest.raises(ValueError, match=r"fitted to two returns or more.* has 1"):
-        DuelingFit(advantage)(td)
-    assert all(torch.equal(x, before[name]) for name, x in critic.state_dict().items())
 
 
 # ---- trajectories laid end to end ---------------------------------------------------------------

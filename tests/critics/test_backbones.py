@@ -5,7 +5,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from torchrl_ob import DuelingCritic, JointQCritic
+from torchrl_ob import JointQCritic
 from torchrl_ob.critics.backbones import ConcatBackbone, PooledBackbone
 from torchrl_ob.critics.groups import join_critics
 
@@ -27,14 +27,6 @@ class Plain(nn.Module):
 
 class PlainConcat(Plain):
     backbone_class = ConcatBackbone
-
-
-class Fitted(Plain):
-    """With its last layer named."""
-
-    @property
-    def last(self):
-        return self.whole.last
 
 
 def inputs(encoding, batch=(2, 5)):
@@ -71,14 +63,6 @@ def test_groups_need_messages():
     critic = JointQCritic(N, D, OBS, backbone=Plain)
     with pytest.raises(ValueError, match="has a Plain, which takes one group of agents"):
         join_critics({"agents": critic})
-
-
-def test_a_dueling_critic_needs_the_last_layer():
-    with pytest.raises(TypeError, match="must name as `last`: Plain has none"):
-        DuelingCritic(N, D, OBS, backbone=Plain)
-    critic = DuelingCritic(N, D, OBS, backbone=Fitted)
-    td = critic(inputs("continuous"))
-    assert (td["agents", "state_action_value"] == 0).all()  # before the first fit
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,14 @@ def line(message):
         (["advantage.num_points=7"], "num_points=7 .* 2 or 3 .*advantage.rule=monte_carlo"),
         (["loss.critic_coeff=null"], "loss.critic_coeff must be a number, got null"),
         (
+            ["loss.critic_coeff=0.0"],
+            r"critic_coeff=0 leaves the critic .*: take loss.critic_coeff=1\.0\.$",
+        ),
+        (
+            ["advantage=gae", "loss=mappo", "loss.critic_coeff=0"],
+            r"critic_coeff=0 leaves the critic .*: take loss.critic_coeff=1\.0\.$",
+        ),
+        (
             ["advantage=ob_streams"],
             "env.shared_reward=false leaves each agent its own: take env.shared_reward=true, or advantage.known=true",
         ),
@@ -117,16 +125,8 @@ def test_nonsense_is_refused_in_one_line(overrides, message):
     ("overrides", "message"),
     [
         (
-            ["loss.critic_coeff=0.0"],
-            "critic_coeff=0 leaves the critic .*take loss.critic_coeff=1.0",
-        ),
-        (
-            ["experiment=[dueling,smoke]", "advantage=gae", "critic=state_value"],
-            "critic_coeff=0 leaves the critic .*take loss.critic_coeff=1.0",
-        ),
-        (
-            ["experiment=[dueling,smoke]", "advantage=gae"],
-            "take critic=state_value loss.critic_coeff=1.0, or critic=pooled_value loss.critic_coeff=1.0 for the network",
+            ["advantage=gae", "critic=pooled"],
+            "take critic=state_value, or critic=pooled_value for the network",
         ),
         (
             ["experiment=[team_reward,smoke]", "advantage=gae"],
@@ -178,8 +178,7 @@ def test_every_key_is_checked_and_nothing_is_a_traceback(advantage):
     check_config(config)
     may_be = {  # beside null where it stands for none, empty lists and mappings, and any text of texts
         0: ("seed", "evaluation.seed", "policy.depth", "critic.depth", "advantage.gamma", "advantage.lmbda",
-            "loss.entropy_coeff", "loss.critic_coeff", "scheduler.end_factor", "optimizer.weight_decay", "value_norm.beta",
-            "trainer.dueling_fit.lmbda", "trainer.dueling_fit.value_epochs", "trainer.dueling_fit.effect_epochs"),
+            "loss.entropy_coeff", "scheduler.end_factor", "optimizer.weight_decay", "value_norm.beta"),
     }  # fmt: skip
     for key in leaves(OmegaConf.to_container(config)):
         for value in (-1, 0, 1e300, float("nan"), [], {}, None, "abc"):

@@ -20,7 +20,7 @@ ENVS = {
     "pettingzoo": ("env.task=hunt_game",),
     "smacv2": ("env.parallel=false",),
 }
-ANY = ("coma", "coma_ob", "dueling", "shared_reward", "smoke", "team_reward")  # of no environment
+ANY = ("coma", "coma_ob", "shared_reward", "smoke", "team_reward")  # of no environment
 NAMES_A_TASK = {"lbf": ("lbf", "pettingzoo")}  # experiment: environments with its options
 NAMES_A_TASK |= dict.fromkeys(
     ("mamujoco", "mamujoco_hopper", "mamujoco_swimmer", "mamujoco_walker2d"), ("mamujoco",)
@@ -39,10 +39,7 @@ REFUSED = {  # when it is built
     ("coma", "pettingzoo"): "'hare' are continuous",
     ("coma_ob", "pettingzoo"): "'hare' are continuous",
 }
-BUILT = [(x, env) for x in ("coma", "team_reward", "shared_reward") for env in ENVS] + [
-    ("dueling", "lbf"),
-    ("dueling", "smax"),
-]
+BUILT = [(x, env) for x in ("coma", "team_reward", "shared_reward") for env in ENVS]
 
 
 def compose_config(experiment, env):

@@ -42,8 +42,6 @@ def test_every_choice_builds(group, choice, tmp_path):
         extra = ["advantage=gae"]
     if choice == "ob_streams":
         extra = ["advantage.known=true"]
-    if choice == "dueling":
-        extra = ["loss.critic_coeff=0.0"]
     if choice.endswith(("gru", "lstm")):
         extra.append("trainer.sequence_length=10")
     if choice in ("a2c", "reinforce"):

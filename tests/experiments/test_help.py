@@ -21,7 +21,7 @@ def lines(*overrides):
     "overrides",
     [
         (),
-        ("advantage=ob_critic", "optimizer.lr=0.5", "experiment=[dueling,smoke]"),
+        ("advantage=ob_critic", "optimizer.lr=0.5", "experiment=[team_reward,smoke]"),
         ("logger=[wandb,tensorboard]", "env=smax", "scheduler=constant"),
     ],
 )

@@ -151,7 +151,6 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("overrides", "found"),
         [
-            (("experiment=dueling",), "DuelingFit"),
             (("advantage=ob_streams",), "RewardStreams"),
             (("loss=mappo", "value_norm=popart"), "value_norm"),
         ],

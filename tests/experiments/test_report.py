@@ -316,7 +316,7 @@ def test_runs_without_a_common_frame_are_refused(tmp_path):
         ("smoke", "'smoke' is written experiment=smoke"),
         ("train", "cannot read the override 'train', of the form key=value"),
         ("/runs/mine", "cannot read the override '/runs/mine', of the form key=value"),
-        ("experiment=dueling,smoke", "Ambiguous value for argument 'experiment=dueling,smoke'"),
+        ("experiment=coma,smoke", "Ambiguous value for argument 'experiment=coma,smoke'"),
         ("~seeds", "the config has no 'seeds': did you mean 'seed'"),
         ("loss.entropy=1", "the config has no 'loss.entropy': did you mean 'loss.entropy_coeff'"),
         ("seed=[1", "cannot read 'seed=[1': a value with any of"),

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 
 from fuzz.harness import fuzz, require_refusal
 from fuzz.strategies import flags, seeds
-from torchrl_ob import DuelingCritic, JointQCritic
+from torchrl_ob import JointQCritic
 from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.critics.substitution import substitute_candidates
 
@@ -22,7 +22,6 @@ class Critic:
     encodings: tuple[str, ...] = ("continuous",)  # of every group
     agents: tuple[int, ...] = (2,)
     widths: tuple[int, ...] = (3,)
-    dueling: bool = False
     backbone: str = "pooled"
     share_params: bool = True
     observation_dim: int = 3
@@ -45,7 +44,6 @@ def critic_cases(draw):
         encodings=each(st.sampled_from(ENCODINGS)),
         agents=each(st.integers(1, 3)),
         widths=each(st.integers(1, 4)),
-        dueling=groups == 1 and draw(flags),
         backbone="concat" if groups == 1 and draw(flags) else "pooled",
         share_params=draw(flags),
         observation_dim=draw(st.integers(1, 3)),
@@ -73,7 +71,7 @@ def make_critics(case, dtype):
     groups = zip(case.encodings, case.agents, case.widths, strict=True)
     for k, (encoding, agents, width) in enumerate(groups):
         several = encoding == "multi_categorical"
-        critics[f"g{k}"] = (DuelingCritic if case.dueling else JointQCritic)(
+        critics[f"g{k}"] = JointQCritic(
             agents,
             2 * width + 1 if several else width,
             case.observation_dim,
@@ -216,5 +214,5 @@ def encode_features(critic, action):
 
 
 test_action_outside = fuzz(critic_cases(), check_action_outside, short=30)
-pooled = critic_cases().filter(lambda case: case.backbone == "pooled" and not case.dueling)
+pooled = critic_cases().filter(lambda case: case.backbone == "pooled")
 test_pooled_sum = fuzz(pooled, check_pooled_sum, short=30)

@@ -2,14 +2,12 @@
 
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.advantages.coma import ComaAdvantage
-from torchrl_ob.advantages.dueling_fit import DuelingFit
 from torchrl_ob.advantages.mapg import MapgAdvantage
 from torchrl_ob.advantages.ob import ObAdvantage
 from torchrl_ob.advantages.streams import StreamAdvantage
 
 __all__ = [
     "ComaAdvantage",
-    "DuelingFit",
     "JointAdvantage",
     "MapgAdvantage",
     "ObAdvantage",

@@ -22,7 +22,7 @@ from torchrl_ob._checks.trajectories import (
     shift_back,
 )
 from torchrl_ob._device_memory import memory_for_chunks
-from torchrl_ob.advantages._routing import Bootstrap, TeamEstimator
+from torchrl_ob.advantages._routing import TeamEstimator
 from torchrl_ob.functional import control_variate, lambda_return
 
 __all__ = ["JointAdvantage"]
@@ -130,9 +130,6 @@ class JointAdvantage(TeamEstimator):
         target_params: TensorDictBase | None = None,
         next_value: Tensor | None = None,
         time_dim: int | None = None,
-        *,
-        lmbda: float | None = None,
-        bootstrap: Bootstrap | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """The λ-return of Q, ``[*B, T, n, 1]``.
@@ -142,8 +139,6 @@ class JointAdvantage(TeamEstimator):
             target_params: parameters of the critic, if it is functional.
             next_value: Q of the next states and actions, ``[*B, T, n, 1]``, if it is known.
             time_dim: the dimension of the input that is time.
-            lmbda: trace decay, in place of that of the advantage.
-            bootstrap: bootstrap, in place of that of the advantage.
             **kwargs: none; here for compatibility with TorchRL's estimators.
 
         Returns:
@@ -154,7 +149,7 @@ class JointAdvantage(TeamEstimator):
         with torch.no_grad():
             with self._critic_params(target_params):
                 batch = self.read(tensordict, time_dim)
-            return self._returns(batch, target_params, next_value, time_dim, lmbda, bootstrap)
+            return self._returns(batch, target_params, next_value, time_dim)
 
     def _returns(
         self,
@@ -162,11 +157,9 @@ class JointAdvantage(TeamEstimator):
         params: TensorDictBase | None,
         next_value: Tensor | None = None,
         time_dim: int | None = None,
-        lmbda: float | None = None,
-        bootstrap: Bootstrap | None = None,
     ) -> Tensor:
         """:meth:`value_estimate` of a batch that :meth:`read` gave."""
-        bootstrap, keys = bootstrap or self.bootstrap, self.tensor_keys
+        keys = self.tensor_keys
         if batch.get(keys.steps_to_next_obs, None) is not None:
             raise ValueError(
                 f"rewards are sums over several steps, says {keys.steps_to_next_obs!r}, which the λ-return would count again: "
@@ -174,7 +167,7 @@ class JointAdvantage(TeamEstimator):
             )
         decay: dict[str, Any] = {
             "gamma": self.gamma,
-            "lmbda": self.lmbda if lmbda is None else lmbda,
+            "lmbda": self.lmbda,
             "time_dim": self._get_time_dim(time_dim, batch),
         }
         chunks = self._chunks(batch)
@@ -182,7 +175,7 @@ class JointAdvantage(TeamEstimator):
             with self._critic_params(params):
                 self.require_pointwise(batch, decay["time_dim"])
                 next_value = torch.cat(
-                    [self._next_value(self.following(chunk), bootstrap) for chunk in chunks]
+                    [self._next_value(self.following(chunk)) for chunk in chunks]
                 )
         # of simulators that pay integers, or in double precision, in the critic's
         reward = per_agent(batch, keys.reward, "reward", next_value.shape).to(next_value.dtype)
@@ -190,7 +183,7 @@ class JointAdvantage(TeamEstimator):
         require_finite(reward, message)
         done, terminated = self.ends(batch, time_dim)
         next_value = torch.where(terminated, 0, next_value)  # it may be NaN there
-        if bootstrap == "control_variate":
+        if self.bootstrap == "control_variate":
             with self._critic_params(params):
                 value = torch.cat([self.team.q(chunk) for chunk in chunks])
             reward = reward + control_variate(next_value, value, done, terminated, **decay)
@@ -288,12 +281,12 @@ class JointAdvantage(TeamEstimator):
             chunk_size = 9_000 if device.type == "cpu" else memory_for_chunks(device) // 2**17
         return tensordict.split(max(1, chunk_size // max(1, agents[1:].numel())))
 
-    def _next_value(self, following: TensorDictBase, bootstrap: Bootstrap) -> Tensor:
+    def _next_value(self, following: TensorDictBase) -> Tensor:
         """Q of the next states, with next actions from the current policies, ``[*B, T, n, 1]``."""
-        if bootstrap == "control_variate":
+        if self.bootstrap == "control_variate":
             return self.team.v(following)
         following = self.team.next_action(following)
-        if bootstrap == "sampled":
+        if self.bootstrap == "sampled":
             return self.team.q(following)
         own = self.team.candidates(following, "probabilities")
         q = self.team.q_candidates(following, own.actions)

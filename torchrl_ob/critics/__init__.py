@@ -1,7 +1,6 @@
 """Critics of the joint action."""
 
 from torchrl_ob.critics.backbones import Backbone, Sizes
-from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import group_critics
 from torchrl_ob.critics.joint import JointQCritic
 from torchrl_ob.critics.recurrent import RecurrentCritic
@@ -10,7 +9,6 @@ from torchrl_ob.critics.state_value import StateValue
 
 __all__ = [
     "Backbone",
-    "DuelingCritic",
     "JointQCritic",
     "RecurrentCritic",
     "RewardStreams",

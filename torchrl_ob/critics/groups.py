@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
 from torchrl_ob.critics.backbones import GroupBackbone, Others
-from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.joint import JointQCritic
 from torchrl_ob.critics.recurrent import RecurrentCritic
 
@@ -82,20 +81,17 @@ def join_critics(critics: Mapping[str, Any]) -> dict[str, Any]:
         The critic of each group. They share all networks.
 
     Raises:
-        ValueError: for critics with another backbone, in two parts, and of different widths.
+        ValueError: for critics with another backbone, and of different widths.
     """
     if all(isinstance(critic, RecurrentCritic) for critic in critics.values()):
         memory = TensorDictSequential(*(critic.memory for critic in critics.values()))
         heads = join_critics({name: critic.head for name, critic in critics.items()})
         return {name: RecurrentCritic(memory, head) for name, head in heads.items()}
     for name, critic in critics.items():
-        dueling = isinstance(critic, DuelingCritic)
-        if dueling or not isinstance(critic.backbone, GroupBackbone):
-            kind, remedy = type(critic.backbone).__name__, 'backbone="pooled"'
-            what = "is a DuelingCritic" if dueling else f"has a {kind}"
+        if not isinstance(critic.backbone, GroupBackbone):
             raise ValueError(
-                f"the critic of the group {name!r} {what}, which takes one group of agents: take "
-                f"{'JointQCritic' if dueling else remedy}."
+                f"the critic of the group {name!r} has a {type(critic.backbone).__name__}, which takes one group of agents: "
+                'take backbone="pooled".'
             )
     widths = {name: critic.hidden_dim for name, critic in critics.items()}
     if len(set(widths.values())) > 1:

@@ -124,11 +124,8 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         self.all_actions_at_once = action_encoding in ("categorical", "one_hot")
         out_dim = action_dim if self.all_actions_at_once else 1
         widths = observation_dim or 0, state_dim or 0, action_dim, hidden_dim, out_dim
-        self.sizes = Sizes(num_agents, *widths)
-        self.make_backbone = partial(
-            find_backbone(backbone), share_params=share_params, activation=activation
-        )
-        self.backbone: Any = self.make_backbone(self.sizes)
+        make, sizes = find_backbone(backbone), Sizes(num_agents, *widths)
+        self.backbone: Any = make(sizes, share_params=share_params, activation=activation)
         self.hidden_dim, self.chunk_bytes = hidden_dim, chunk_bytes
         self.value_norm = require_value_norm(value_norm)
 
@@ -167,9 +164,7 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
             tensordict: with the critic's inputs, of batch size ``[*B]``.
             others: agents of other groups, for :func:`~torchrl_ob.group_critics`.
         """
-        return tensordict.set(
-            self.out_keys[0], self._of_batch(self._evaluate, tensordict, others=others)
-        )
+        return tensordict.set(self.out_keys[0], self._values(tensordict, others=others))
 
     def candidate_values(
         self, tensordict: TensorDictBase, actions: Tensor, others: Others | None = None
@@ -188,7 +183,7 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         num_candidates = actions.shape[len(batch) + 1] if actions.ndim > len(batch) + 1 else 0
         check_shape("candidate actions", actions, (*batch, n, num_candidates, *event))
         own = actions.reshape(batch.numel(), n, num_candidates, *event)
-        return self._of_batch(self._evaluate, tensordict, own=own, others=others)
+        return self._values(tensordict, own=own, others=others)
 
     def messages(self, tensordict: TensorDictBase) -> Tensor:
         """Messages of the agents, with the actions that they took, to the agents of other groups.
@@ -202,15 +197,13 @@ class JointQCritic(NamedArguments, TensorDictModuleBase):
         inputs = self._inputs(tensordict)
         return self._in_chunks(lambda x: self.backbone.messages(x.observation, x.action), inputs)
 
-    def _of_batch(
-        self, function: Callable[[Inputs], Tensor], tensordict: TensorDictBase, **more: Any
-    ) -> Tensor:
-        """A function of states, ``[N, n, K]``, of a batch, ``[*B, n, K]``."""
-        values = self._in_chunks(function, self._inputs(tensordict)._replace(**more))
+    def _values(self, tensordict: TensorDictBase, **more: Any) -> Tensor:
+        """Values ``[*B, n, K]`` of own actions; of the joint action itself, ``[*B, n, 1]``, where none are given."""
+        values = self._in_chunks(self._evaluate, self._inputs(tensordict)._replace(**more))
         return values.reshape(*tensordict.batch_size, *values.shape[1:])
 
     def _evaluate(self, inputs: Inputs) -> Tensor:
-        """Values ``[N, n, K]`` of own actions; of the joint action itself, ``[N, n, 1]``, where none are given."""
+        """:meth:`_values` of N states, ``[N, n, K]``."""
         return denormalize(self.value_norm, self._network(inputs))
 
     def _network(self, inputs: Inputs) -> Tensor:

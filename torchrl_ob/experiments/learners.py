@@ -16,8 +16,6 @@ from torchrl.envs import EnvBase
 from torchrl.objectives import LossModule, SoftUpdate
 
 from torchrl_ob.advantages.base import JointAdvantage
-from torchrl_ob.advantages.dueling_fit import DuelingFit
-from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.critics.history import find_head
 from torchrl_ob.critics.joint import JointQCritic
@@ -182,7 +180,5 @@ def make_learners(
         if getattr(loss, "delay_value", False):  # has a slow copy of the critic
             learner.updater = SoftUpdate(loss, tau=config.trainer.target_tau)
         learner.fit = getattr(advantage, "fit", None)
-        if isinstance(critic, DuelingCritic):
-            learner.fit = DuelingFit(advantage, **config.trainer.dueling_fit)
         learners.append(learner)
     return learners

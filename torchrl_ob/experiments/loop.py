@@ -137,7 +137,7 @@ def measure(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
 
 
 def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
-    """Update the networks on a batch: epochs of minibatches, the learning rate, and critics that are fitted apart.
+    """Update the networks on a batch: epochs of minibatches, the learning rate, and what an advantage fits apart from the loss.
 
     Args:
         parts: of the run.

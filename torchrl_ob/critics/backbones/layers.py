@@ -51,11 +51,6 @@ class TailedBackbone(nn.Module):
 
     tail: nn.Sequential
 
-    @property
-    def last(self) -> nn.Module:
-        """The layer whose weights and biases scale the output."""
-        return self.tail[-1]
-
     def forward(self, observation: Tensor, state: Tensor, action: Tensor, **groups: Any) -> Tensor:
         """Values of the joint action, ``[B, n, out_dim]``."""
         return self.candidates(observation, state, action, None, **groups).squeeze(-2)

@@ -11,7 +11,6 @@ from torchrl.objectives import A2CLoss, ReinforceLoss
 
 from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.advantages.streams import StreamAdvantage
-from torchrl_ob.critics.dueling import DuelingCritic
 from torchrl_ob.critics.joint import JointQCritic
 from torchrl_ob.critics.recurrent import RecurrentCritic
 from torchrl_ob.experiments.config.modules import load_object
@@ -82,18 +81,6 @@ def _learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Iterator
     if joint and not reads_action:
         same = "pooled_gru" if isinstance(critic, RecurrentCritic) else "pooled or critic=concat"
         yield f"{name} needs Q(s, a), and the critic is a state value: take critic={same}."
-    if isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff", 1):
-        remedy = "take experiment=dueling, or loss.critic_coeff=0.0 beside it"
-        if isinstance(loss, ReinforceLoss):
-            remedy = (
-                f"{type(loss).__name__} fits it too, so take experiment=dueling with another loss"
-            )
-        yield f"critic=dueling is fitted apart from the loss: {remedy}."
-    if not isinstance(critic, DuelingCritic) and config.loss.get("critic_coeff", 1) == 0:
-        yield (
-            "loss.critic_coeff=0 leaves the critic as it was made, and only critic=dueling is fitted apart from the loss: "
-            "take loss.critic_coeff=1.0."
-        )
     trainer, frames = config.trainer, config.collector.frames_per_batch
     if trainer.sequence_length is None and any(
         has_memory(x) for x in (critic, loss.actor_network) if x is not None
@@ -112,13 +99,12 @@ def _learner(config: DictConfig, group: str, critic: Any, loss: Any) -> Iterator
 
 def _state_values(config: DictConfig, critic: Any) -> str:
     """What to take for V(s) in place of a Q(s, a)."""
-    more = "" if config.loss.get("critic_coeff", 1) else " loss.critic_coeff=1.0"
     same = config.critic.get("backbone")
     if isinstance(critic, RecurrentCritic):
-        return f"take critic=pooled_value_gru{more}"
-    if isinstance(critic, JointQCritic | DuelingCritic) and same in ("pooled", "additive"):
-        return f"take critic=state_value{more}, or critic={same}_value{more} for the network that this one has"
-    return f"take critic=state_value{more}"
+        return "take critic=pooled_value_gru"
+    if isinstance(critic, JointQCritic) and same in ("pooled", "additive"):
+        return f"take critic=state_value, or critic={same}_value for the network that this one has"
+    return "take critic=state_value"
 
 
 def _sizes(config: Mapping[str, Any]) -> Iterator[str]:
@@ -153,6 +139,11 @@ def _loss(loss: Mapping[str, Any]) -> Iterator[str]:
     epsilon, excluded = loss.get("clip_epsilon"), loss.get("normalize_advantage_exclude_dims", ())
     if isinstance(epsilon, list) and len(epsilon) != 2:
         yield f"loss.clip_epsilon must be a number or a list of two, [low, high], got {epsilon}."
+    if loss.get("critic_coeff") == 0:
+        yield (
+            "loss.critic_coeff=0 leaves the critic as it was made, since nothing but the loss fits it: take "
+            "loss.critic_coeff=1.0."
+        )
     if loss.get("entropy_coeff") == {}:
         yield "loss.entropy_coeff must be a number, 0 for no bonus, or one for each action, got {}."
     if len({x % 3 for x in excluded}) != len(excluded) or len(excluded) == 3:

@@ -1,20 +1,23 @@
-"""Two critics and the effect of an action
-=======================================
+"""What a critic explains of the actions
+=====================================
 
 A baseline subtracts what the critic predicts for the other agents' actions. If the critic ignores the actions, every
-baseline is in effect a state value. Here, two critics are fitted to the same batches of the same policy on VMAS
-navigation:
+baseline is in effect a state value. Returns differ far more between states than between actions, so what a critic
+explains of the returns does not tell what it explains of the actions. Here, two critics are fitted to the same batches
+of one policy on VMAS navigation, where each of four agents is paid the mean of the team's rewards:
 
-- ``JointQCritic`` is one network that the loss fits to returns. Returns differ far more between states than between
-  actions, so it learns the states.
-- ``DuelingCritic``, Q = V + A, is fitted separately from the loss. ``DuelingFit`` fits V to returns. It fits A to the
-  part of *short* returns that V does not explain; there, later actions do not yet mask the effect of an action.
+- the *pooled* critic, the default, embeds each agent and averages over the others;
+- the *additive* critic is a mean of one term per agent: one value for the team.
+
+In the run of the picture, one seed, the additive critic explained 85% of the variance of the returns of a sixth batch,
+before it was fitted to it, and the pooled critic 74%. Of the variance between joint actions of one state, they removed
+58% and 37%.
 
 The simulator can be copied, so the true effect can be measured: ``branch`` follows many joint actions from one state
-by many continuations each. Run it with ``python tutorials/dueling_critic.py``. It takes two minutes on two CPU cores
-and leaves a picture in ``runs/dueling_critic``.
+by many continuations each. Run it with ``python tutorials/critic_accuracy.py``. It takes two minutes on two CPU cores
+and leaves a picture in ``runs/critic_accuracy``.
 
-.. image:: /images/dueling_critic.png
+.. image:: /images/critic_accuracy.png
    :alt: The effect of actions: the truth, and two critics
 """
 
@@ -26,7 +29,7 @@ import torch
 from torchrl.envs import ExplorationType, VmasEnv, set_exploration_type
 from torchrl.objectives import ClipPPOLoss
 
-from torchrl_ob import DuelingCritic, DuelingFit, JointQCritic, ObAdvantage
+from torchrl_ob import JointQCritic, ObAdvantage
 from torchrl_ob.diagnostics import branch, branch_returns, critic_fit, visited_states
 from torchrl_ob.diagnostics.branching.clone import clone_vmas
 from torchrl_ob.policies import policy_from_env
@@ -41,69 +44,60 @@ NUM_EPOCHS, MINIBATCH_SIZE = (1, 30) if SMOKE else (30, 400)
 NUM_STATES, NUM_ACTIONS, NUM_CONTINUATIONS = (3, 4, 4) if SMOKE else (32, 16, 16)
 GRID = 3 if SMOKE else 9  # own actions of the picture, in each of two dimensions
 HORIZON, GAMMA, LMBDA = (2 if SMOKE else 10), 0.99, 0.9
-FOLDER = Path("runs") / "dueling_critic"
+FOLDER = Path("runs") / "critic_accuracy"
 
 # %%
 # Two critics, one policy
 # -----------------------
 #
-# Three things change in a pipeline: the class of the critic, ``critic_coeff=0`` in the loss, and one line that calls
-# ``DuelingFit`` with each batch after its updates. In a config, ``experiment=dueling`` does all three, and uses
-# returns with control variates.
+# Only ``backbone`` differs. In a config, it is ``critic=pooled`` and ``critic=additive``.
 torch.manual_seed(0)
 env = VmasEnv("navigation", num_envs=NUM_ENVS, n_agents=NUM_AGENTS, seed=0)
 policy = policy_from_env(env)
-critics = {"plain": JointQCritic.from_env(env), "dueling": DuelingCritic.from_env(env)}
 losses, advantages = {}, {}
-for name, critic in critics.items():
+for backbone in ("pooled", "additive"):
+    critic = JointQCritic.from_env(env, backbone=backbone)
     loss = ClipPPOLoss(
-        policy,
-        critic,
-        critic_coeff=0.0 if name == "dueling" else 1.0,
-        normalize_advantage=True,
-        normalize_advantage_exclude_dims=(-2,),
+        policy, critic, normalize_advantage=True, normalize_advantage_exclude_dims=(-2,)
     )
-    bootstrap = "control_variate" if name == "dueling" else "sampled"
-    advantage = ObAdvantage(
-        actor_network=policy,
-        value_network=critic,
-        gamma=GAMMA,
-        lmbda=LMBDA,
-        bootstrap=bootstrap,
-    )
-    loss.make_value_estimator(advantage)
     loss.set_keys(value=critic.out_keys[0], reward=env.reward_key, action=env.action_key)
-    losses[name], advantages[name] = loss, advantage
+    advantages[backbone] = ObAdvantage.for_loss(loss, gamma=GAMMA, lmbda=LMBDA)
+    loss.make_value_estimator(advantages[backbone])
+    losses[backbone] = loss
 optimizers = {name: torch.optim.Adam(loss.parameters(), lr=3e-4) for name, loss in losses.items()}
-fit = DuelingFit(advantages["dueling"])
 
 # %%
 # Training
 # --------
 #
-# The dueling critic trains the policy; the plain critic is fitted beside it. ``effect_explained`` is the share that A
-# explains of the part of short returns that V does not explain, on a batch that A was not yet fitted to.
-shares = []
+# The pooled critic trains the policy; the additive critic is fitted beside it, to λ-returns of the same batches. The
+# share that a critic explains of the returns is measured on a batch that it was not yet fitted to.
+reward_key, shares = ("next", *env.reward_key), {name: [] for name in losses}
 for number in range(NUM_BATCHES):
     with set_exploration_type(ExplorationType.RANDOM), torch.no_grad():
         batch = env.rollout(NUM_STEPS, policy, break_when_any_done=False)
-    steps = {name: advantages[name](batch.copy()).reshape(-1) for name in critics}
+    reward = batch[reward_key]
+    batch[reward_key] = reward.mean(-2, keepdim=True).expand_as(reward).clone()  # of the team
+    steps = {}
+    for name, advantage in advantages.items():
+        steps[name] = advantage(batch.copy())
+        with torch.no_grad():
+            target, q = steps[name]["value_target"], advantage.team.q(batch)
+        shares[name].append((1 - (target - q).var() / target.var()).item())
+        steps[name] = steps[name].reshape(-1)
     for _ in range(NUM_EPOCHS):
         for index in torch.randperm(batch.numel()).split(MINIBATCH_SIZE):
             for name, loss in losses.items():
                 terms = loss(steps[name][index])
-                if name == "dueling":
-                    total = terms["loss_objective"] + terms["loss_entropy"]
-                else:
-                    total = terms["loss_critic"]
+                total = terms["loss_critic"]
+                if name == "pooled":
+                    total = total + terms["loss_objective"] + terms["loss_entropy"]
                 total.backward()
                 torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
                 optimizers[name].step()
                 optimizers[name].zero_grad()
-    explained = fit(batch)["critic/effect_explained"].item()
-    shares.append(explained)
-    reward = batch["next", env.reward_key].mean().item()
-    print(f"batch {number + 1}: reward of a step {reward:.3f}, A explains {explained:.0%}")
+    explained = ", ".join(f"{name} {share[-1]:.0%}" for name, share in shares.items())
+    print(f"batch {number + 1}: reward of a step {reward.mean():.3f}, of the returns: {explained}")
 
 # %%
 # The truth
@@ -142,11 +136,11 @@ own = torch.cartesian_prod(line, line)
 joint = branches.actions[:1, :1].repeat(1, len(own), 1, 1)
 joint[0, :, 0] = own
 surface = branch_returns(clone_vmas(at, torch.tensor([0])), states[:1], policy, joint, **options)
-surfaces = {"the truth": surface[0, 0].mean(1)[:, 0]}
+surfaces = {"the truth": surface[0, 0].mean((1, 2))}  # over continuations and agents
 for name, advantage in advantages.items():
     with torch.no_grad():
         q = advantage.team.q(states[:1].unsqueeze(1).expand(1, len(own)).contiguous(), joint)
-    surfaces[f"the {name} critic"] = q[0, :, 0, 0].double()
+    surfaces[f"the {name} critic"] = q[0].mean((1, 2)).double()
 
 # %%
 # The picture
@@ -174,11 +168,13 @@ for axis, (name, values_of_own) in zip(axes[1:].flat, surfaces.items(), strict=F
         aspect="auto",
     )
     axis.set(title=f"own action of agent 0: {name}", xlabel="force along x", ylabel="force along y")
-    figure.colorbar(image, ax=axis, label="effect on the return")
-axes[2, 1].plot(range(1, NUM_BATCHES + 1), shares, marker="o")
-axes[2, 1].set(title="what A explains of a new batch", xlabel="batch of 6,000 frames", ylim=(0, 1))
-axes[2, 1].set_ylabel("share of the variance of its targets")
-figure.savefig(FOLDER / "dueling_critic.png", dpi=100)
+    figure.colorbar(image, ax=axis, label="effect on the team's return")
+for name, share in shares.items():
+    axes[2, 1].plot(range(1, NUM_BATCHES + 1), share, marker="o", label=f"the {name} critic")
+axes[2, 1].set(title="what Q explains of a new batch", xlabel="batch of 6,000 frames")
+axes[2, 1].set(ylabel="share of the variance of returns", ylim=(0, 1))
+axes[2, 1].legend(loc="lower right")
+figure.savefig(FOLDER / "critic_accuracy.png", dpi=100)
 print(f"the picture is in {FOLDER}")
 
-# sphinx_gallery_thumbnail_path = "images/dueling_critic.png"
+# sphinx_gallery_thumbnail_path = "images/critic_accuracy.png"
