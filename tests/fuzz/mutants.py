@@ -73,8 +73,8 @@ MUTANTS = {
         TEAM,
     ),
     "next states are the present ones": (
-        "self._next_value(self.following(chunk), bootstrap) for chunk in chunks",
-        "self._next_value(chunk, bootstrap) for chunk in chunks",
+        "self._next_value(self.following(chunk)) for chunk in chunks",
+        "self._next_value(chunk) for chunk in chunks",
         TEAM,
     ),
     "next actions of other groups not theirs": (
