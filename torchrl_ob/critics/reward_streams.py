@@ -1,4 +1,4 @@
-"""The reward that each agent earned itself within a team's reward, learned from the batches."""
+"""The share of a team's reward that each agent earned, learned from the batches."""
 
 from __future__ import annotations
 
@@ -15,32 +15,38 @@ from torchrl_ob._specs import Group
 from torchrl_ob.critics._inputs import read_sizes
 from torchrl_ob.critics.backbones.independent import IndependentBackbone
 from torchrl_ob.critics.joint import JointQCritic
-from torchrl_ob.critics.state_value import StateValue
 
 __all__ = ["RewardStreams"]
 
-FEATURES = "features"
+TRANSITION, ACTIVE = "transition", "active"
 
 
 class RewardStreams(nn.Module):
-    r"""Splits a team's reward into a stream for each agent, its own share of that reward, and values every stream.
+    r"""Splits a team's reward r into a stream for each agent, what the agent earned of it.
 
-    A model of the immediate reward is a sum of one term per agent,
-
-    .. math::
-        r(s, a, s') \approx r_0 + \tfrac{1}{n} \textstyle\sum_j f(o_j, a_j, o'_j, j),
-
-    fitted to each batch by least squares. Agent i's own reward is the team's reward less the others' terms,
+    Two models of the immediate reward are fitted to each batch by least squares. Both have one term per agent, a
+    function of what agent j observes before and after its action:
 
     .. math::
-        r_i = r - \tfrac{1}{n} \textstyle\sum_{j \ne i} f(o_j, a_j, o'_j, j),
+        \min_g \textstyle\sum_j E\big[(r - g_j)^2\big], \qquad
+        \min_h E\big[(r - \tfrac{1}{n} \textstyle\sum_j (g_j + h_j))^2\big], \qquad
+        f_j = g_j + h_j = f(o_j, a_j, o'_j, j)
 
-    so that the part that the model does not explain stays in every agent's reward. :math:`V_i(s)` is fitted to the
-    λ-returns of these rewards. (A difference reward with a learned model: Wolpert and Tumer, "Optimal Payoff
-    Functions for Members of Collectives", 2001; Castellini et al., "Difference Rewards Policy Gradients", 2021.)
+    Here g is what each agent's own observations predict of the team's reward, and h shares out the rest. Agent i's
+    reward is
 
-    :class:`~torchrl_ob.StreamAdvantage` fits it and uses it. Its ``state_dict`` holds the networks, the units and the
-    optimizers.
+    .. math::
+        r_i = r + w\, \big(f_i - \tfrac{1}{n} \textstyle\sum_j f_j\big), \qquad
+        w = \begin{cases} 1 & R^2(g) < \tfrac{1}{2} R^2(\tfrac{1}{n} \sum_j f_j) \\ 0 & \text{otherwise} \end{cases}
+
+    so that the mean over agents is r for any model. If r is the mean of independent rewards of the agents, these are
+    the streams, and R²(g) is 1/n of what all agents explain together. If each agent's observations explain half of
+    that or more, the agents earn the reward together (they carry one load); such a reward cannot be split, and every
+    agent keeps it. (Models of the reward for credit: Wolpert and Tumer, "Optimal Payoff Functions for Members of
+    Collectives", 2001; Castellini et al., "Difference Rewards Policy Gradients", 2021.)
+
+    :class:`~torchrl_ob.StreamAdvantage` fits the models and uses the streams. The ``state_dict`` holds the networks,
+    the averages of both R² and the optimizer.
 
     Args:
         num_agents: number of agents n.
@@ -48,15 +54,10 @@ class RewardStreams(nn.Module):
         observation_dim: size of an agent's observation.
 
     Keyword Args:
-        known: whether the environment pays each agent for its own actions. These rewards are then the streams, the
-            team's reward is their mean, and no model is fitted.
         hidden_dim: width of the hidden layers.
-        lr: learning rate of the model.
-        num_steps: number of minibatches of the model in each batch.
-        minibatch_size: number of steps in each minibatch of the model.
-        value_lr: learning rate of V.
-        value_epochs: passes of V over each batch.
-        value_minibatch_size: number of steps in each minibatch of V.
+        lr: learning rate of Adam.
+        num_epochs: passes over each batch.
+        minibatch_size: number of steps in a minibatch.
         observation_key: where the observations are, ``[*B, n, observation_dim]``.
         action_key: where the joint action is.
         action_encoding: as in :class:`~torchrl_ob.JointQCritic`, and so is ``nvec``.
@@ -68,15 +69,19 @@ class RewardStreams(nn.Module):
         >>> from torchrl_ob import RewardStreams
         >>> _ = torch.manual_seed(0)
         >>> def agents():
-        ...     return {"observation": torch.randn(500, 3, 2), "action": torch.randn(500, 3, 1)}
-        >>> td = TensorDict({"agents": agents(), "next": {"agents": agents()}}, [500])
-        >>> paid = td["agents", "action"].square() / 3  # each for its own action
+        ...     return {"observation": torch.randn(2_000, 3, 2), "action": torch.randn(2_000, 3, 1)}
+        >>> td = TensorDict({"agents": agents(), "next": {"agents": agents()}}, [2_000])
+        >>> earned = td["agents", "action"].square()  # by each agent
+        >>> reward = earned.mean(-2, keepdim=True).expand(-1, 3, 1)  # of the team
         >>> streams = RewardStreams(num_agents=3, action_dim=1, observation_dim=2)
-        >>> streams.fit_rewards(td, paid.sum(-2, keepdim=True).expand(-1, 3, 1))
-        >>> own = streams.own_rewards(td, paid.sum(-2, keepdim=True).expand(-1, 3, 1))
-        >>> bool(torch.corrcoef(torch.stack([own.flatten(), paid.flatten()]))[0, 1] > 0.9)
+        >>> streams.fit(td, reward)
+        >>> own = streams(td, reward)
+        >>> bool(torch.corrcoef(torch.stack([own.flatten(), earned.flatten()]))[0, 1] > 0.9)
         True
     """
+
+    explained: Tensor
+    num_batches: Tensor
 
     def __init__(
         self,
@@ -84,44 +89,36 @@ class RewardStreams(nn.Module):
         action_dim: int,
         observation_dim: int,
         *,
-        known: bool = False,
         hidden_dim: int = 128,
         lr: float = 2e-3,
-        num_steps: int = 300,
-        minibatch_size: int = 1024,
-        value_lr: float = 1e-3,
-        value_epochs: int = 10,
-        value_minibatch_size: int = 400,
+        num_epochs: int = 15,
+        minibatch_size: int = 400,
         observation_key: NestedKey = ("agents", "observation"),
         action_key: NestedKey = ("agents", "action"),
         **action: Any,
     ) -> None:
         super().__init__()
-        self.known = known
         self.observation_key = unravel_key(observation_key)
         self.action_key = unravel_key(action_key)
-        self.model = JointQCritic(
-            num_agents,
-            action_dim,
-            2 * observation_dim,
-            backbone=IndependentBackbone,
-            hidden_dim=hidden_dim,
-            activation=nn.ReLU,
-            observation_key=FEATURES,
-            action_key=self.action_key,
-            **action,
+        self.alone, self.rest = (
+            JointQCritic(
+                num_agents,
+                action_dim,
+                2 * observation_dim,
+                backbone=IndependentBackbone,
+                hidden_dim=hidden_dim,
+                activation=nn.ReLU,
+                observation_key=TRANSITION,
+                action_key=self.action_key,
+                **action,
+            )
+            for _ in range(2)
         )
-        self.value = StateValue(
-            num_agents, observation_dim, observation_key=self.observation_key, hidden_dim=hidden_dim
-        )
-        self.reward_norm, self.value_norm = RunningValueNorm(shape=1), RunningValueNorm(shape=1)
-        self.num_steps, self.minibatch_size = num_steps, minibatch_size
-        self.value_epochs, self.value_minibatch_size = value_epochs, value_minibatch_size
-        self.report: dict[str, Tensor] = {}
-        self._optimizers = {
-            "model": torch.optim.Adam(self.model.parameters(), lr=lr),
-            "value": torch.optim.Adam(self.value.parameters(), lr=value_lr),
-        }
+        self.norm = RunningValueNorm(shape=1)
+        self.num_epochs, self.minibatch_size = num_epochs, minibatch_size
+        self.register_buffer("explained", torch.zeros(2))  # R² of g, and of the mean of f
+        self.register_buffer("num_batches", torch.zeros(()))
+        self._optimizer = torch.optim.Adam(self.parameters(), lr=lr)
 
     @classmethod
     def from_env(cls, env: EnvBase, *, group: Group = "agents", **options: Any) -> RewardStreams:
@@ -141,104 +138,86 @@ class RewardStreams(nn.Module):
             )
         return cls(**{**sizes, **options}).to(env.device)
 
-    def team_reward(self, reward: Tensor) -> Tensor:
-        """The reward of the team, ``[*B, n, 1]``, from what the environment pays."""
-        if self.known:
-            return reward.mean(-2, keepdim=True).expand_as(reward)
-        torch._assert_async(
-            (reward == reward[..., :1, :]).all(),
-            "the agents' rewards differ: reward streams split one reward of the team. Pay every agent the team's "
-            "(env.shared_reward=true), or take known=True where each is paid for its own actions.",
-        )
-        return reward
-
-    def fit_rewards(
-        self, batch: TensorDictBase, reward: Tensor, active: Tensor | None = None
-    ) -> None:
-        """Fit the model to a batch.
+    def fit(self, batch: TensorDictBase, reward: Tensor, active: Tensor | None = None) -> None:
+        """Fit the models to a batch.
 
         Args:
             batch: steps with the observations, the actions and the next observations, ``[N]``.
             reward: of the team, ``[N, n, 1]``, the same for every agent.
-            active: which agents take part, ``[N, n]``; the others have no term.
+            active: which agents take part, ``[N, n]``; the others earn nothing.
         """
-        if self.known:
-            return
-        inputs, team = self._features(batch), reward[:, 0]
-        self.reward_norm.update(team)
-        target = self.reward_norm.normalize(team)
+        torch._assert_async(
+            (reward == reward[..., :1, :]).all(),
+            "the agents' rewards differ: reward streams split one reward of the team. Pay every agent the team's "
+            "(env.shared_reward=true); where each is paid for its own actions, its reward is its stream: take advantage=ob.",
+        )
+        inputs = self._inputs(batch, active)
+        self.norm.update(reward[:, 0])
+        target = self.norm.normalize(reward)
         with torch.enable_grad():
-            for _ in range(self.num_steps):
-                index = torch.randint(len(target), (self.minibatch_size,), device=target.device)
-                terms = self._terms(inputs[index], None if active is None else active[index])
-                self._step("model", terms.mean(-2) - target[index])
+            for _ in range(self.num_epochs):
+                order = torch.randperm(len(target), device=target.device)
+                for index in order.split(self.minibatch_size):
+                    self._optimizer.zero_grad()
+                    self._losses(inputs[index], target[index]).sum().backward()
+                    self._optimizer.step()
         with torch.no_grad():
-            left = target - self._terms(inputs, active).mean(-2)
-        self.report["critic/reward_explained"] = 1 - left.var() / target.var()
+            left = self._losses(inputs, target) / target[:, 0].var(correction=0)
+            self.num_batches += 1
+            weight = (1 / self.num_batches).clamp(min=0.3)  # a mean over some batches
+            self.explained.lerp_((1 - left).clamp(min=0).to(self.explained), weight)
 
-    def own_rewards(
+    def forward(
         self, batch: TensorDictBase, reward: Tensor, active: Tensor | None = None
     ) -> Tensor:
-        """The team's reward less the others' terms, ``[N, n, 1]``; the arguments are those of the fit."""
-        if self.known:
-            return reward / reward.shape[-2]
+        """The streams, ``[N, n, 1]``; the arguments are those of :meth:`fit`."""
         with torch.no_grad():
-            terms = self._terms(self._features(batch), active) * self.reward_norm.scale()
-        return reward - (terms.sum(-2, keepdim=True) - terms) / terms.shape[-2]
+            terms = sum(self._terms(self._inputs(batch, active))) * self.norm.scale()
+            apart = (terms - terms.mean(-2, keepdim=True)).to(reward.dtype)
+        return reward + torch.where(self.splits, apart, 0)
 
-    def values(self, tensordict: TensorDictBase) -> Tensor:
-        """V of every agent's own stream, ``[*B, n, 1]``."""
-        return self.value_norm.denormalize(self._values(tensordict))
+    @property
+    def splits(self) -> Tensor:
+        """Whether w is 1: agents alone explain less than half of what all explain together."""
+        alone, together = self.explained
+        return 2 * alone < together
 
-    def fit_values(self, batch: TensorDictBase, returns: Tensor) -> None:
-        """Fit V to returns ``[N, n, 1]`` of the streams.
-
-        Args:
-            batch: steps with the observations, ``[N]``.
-            returns: λ-returns of the agents' own rewards.
-        """
-        with torch.no_grad():
-            left = returns - self.values(batch)
-        self.report["critic/own_value_explained"] = 1 - left.var() / returns.var()
-        self.value_norm.update(returns)
-        target, steps = self.value_norm.normalize(returns), batch.select(self.observation_key)
-        with torch.enable_grad():
-            for _ in range(self.value_epochs):
-                order = torch.randperm(len(target), device=target.device)
-                for index in order.split(self.value_minibatch_size):
-                    self._step("value", self._values(steps[index]) - target[index])
-
-    def forward(self, batch: TensorDictBase) -> dict[str, Tensor]:
-        """Shares that the model explained of the last batch's rewards, and V of its returns before the fit."""
-        return self.report
+    @property
+    def report(self) -> dict[str, Tensor]:
+        """Both R², means over the last batches, and whether the reward is split."""
+        alone, together = self.explained.clone()
+        return {
+            "critic/reward_explained": together,
+            "critic/reward_explained_alone": alone,
+            "critic/reward_split": self.splits.to(together),
+        }
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The optimizers'."""
-        return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
+        """The optimizer's."""
+        return self._optimizer.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """The optimizers'."""
-        for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state[name])
+        """The optimizer's."""
+        self._optimizer.load_state_dict(state)
 
-    def _terms(self, inputs: TensorDictBase, active: Tensor | None) -> Tensor:
-        terms = self.model(inputs.copy()).get(self.model.out_keys[0])
-        return terms if active is None else terms * active.unsqueeze(-1)
+    def _losses(self, inputs: TensorDictBase, target: Tensor) -> Tensor:
+        """Mean squared errors of g, over the agents that take part, and of the mean of f, ``[2]``."""
+        alone, rest = self._terms(inputs)
+        active = inputs.get(ACTIVE)
+        errors = ((alone - target) * active).square().sum() / active.sum().clamp(min=1)
+        together = (alone.detach() + rest).mean(-2) - target[:, 0]
+        return torch.stack([errors, together.square().mean()])
 
-    def _values(self, tensordict: TensorDictBase) -> Tensor:
-        found: Tensor = self.value(tensordict.select(self.observation_key)).get(
-            self.value.out_keys[0]
-        )
-        return found
+    def _terms(self, inputs: TensorDictBase) -> list[Tensor]:
+        """g and h of every agent, ``[N, n, 1]`` each; 0 for agents that take no part."""
+        values = [x(inputs.copy()).get(x.out_keys[0]) for x in (self.alone, self.rest)]
+        return [value * inputs.get(ACTIVE) for value in values]
 
-    def _features(self, batch: TensorDictBase) -> TensorDictBase:
+    def _inputs(self, batch: TensorDictBase, active: Tensor | None) -> TensorDictBase:
+        """What the models read of N steps: observations, how they change, and actions."""
         now = batch.get(self.observation_key)
         change = batch.get("next").get(self.observation_key) - now
-        entries = TensorDict({FEATURES: torch.cat([now, change], -1)}, batch.batch_size)
-        return entries.set(self.action_key, batch.get(self.action_key))
-
-    def _step(self, name: str, error: Tensor) -> None:
-        optimizer = self._optimizers[name]
-        optimizer.zero_grad()
-        error.square().mean().backward()
-        optimizer.step()
+        taking_part = torch.ones_like(now[..., 0]) if active is None else active.to(now)
+        entries = {TRANSITION: torch.cat([now, change], -1), ACTIVE: taking_part.unsqueeze(-1)}
+        inputs = TensorDict(entries, batch.batch_size)
+        return inputs.set(self.action_key, batch.get(self.action_key))
