@@ -3,10 +3,11 @@
 Every agent is paid the team's mean reward (the setting of arXiv:2108.08612). Methods differ in one thing at a time:
 
 - *gae*: TorchRL's GAE with the state value of its tutorial; *gae_same*, **the control**: GAE with V of the network that Q has
-  below, additive; *gae_pooled*: with the pooled one;
-- *mapg*, *coma*, *ob*: no baseline, COMA's, and the optimal one, with the additive Q; *ob_cv*: OB with control variates;
-- *streams*: a stream for each agent, the others' left out; *streams_some*: with a fifth of the others' part by OB;
-- *individual*: GAE paid for each agent's own reward, where the task has one: what perfect credit would give.
+  in the methods below, pooled;
+- *streams*: ``experiment=team_reward``, the optimal baseline on each agent's share of the reward, which a model learns;
+- *mapg*, *coma*, *ob*: no baseline, COMA's, and the optimal one, on the team's reward; *ob_cv*: OB with control variates;
+- *gae_additive*, *ob_additive*: GAE and OB with the additive network;
+- *individual*: *gae_same* paid for each agent's own reward, where the task has one: what perfect credit would give.
 
 Paired seeds, batches of 3,000 frames, 15 epochs; what is compared is the mean over the run of the stochastic policy's reward in
 100 episodes (the area under the learning curve): interquartile means over seeds of the differences to the control, with 95%
@@ -34,7 +35,7 @@ SMOKE = os.environ.get("SMOKE") == "1"
 RUNS = Path("runs") / "team_reward"
 RESULTS = RUNS / "smoke.json" if SMOKE else Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "team_reward.png"
-CONTROL, DEFAULT = "gae_same", "ob"
+CONTROL, DEFAULT = "gae_same", "streams"
 
 VMAS = ["env.num_envs=30", "collector.frames_per_batch=3000", "trainer.num_epochs=15"]
 VMAS += ["evaluation.interval=15000", "evaluation.num_envs=100", "checkpoint.interval=15000"]
@@ -90,16 +91,16 @@ TASKS = {
     "halfcheetah_6x1": other(6, 160_000, "experiment=mamujoco", *MUJOCO),
 }
 METHODS = {
-    "gae_same": ["advantage=gae", "critic=additive_value"],
-    "streams": ["advantage=ob_streams", "critic=additive"],
-    "ob": ["advantage=ob", "critic=additive"],
+    "gae_same": ["advantage=gae", "critic=pooled_value"],
+    "streams": ["advantage=ob_streams"],
+    "ob": ["advantage=ob"],
     "individual": ["advantage=gae", "critic=pooled_value"],
-    "streams_some": ["advantage=ob_streams", "advantage.share=0.2", "critic=additive"],
     "gae": ["advantage=gae"],
-    "coma": ["advantage=coma", "critic=additive"],
-    "ob_cv": ["advantage=ob_control_variate", "critic=additive"],
-    "mapg": ["advantage=mapg", "critic=additive"],
-    "gae_pooled": ["advantage=gae", "critic=pooled_value"],
+    "coma": ["advantage=coma"],
+    "ob_cv": ["advantage=ob_control_variate"],
+    "mapg": ["advantage=mapg"],
+    "gae_additive": ["advantage=gae", "critic=additive_value"],
+    "ob_additive": ["advantage=ob", "critic=additive"],
 }
 SMALL = ["collector.frames_per_batch=80", "env.num_envs=4", "env.max_steps=20", "total_frames=160"]
 SMALL += ["evaluation.interval=80", "checkpoint.interval=80", "evaluation.num_envs=2"]

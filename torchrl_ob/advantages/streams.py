@@ -10,6 +10,7 @@ from torchrl.envs import EnvBase
 from torchrl_ob._checks.batch import per_agent, require_finite
 from torchrl_ob._specs import Group
 from torchrl_ob.advantages.ob import ObAdvantage
+from torchrl_ob.critics.backbones.additive import AdditiveBackbone
 from torchrl_ob.critics.reward_streams import RewardStreams
 
 __all__ = ["StreamAdvantage"]
@@ -54,6 +55,10 @@ class StreamAdvantage(ObAdvantage):
 
     def __init__(self, *, streams: RewardStreams, **options: Any) -> None:
         super().__init__(**options)
+        if isinstance(getattr(self.team.head, "backbone", None), AdditiveBackbone):
+            raise ValueError(
+                'an additive critic has one value for the team, and each stream needs its own: take backbone="pooled" or "concat".'
+            )
         self.__dict__["streams"] = streams  # no submodule: the loss must not train it
 
     @classmethod

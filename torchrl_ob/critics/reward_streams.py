@@ -81,7 +81,6 @@ class RewardStreams(nn.Module):
     """
 
     explained: Tensor
-    num_batches: Tensor
 
     def __init__(
         self,
@@ -114,10 +113,10 @@ class RewardStreams(nn.Module):
             )
             for _ in range(2)
         )
-        self.norm = RunningValueNorm(shape=1)
+        self.reward_norm = RunningValueNorm(shape=1)
+        self.input_norm = RunningValueNorm(shape=2 * observation_dim)
         self.num_epochs, self.minibatch_size = num_epochs, minibatch_size
         self.register_buffer("explained", torch.zeros(2))  # R² of g, and of the mean of f
-        self.register_buffer("num_batches", torch.zeros(()))
         self._optimizer = torch.optim.Adam(self.parameters(), lr=lr)
 
     @classmethod
@@ -151,9 +150,14 @@ class RewardStreams(nn.Module):
             "the agents' rewards differ: reward streams split one reward of the team. Pay every agent the team's "
             "(env.shared_reward=true); where each is paid for its own actions, its reward is its stream: take advantage=ob.",
         )
-        inputs = self._inputs(batch, active)
-        self.norm.update(reward[:, 0])
-        target = self.norm.normalize(reward)
+        with torch.no_grad():
+            inputs, target = self._inputs(batch, active), self.reward_norm.normalize(reward)
+            left = self._losses(inputs, target) / target[:, 0].var(correction=0).clamp(min=1e-8)
+            self.found = (1 - left).clamp(min=0).to(self.explained)
+            self.explained.lerp_(self.found, 0.3)
+        self.reward_norm.update(reward[:, 0])
+        self.input_norm.update(self._transitions(batch))
+        inputs, target = self._inputs(batch, active), self.reward_norm.normalize(reward)
         with torch.enable_grad():
             for _ in range(self.num_epochs):
                 order = torch.randperm(len(target), device=target.device)
@@ -161,31 +165,26 @@ class RewardStreams(nn.Module):
                     self._optimizer.zero_grad()
                     self._losses(inputs[index], target[index]).sum().backward()
                     self._optimizer.step()
-        with torch.no_grad():
-            left = self._losses(inputs, target) / target[:, 0].var(correction=0)
-            self.num_batches += 1
-            weight = (1 / self.num_batches).clamp(min=0.3)  # a mean over some batches
-            self.explained.lerp_((1 - left).clamp(min=0).to(self.explained), weight)
 
     def forward(
         self, batch: TensorDictBase, reward: Tensor, active: Tensor | None = None
     ) -> Tensor:
         """The streams, ``[N, n, 1]``; the arguments are those of :meth:`fit`."""
         with torch.no_grad():
-            terms = sum(self._terms(self._inputs(batch, active))) * self.norm.scale()
+            terms = sum(self._terms(self._inputs(batch, active))) * self.reward_norm.scale()
             apart = (terms - terms.mean(-2, keepdim=True)).to(reward.dtype)
         return reward + torch.where(self.splits, apart, 0)
 
     @property
     def splits(self) -> Tensor:
-        """Whether w is 1: agents alone explain less than half of what all explain together."""
+        """Whether w is 1: agents alone explained less than half of what all explained together."""
         alone, together = self.explained
         return 2 * alone < together
 
     @property
     def report(self) -> dict[str, Tensor]:
-        """Both R², means over the last batches, and whether the reward is split."""
-        alone, together = self.explained.clone()
+        """Both R² of the last batch, before the fit to it, and whether its reward was split."""
+        alone, together = self.found
         return {
             "critic/reward_explained": together,
             "critic/reward_explained_alone": alone,
@@ -214,10 +213,14 @@ class RewardStreams(nn.Module):
         return [value * inputs.get(ACTIVE) for value in values]
 
     def _inputs(self, batch: TensorDictBase, active: Tensor | None) -> TensorDictBase:
-        """What the models read of N steps: observations, how they change, and actions."""
-        now = batch.get(self.observation_key)
-        change = batch.get("next").get(self.observation_key) - now
-        taking_part = torch.ones_like(now[..., 0]) if active is None else active.to(now)
-        entries = {TRANSITION: torch.cat([now, change], -1), ACTIVE: taking_part.unsqueeze(-1)}
+        """What the models read of N steps: observations and how they change, of unit scale, and actions."""
+        seen = self.input_norm.normalize(self._transitions(batch))
+        taking_part = torch.ones_like(seen[..., 0]) if active is None else active.to(seen)
+        entries = {TRANSITION: seen, ACTIVE: taking_part.unsqueeze(-1)}
         inputs = TensorDict(entries, batch.batch_size)
         return inputs.set(self.action_key, batch.get(self.action_key))
+
+    def _transitions(self, batch: TensorDictBase) -> Tensor:
+        """Observations and how they change, ``[N, n, 2o]``."""
+        now = batch.get(self.observation_key)
+        return torch.cat([now, batch.get("next").get(self.observation_key) - now], -1)

@@ -124,7 +124,7 @@ class Experiment:
     def _make_checkpoint(self) -> Checkpoint:
         """Of all that a resume needs; beside the networks what transforms have learned of their inputs."""
         parts = {name: getattr(self, name) for name in COMPONENTS}
-        parts |= {f"fit_{k}": learner.fit for k, learner in enumerate(self.learners)}
+        parts |= {f"streams_{k}": learner.streams for k, learner in enumerate(self.learners)}
         if self.config.env.get("transforms"):
             parts["transforms"] = self.evaluation.env
             shared = self.collector._weight_sync_schemes or count_ranks() > 1
@@ -144,7 +144,7 @@ class Experiment:
     def _require_one_fit(self) -> None:
         """Refuse, of several ranks, what learns from a batch beside the loss: each would learn its own."""
         apart = ["value_norm"] if self.config.get("value_norm") else []
-        apart += [type(x.fit).__name__ for x in self.learners if x.fit is not None]
+        apart += [type(x.streams).__name__ for x in self.learners if x.streams is not None]
         if apart and count_ranks() > 1:
             raise ExperimentError(
                 f"{', '.join(apart)} learns from a rank's batch apart from the loss, and ranks would differ: take one "

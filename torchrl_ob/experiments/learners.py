@@ -19,6 +19,7 @@ from torchrl_ob.advantages.base import JointAdvantage
 from torchrl_ob.critics.groups import join_critics
 from torchrl_ob.critics.history import find_head
 from torchrl_ob.critics.joint import JointQCritic
+from torchrl_ob.critics.reward_streams import RewardStreams
 from torchrl_ob.experiments.config.instantiate import make
 from torchrl_ob.experiments.config.modules import load_object
 from torchrl_ob.experiments.config.options import read_options
@@ -179,6 +180,6 @@ def make_learners(
         learner = Learner(group, actor, critic, loss, advantage, find_active_key(env, group))
         if getattr(loss, "delay_value", False):  # has a slow copy of the critic
             learner.updater = SoftUpdate(loss, tau=config.trainer.target_tau)
-        learner.fit = getattr(advantage, "fit", None)
+        learner.streams = getattr(advantage, "streams", None)
         learners.append(learner)
     return learners

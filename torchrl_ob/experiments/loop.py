@@ -137,7 +137,7 @@ def measure(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
 
 
 def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
-    """Update the networks on a batch: epochs of minibatches, the learning rate, and what an advantage fits apart from the loss.
+    """Update the networks on a batch: epochs of minibatches, then the learning rate.
 
     Args:
         parts: of the run.
@@ -168,6 +168,6 @@ def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
         parts.scheduler.step()
     parts.send_weights()
     for learner in parts.learners:
-        if learner.fit is not None:
-            metrics |= learner.fit(batch)
+        if learner.streams is not None:
+            metrics |= learner.streams.report
     return metrics

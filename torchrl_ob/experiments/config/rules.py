@@ -165,13 +165,16 @@ def _targets(config: Mapping[str, Any]) -> Iterator[str]:
         )
     options = config["advantage"]
     advantage = load_object(options["_target_"], "advantage._target_")
-    splits = getattr(advantage, "__self__", advantage) is StreamAdvantage and not options.get(
-        "known"
-    )
+    splits = getattr(advantage, "__self__", advantage) is StreamAdvantage
     if splits and config["env"].get("shared_reward") is False:
         yield (
             "advantage=ob_streams splits one reward of the team, and env.shared_reward=false leaves each agent its own: take "
-            "env.shared_reward=true, or advantage.known=true."
+            "env.shared_reward=true, or advantage=ob."
+        )
+    if splits and config["critic"].get("backbone") == "additive":
+        yield (
+            "advantage=ob_streams pays each agent its own share, and critic=additive has one value for the team: take "
+            "critic=pooled."
         )
     points = options.get("num_points")
     ours = isinstance(advantage, type) and issubclass(advantage, JointAdvantage)
