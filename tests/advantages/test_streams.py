@@ -1,4 +1,4 @@
-"""A team's reward split into a stream for each agent: what is unbiased when, and what the noise is."""
+"""A team's reward split into a stream for each agent: what the split keeps, when it is unbiased, and when it is left out."""
 
 import copy
 import itertools
@@ -14,17 +14,24 @@ from torchrl_ob import JointQCritic, ObAdvantage, RewardStreams, StreamAdvantage
 
 N, A, OBS = 3, 2, 4
 DECAY = {"gamma": 0.9, "lmbda": 0.8}
+REWARD = ("next", "agents", "reward")
 
 
-def make(kind="categorical", share=0.0, seed=0, streams=None, **options):
+def make_streams(splits=True, **options):
+    """Streams of random models, which are not fitted unless ``num_epochs`` says so."""
+    options = {"action_encoding": "categorical", "hidden_dim": 16, "num_epochs": 0} | options
+    streams = RewardStreams(N, A, OBS, **options)
+    streams.explained.copy_(torch.tensor([0.0, 1.0] if splits else [0.5, 1.0]))
+    return streams
+
+
+def make(splits=True, seed=0, critic=None, streams=None, **options):
     torch.manual_seed(seed)
-    actor = make_actor(kind, [torch.randn(N, A)])
-    critic = JointQCritic(N, A, OBS, action_encoding="categorical", hidden_dim=8)
-    streams = streams or RewardStreams(
-        N, A, OBS, action_encoding="categorical", hidden_dim=16, num_steps=0, value_epochs=0
-    )
+    actor = make_actor("categorical", [torch.randn(N, A)])
+    critic = critic or JointQCritic(N, A, OBS, action_encoding="categorical", hidden_dim=8)
     networks = {"actor_network": actor, "value_network": critic, **DECAY, **options}
-    found = [StreamAdvantage(streams=streams, share=share, **networks), ObAdvantage(**networks)]
+    streams = streams or make_streams(splits)
+    found = [StreamAdvantage(streams=streams, **networks), ObAdvantage(**networks)]
     for advantage in found:
         advantage.set_keys(reward=("agents", "reward"))
     return *found, actor, critic
@@ -33,187 +40,243 @@ def make(kind="categorical", share=0.0, seed=0, streams=None, **options):
 def team_batch(*size, seed=1):
     torch.manual_seed(seed)
     td = random_batch(size, torch.randint(A, (*size, N)), OBS)
-    reward = td["next", "agents", "reward"]
-    td["next", "agents", "reward"] = reward.mean(-2, keepdim=True).expand_as(reward).clone()
+    td[REWARD] = td[REWARD].mean(-2, keepdim=True).expand_as(td[REWARD]).clone()
     td["next", "done"][:, 3] = True
     td["next", "terminated"][:1, 3] = True
     return td
 
 
-def test_the_whole_share_is_the_optimal_baseline_whatever_the_streams_are():
-    streams, ob, _, _ = make(share=1.0)
+def seeded(advantage, td):
+    torch.manual_seed(5)
+    return advantage(td)
+
+
+def test_a_reward_that_is_not_split_gives_the_optimal_baseline():
+    streams, ob, _, _ = make(splits=False)
     td = team_batch(4, 6)
-    torch.manual_seed(5)
-    found = streams(td.clone())
-    torch.manual_seed(5)
-    expected = ob(td.clone())
+    found, expected = seeded(streams, td.clone()), seeded(ob, td.clone())
+    for key in ("advantage", "value_target", ("agents", "baseline")):
+        assert torch.equal(found[key], expected[key])
+
+
+def slow_streams(streams, td, active=None):
+    """The streams as the formula says, one agent after the other."""
+    inputs = streams._inputs(td, active)
+    alone, rest = (x.detach() for x in streams._terms(inputs))
+    terms = (alone + rest) * streams.reward_norm.scale()
+    return torch.stack(
+        [
+            td[REWARD][..., i, :] + terms[..., i, :] - sum(terms[..., j, :] for j in range(N)) / N
+            for i in range(N)
+        ],
+        -2,
+    )
+
+
+def test_it_is_the_optimal_baseline_on_the_streams():
+    streams, ob, _, _ = make()
+    td = team_batch(4, 6)
+    found = seeded(streams, td.clone())
+    assert torch.equal(found[REWARD], td[REWARD])  # the batch keeps the team's
+    own = slow_streams(streams.streams, td)
+    assert (own - td[REWARD]).abs().mean() > 0.01
+    expected = seeded(ob, td.clone().set(REWARD, own))
     for key in ("advantage", "value_target", ("agents", "baseline")):
         torch.testing.assert_close(found[key], expected[key])
 
 
-def test_a_share_is_a_line_between_the_split_and_the_whole():
-    td, found = team_batch(4, 6), {}
-    for share in (0.0, 0.25, 1.0):
-        streams, *_ = make(share=share)
-        torch.manual_seed(5)
-        found[share] = streams(td.clone())["advantage"]
-    torch.testing.assert_close(found[0.25], 0.75 * found[0.0] + 0.25 * found[1.0])
-    assert not torch.allclose(found[0.0], found[1.0], atol=0.1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("some", [False, True])
+def test_the_mean_of_the_streams_is_the_reward_of_the_team_for_any_model(dtype, some):
+    streams = make_streams(num_epochs=1, minibatch_size=10).to(dtype)
+    td = team_batch(4, 6).reshape(-1).apply(lambda x: x.to(dtype) if x.is_floating_point() else x)
+    active = torch.rand(24, N) < 0.7 if some else None
+    streams.fit(td, td[REWARD], active)
+    streams.explained.copy_(torch.tensor([0.0, 1.0]))
+    own = streams(td, td[REWARD], active)
+    assert own.dtype == dtype
+    torch.testing.assert_close(own, slow_streams(streams, td, active))
+    torch.testing.assert_close(own.mean(-2), td[REWARD][:, 0])
 
 
-def slow_split(streams, td):
-    """The split alone as the formulas say, one step after the other."""
-    reward = td["next", "agents", "reward"]
-    inputs = streams._features(td)
-    terms = streams._terms(inputs, None).detach() * streams.reward_norm.scale()
-    own = torch.empty_like(reward)
-    for i in range(N):
-        others = sum(terms[..., j, :] for j in range(N) if j != i) / N
-        own[..., i, :] = reward[..., i, :] - others
-    following = td["next"].select(("agents", "observation"))
-    value, ahead = streams.values(td).detach(), streams.values(following).detach()
-    done, terminated = td["next", "done"], td["next", "terminated"]
-    result = torch.empty_like(own)
-    for b, t in itertools.product(range(len(td)), reversed(range(td.shape[1]))):
-        alive = 0.0 if terminated[b, t] else 1.0
-        last = bool(done[b, t]) or t == td.shape[1] - 1
-        later = ahead[b, t] if last else 0.2 * ahead[b, t] + 0.8 * result[b, t + 1]
-        result[b, t] = own[b, t] + 0.9 * alive * later
-    return result - value
-
-
-def test_the_split_is_the_slow_one():
-    streams, *_ = make()
-    td = team_batch(4, 6)
-    streams.streams.fit_values = lambda *_: None  # its units, too, stay as they are
-    streams(td)
-    torch.testing.assert_close(td["advantage"], slow_split(streams.streams, td))
-
-
-def one_step(reward, share):
-    """All joint actions of a game of one step as a batch, with their probabilities and the advantage of each."""
-    advantage, _, actor, _ = make(share=share)
+def one_step(paid, streams=None):
+    """All joint actions of a game of one step, whose agents earn ``paid[i, a_i]``, and the streams of an exact model."""
+    advantage, _, actor, _ = make(critic=FunctionCritic(lambda action: action.float()))
     actions = torch.cartesian_prod(*[torch.arange(A)] * N)
     td = random_batch((len(actions), 1), actions.unsqueeze(1), OBS)
     for entry in (td["agents"], td["next", "agents"]):
         entry["observation"] = torch.ones_like(entry["observation"])
-    paid = torch.stack([reward(action) for action in actions]).reshape(-1, 1, 1, 1)
-    td["next", "agents", "reward"] = paid.expand(-1, 1, N, 1).clone()
+    earned = paid[torch.arange(N), actions]
+    td[REWARD] = earned.mean(-1).reshape(-1, 1, 1, 1).expand(-1, 1, N, 1).clone()
     td["next", "done"][:] = td["next", "terminated"][:] = True
+    streams = advantage.streams
+
+    def exact(inputs):
+        terms = paid[torch.arange(N), inputs["agents", "action"]].unsqueeze(-1)
+        terms = terms / streams.reward_norm.scale()
+        return 0.25 * terms, 0.75 * terms
+
+    streams._terms = exact
+    streams.explained.copy_(torch.tensor([0.0, 1.0]))
+    streams.fit = lambda *_: streams.reward_norm.update(td[REWARD][:, 0, 0])
+    advantage(td)
     log_prob = actor.get_dist(td).log_prob(td["agents", "action"])[:, 0]  # [J, N]
-    probability = log_prob.sum(-1).exp().detach()
-    return advantage, td, log_prob, probability, actor
+    return td, log_prob, earned, actor
 
 
-def mean_gradient(log_prob, probability, signal, actor):
-    objective = (probability.unsqueeze(-1) * log_prob * signal.detach()).sum()
+def mean_gradient(log_prob, signal, actor):
+    probability = log_prob.sum(-1, keepdim=True).exp().detach()
+    objective = (probability * log_prob * signal.detach()).sum()
     return torch.cat([g.flatten() for g in torch.autograd.grad(objective, actor.parameters())])
 
 
-@pytest.mark.parametrize("interact", [False, True])
-def test_in_one_step_the_split_is_unbiased_whatever_the_model_is(interact):
-    """The terms of the others do not depend on the own action, also where their actions act on one another."""
-    table = torch.randn([A] * N, generator=torch.Generator().manual_seed(2)) * 3
+def test_an_exact_model_points_where_the_team_s_gradient_does_without_the_noise_of_the_others():
+    """With r = mean_j r_j(a_j) agent i's stream is r_i(a_i): n times the team's gradient, and nothing of the others."""
     paid = torch.randn(N, A, generator=torch.Generator().manual_seed(3))
-
-    def reward(action):
-        if interact:
-            return table[tuple(action)]
-        return paid[torch.arange(N), action].sum()
-
-    advantage, td, log_prob, probability, actor = one_step(reward, 0.0)
-    advantage(td)
-    found = mean_gradient(log_prob, probability, td["advantage"][:, 0, :, 0], actor)
+    td, log_prob, earned, actor = one_step(paid)
+    found = mean_gradient(log_prob, td["advantage"][:, 0, :, 0], actor)
     log_prob = actor.get_dist(td).log_prob(td["agents", "action"])[:, 0]
-    true = td["next", "agents", "reward"][:, 0, :, 0]
-    torch.testing.assert_close(found, mean_gradient(log_prob, probability, true, actor))
-
-
-def test_an_exact_model_leaves_no_noise_of_the_others():
-    """With r = mean_j f_j(a_j) the own reward is f_i(a_i) / n and a constant: it varies with the own action alone."""
-    paid = torch.randn(N, A, generator=torch.Generator().manual_seed(3))
-    advantage, td, *_ = one_step(lambda action: paid[torch.arange(N), action].mean(), 0.0)
-    taken = td["agents", "action"]
-    exact = paid[torch.arange(N), taken].unsqueeze(-1)
-    streams = advantage.streams
-    streams._terms = lambda inputs, active: (
-        exact.reshape(*inputs.shape, N, 1) / streams.reward_norm.scale()
-    )
-    advantage(td)
+    torch.testing.assert_close(found, N * mean_gradient(log_prob, td[REWARD][:, 0, :, 0], actor))
+    own = td["value_target"][:, 0, :, 0]
+    torch.testing.assert_close(own, earned)
+    taken = td["agents", "action"][:, 0]
     for i, a in itertools.product(range(N), range(A)):
-        mine = td["advantage"][:, 0, i, 0][taken[:, 0, i] == a]
+        mine = td["advantage"][:, 0, i, 0][taken[:, i] == a]
         torch.testing.assert_close(mine, mine[:1].expand_as(mine))
 
 
-def test_the_fit_finds_who_earned_what_and_the_dead_earn_nothing():
+def test_both_models_are_fitted_by_least_squares_over_the_agents_that_take_part():
+    streams, td = make_streams(), team_batch(4, 6).reshape(-1)
+    active, target = torch.rand(24, N) < 0.7, torch.randn(24, 1, 1).expand(-1, N, 1)
+    inputs = streams._inputs(td, active)
+    alone, rest = streams._terms(inputs)
+    steps = range(24)
+    by_one = [
+        (alone[k, i] - target[k, i]).square() for k in steps for i in range(N) if active[k, i]
+    ]
+    by_all = [((alone[k] + rest[k]).mean(0) - target[k, 0]).square() for k in steps]
+    expected = torch.stack([torch.stack(x).mean() for x in (by_one, by_all)])
+    torch.testing.assert_close(streams._losses(inputs, target), expected)
+    _, together = streams._losses(inputs, target)
+    parameters = list(streams.alone.parameters())  # g is the agents' own: what all explain does not move it
+    gradient = torch.autograd.grad(together, parameters, allow_unused=True)
+    assert not any(x is not None and x.any() for x in gradient)
+
+
+def transitions(seed, size=2_000):
+    torch.manual_seed(seed)
+    agents = {"observation": torch.randn(size, N, OBS), "action": torch.randint(A, (size, N))}
+    following = {"agents": {"observation": agents["observation"]}}
+    return TensorDict({"agents": agents, "next": following}, [size])
+
+
+def fitted(reward, *, num_batches=2, active=None, **options):
+    """Streams that are fitted to batches of a team's reward, a function of the batch ``[N, n, 1]``; and the last of them."""
+    streams = make_streams(hidden_dim=64, num_epochs=15, minibatch_size=100, **options)
+    streams.explained.zero_()
+    for seed in range(num_batches):
+        td = transitions(seed)
+        streams.fit(td, reward(td), active)
+    return streams, td
+
+
+def earned_apart(td):
+    return td["agents", "observation"][..., :1] * (2 * td["agents", "action"].unsqueeze(-1) - 1)
+
+
+def test_what_agents_earn_apart_is_split_and_the_dead_earn_nothing():
     torch.manual_seed(0)
-    size = 2_000
-    agents = {
-        "observation": torch.randn(size, N, OBS),
-        "action": torch.randint(A, (size, N)),
-    }
-    td = TensorDict(
-        {"agents": agents, "next": {"agents": {"observation": agents["observation"]}}}, [size]
-    )
-    active = torch.rand(size, N) < 0.7
-    earned = agents["observation"][..., :1] * (2 * agents["action"].unsqueeze(-1) - 1)
-    team = (earned * active.unsqueeze(-1)).mean(-2, keepdim=True).expand(-1, N, 1)
-    streams = RewardStreams(N, A, OBS, action_encoding="categorical", hidden_dim=64)
-    streams.fit_rewards(td, team, active)
-    own = streams.own_rewards(td, team, active)
+    active = torch.rand(2_000, N) < 0.7
+
+    def reward(td):
+        earned = earned_apart(td) * active.unsqueeze(-1)
+        return earned.mean(-2, keepdim=True).expand(-1, N, 1)
+
+    streams, td = fitted(reward, active=active)
+    assert streams.splits
+    own, earned = streams(td, reward(td), active), earned_apart(td)
     for i in range(N):
         alive = active[:, i]
         pair = torch.stack([own[alive, i, 0], earned[alive, i, 0]])
         assert torch.corrcoef(pair)[0, 1] > 0.95
+        assert 0.9 < own[alive, i].std() / earned[alive, i].std() < 1.1
         assert own[~alive, i].std() < 0.2 * own[alive, i].std()
-    assert streams(td)["critic/reward_explained"] > 0.9
+    report = streams.report
+    assert report["critic/reward_split"] == 1
+    assert report["critic/reward_explained"] > 0.9
+    assert 0 < report["critic/reward_explained_alone"] < 0.5
 
 
-def test_what_is_paid_to_each_is_taken_as_it_is():
-    streams = RewardStreams(N, A, OBS, action_encoding="categorical", known=True, value_epochs=0)
-    found, ob, _, _ = make(streams=streams)
-    td = team_batch(4, 6)
-    paid = torch.randn(4, 6, N, 1)
-    td["next", "agents", "reward"] = paid.clone()
-    torch.manual_seed(5)
-    found(td)
-    assert torch.equal(td["next", "agents", "reward"], paid)  # the batch is not changed
-    of_team = td.clone()
-    of_team["next", "agents", "reward"] = paid.mean(-2, keepdim=True).expand_as(paid)
-    torch.manual_seed(5)
-    torch.testing.assert_close(td["value_target"], ob(of_team)["value_target"])
-    torch.testing.assert_close(
-        streams.own_rewards(td.flatten(), paid.flatten(0, 1)), paid.flatten(0, 1) / N
-    )
+def test_what_every_agent_observes_is_not_split():
+    """One load that all see: each agent's observations explain the reward as well as all together."""
+
+    def reward(td):
+        load = td["agents", "observation"][:, :1, :1]
+        for entry in (td["agents"], td["next", "agents"]):
+            entry["observation"] = torch.cat(
+                [load.expand(-1, N, 1), entry["observation"][..., 1:]], -1
+            )
+        return load.square().expand(-1, N, 1)
+
+    streams, td = fitted(reward)
+    assert not streams.splits
+    assert streams.report["critic/reward_explained_alone"] > 0.8
+    paid = reward(td)
+    assert torch.equal(streams(td, paid), paid)
 
 
-def test_rewards_that_differ_are_refused():
+@pytest.mark.parametrize(
+    "reward",
+    [lambda td: torch.randn(2_000, 1, 1).expand(-1, N, 1), lambda td: torch.ones(2_000, N, 1)],
+    ids=["noise", "constant"],
+)
+def test_what_no_model_explains_is_not_split(reward):
+    """The share that is explained is that of a batch before the fit to it: what is learned by heart does not count."""
+    streams, td = fitted(reward)
+    assert not streams.splits
+    assert streams.explained.isfinite().all()
+    assert all(x.isfinite().all() for x in streams.parameters())
+
+
+def test_wrong_input_is_refused_before_the_fit():
     found, *_ = make()
+    before = copy.deepcopy(found.streams.state_dict())
     td = team_batch(4, 6)
-    td["next", "agents", "reward"] += torch.arange(N).float().unsqueeze(-1)
-    with pytest.raises(RuntimeError, match=r"rewards differ.*env.shared_reward=true.*known=True"):
+    td[REWARD] += torch.arange(N).float().unsqueeze(-1)
+    with pytest.raises(
+        RuntimeError, match=r"rewards differ.*env.shared_reward=true.*advantage=ob\."
+    ):
         found(td)
-    with pytest.raises(ValueError, match=r"share must be in \[0, 1\], got 2"):
-        make(share=2)
+    td[REWARD] = torch.full_like(td[REWARD], torch.nan)
+    with pytest.raises(RuntimeError, match=r"the reward .* is not finite"):
+        found(td)
+    for name, entry in found.streams.state_dict().items():
+        if isinstance(entry, torch.Tensor):
+            assert torch.equal(entry, before[name])
+    critic = JointQCritic(N, A, OBS, action_encoding="categorical", backbone="additive")
+    with pytest.raises(ValueError, match=r'one value for the team.*backbone="pooled"'):
+        make(critic=critic)
 
 
 def test_padding_changes_nothing_that_is_valid():
     torch.manual_seed(0)
     td = team_batch(2, 8)
-    td["collector", "traj_ids"] = torch.arange(2).unsqueeze(-1) * 2 + (torch.arange(8) > 3)
+    for name in ("done", "terminated"):
+        td["next", name][:] = (torch.arange(8) == 4).unsqueeze(-1)
+    td["collector", "traj_ids"] = torch.arange(2).unsqueeze(-1) * 2 + (torch.arange(8) > 4)
     split = split_trajectories(td[:1].reshape(-1))
     valid = split["collector", "mask"]
-    streams, *_ = make(bootstrap="expected")
+    assert not valid.all()
+    streams, *_ = make(bootstrap="expected", streams=make_streams(num_epochs=1))
     frozen = copy.deepcopy(streams)
-    expected = frozen(td[:1].clone())["advantage"]
-    found = streams(split)["advantage"]
+    expected = seeded(frozen, td[:1].clone())["advantage"]
+    found = seeded(streams, split)["advantage"]
     torch.testing.assert_close(found[valid], expected.flatten(0, 1))
     assert (found[~valid] == 0).all()
 
 
 def test_no_gradient_and_no_parameter_reaches_the_loss():
-    found, _, actor, critic = make()
-    found.streams.num_steps = found.streams.value_epochs = 2
+    found, _, actor, critic = make(streams=make_streams(num_epochs=2))
     loss = ClipPPOLoss(actor, critic)
     loss.make_value_estimator(found)
     before = [p.clone() for p in loss.parameters()]
@@ -226,25 +289,10 @@ def test_no_gradient_and_no_parameter_reaches_the_loss():
 
 
 def test_a_restored_state_goes_on_to_the_same_numbers():
-    first, *_ = make()
-    second, *_ = make(seed=0)
-    for advantage in (first, second):
-        advantage.streams.num_steps = advantage.streams.value_epochs = 3
+    first, *_ = make(streams=make_streams(num_epochs=3))
+    second, *_ = make(seed=0, streams=make_streams(num_epochs=3))
     torch.manual_seed(3)
     first(team_batch(4, 6))
     second.streams.load_state_dict(copy.deepcopy(first.streams.state_dict()))
-    found = []
-    for advantage in (first, second):
-        td = team_batch(4, 6, seed=2)
-        torch.manual_seed(4)
-        found.append(advantage(td)["advantage"])
-    assert torch.equal(*found)
-
-
-def test_it_runs_on_a_critic_of_ones_own():
-    actor = make_actor("categorical", [torch.randn(N, A)])
-    critic = FunctionCritic(lambda action: action.float())
-    streams = RewardStreams(N, A, OBS, action_encoding="categorical", hidden_dim=8, num_steps=2)
-    found = StreamAdvantage(streams=streams, actor_network=actor, value_network=critic, **DECAY)
-    found.set_keys(reward=("agents", "reward"))
-    assert found(team_batch(4, 6))["advantage"].isfinite().all()
+    first, second = (seeded(x, team_batch(4, 6, seed=2)) for x in (first, second))
+    assert torch.equal(first["advantage"], second["advantage"])

@@ -82,7 +82,11 @@ def line(message):
         ),
         (
             ["advantage=ob_streams"],
-            "env.shared_reward=false leaves each agent its own: take env.shared_reward=true, or advantage.known=true",
+            "env.shared_reward=false leaves each agent its own: take env.shared_reward=true, or advantage=ob",
+        ),
+        (
+            ["advantage=ob_streams", "env.shared_reward=true", "critic=additive"],
+            "critic=additive has one value for the team: take critic=pooled",
         ),
         (["advantage.rule=guess"], "advantage.rule must be 'gauss' or .*got 'guess'"),
         (

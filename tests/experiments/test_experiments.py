@@ -41,7 +41,7 @@ def test_every_choice_builds(group, choice, tmp_path):
     if "_value" in choice:
         extra = ["advantage=gae"]
     if choice == "ob_streams":
-        extra = ["advantage.known=true"]
+        extra = ["env.shared_reward=true"]
     if choice.endswith(("gru", "lstm")):
         extra.append("trainer.sequence_length=10")
     if choice in ("a2c", "reinforce"):
@@ -73,7 +73,7 @@ def test_every_advantage_trains_from_the_same_actor_and_first_batch(continuous, 
             f"advantage={advantage}",
             f"env.continuous_actions={continuous}",
             "env.max_steps=5",
-            *(["advantage.known=true"] if advantage == "ob_streams" else []),
+            *(["env.shared_reward=true"] if advantage == "ob_streams" else []),
         )
         before = build(config, tmp_path / "untrained").actor.state_dict()
         after = run(config, folder).actor.state_dict()

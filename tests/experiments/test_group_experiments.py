@@ -71,12 +71,7 @@ def test_rewards_are_told_apart_by_group_and_only_of_episodes_that_end():
     [
         ("loss=mappo", "value_norm=popart", "policy.share_params=false"),
         ("advantage=coma", "loss=reinforce", "env.continuous_actions=false", *WHOLE),
-        (
-            "advantage=ob_streams",
-            "+advantage.hidden_dim=8",
-            "env.shared_reward=true",
-            "advantage.share=0.3",
-        ),
+        ("advantage=ob_streams", "advantage.hidden_dim=8", "env.shared_reward=true"),
     ],
 )
 def test_a_run_that_is_resumed_ends_in_the_same_numbers(overrides, tmp_path):
