@@ -133,7 +133,7 @@ def test_nonsense_is_refused_in_one_line(overrides, message):
             "take critic=state_value, or critic=pooled_value for the network",
         ),
         (
-            ["experiment=[team_reward,smoke]", "advantage=gae"],
+            ["advantage=gae", "critic=additive"],
             "take critic=state_value, or critic=additive_value for the network",
         ),
         (["advantage=gae", "critic=concat"], r"take critic=state_value\.$"),

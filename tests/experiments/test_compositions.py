@@ -29,7 +29,6 @@ NAMES_A_TASK |= {"search": ("vmas", "mamujoco"), "navigation": ("vmas", "mamujoc
 NAMES_A_TASK |= {x: ("smax", "smacv2") for x in GROUPS["experiment"] if x.startswith("sma")}
 REFUSED = {  # when it is built
     ("navigation", "mamujoco"): "has no scenario 'navigation'",
-    ("team_reward", "pettingzoo"): "2 groups of agents.*take critic=pooled",
     ("lbf", "pettingzoo"): "hunt_game",  # another task is given here
     (
         "coma",
