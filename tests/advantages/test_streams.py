@@ -78,7 +78,7 @@ def test_it_is_the_optimal_baseline_on_the_streams():
     td = team_batch(4, 6)
     found = seeded(streams, td.clone())
     assert torch.equal(found[REWARD], td[REWARD])  # the batch keeps the team's
-    own = slow_streams(streams.streams, td)
+    own = slow_streams(streams.streams, td.copy().set("next", streams.following(td)))
     assert (own - td[REWARD]).abs().mean() > 0.01
     expected = seeded(ob, td.clone().set(REWARD, own))
     for key in ("advantage", "value_target", ("agents", "baseline")):
@@ -157,9 +157,9 @@ def test_both_models_are_fitted_by_least_squares_over_the_agents_that_take_part(
     by_all = [((alone[k] + rest[k]).mean(0) - target[k, 0]).square() for k in steps]
     expected = torch.stack([torch.stack(x).mean() for x in (by_one, by_all)])
     torch.testing.assert_close(streams._losses(inputs, target), expected)
+    # g is the agents' own: what all explain does not move it
     _, together = streams._losses(inputs, target)
-    parameters = list(streams.alone.parameters())  # g is the agents' own: what all explain does not move it
-    gradient = torch.autograd.grad(together, parameters, allow_unused=True)
+    gradient = torch.autograd.grad(together, list(streams.alone.parameters()), allow_unused=True)
     assert not any(x is not None and x.any() for x in gradient)
 
 
@@ -232,7 +232,7 @@ def test_what_every_agent_observes_is_not_split():
 )
 def test_what_no_model_explains_is_not_split(reward):
     """The share that is explained is that of a batch before the fit to it: what is learned by heart does not count."""
-    streams, td = fitted(reward)
+    streams, _ = fitted(reward)
     assert not streams.splits
     assert streams.explained.isfinite().all()
     assert all(x.isfinite().all() for x in streams.parameters())
@@ -273,6 +273,15 @@ def test_padding_changes_nothing_that_is_valid():
     found = seeded(streams, split)["advantage"]
     torch.testing.assert_close(found[valid], expected.flatten(0, 1))
     assert (found[~valid] == 0).all()
+
+
+def test_what_follows_a_termination_is_not_read():
+    td, found = team_batch(4, 6), []
+    for content in (0.0, torch.nan):
+        td["next", "agents", "observation"][0, 3] = content
+        streams, *_ = make(streams=make_streams(num_epochs=1))
+        found.append(seeded(streams, td.clone())["advantage"])
+    assert torch.equal(*found)
 
 
 def test_no_gradient_and_no_parameter_reaches_the_loss():

@@ -85,9 +85,11 @@ class StreamAdvantage(ObAdvantage):
         reward = per_agent(batch, key, "reward", (*self.team.agents(batch), 1))
         require_finite(reward, f"the reward {key!r} is not finite: it has NaN or infinite entries.")
         active, valid = self.team.active(batch), self.team.valid(batch)
-        steps = batch.reshape(-1), reward.flatten(0, -3), None if active is None else active.flatten(0, -2)
-        fitted = steps if valid is None else [None if x is None else x[valid.flatten()] for x in steps]
-        self.streams.fit(*fitted)
+        steps = [batch.copy().set("next", self.following(batch)).reshape(-1)]
+        steps.append(reward.flatten(0, -3))
+        if active is not None:
+            steps.append(active.flatten(0, -2))
+        self.streams.fit(*(steps if valid is None else [x[valid.flatten()] for x in steps]))
         own = self.streams(*steps).reshape(reward.shape)
         split = batch.copy().set(unravel_key(("next", key)), own)
         super().forward(split, **params)

@@ -25,7 +25,7 @@ class RewardStreams(nn.Module):
     r"""Splits a team's reward r into a stream for each agent, what the agent earned of it.
 
     Two models of the immediate reward are fitted to each batch by least squares. Both have one term per agent, a
-    function of what agent j observes before and after its action:
+    function of what agent j observes before and after its action (before it alone, where the episode terminates):
 
     .. math::
         \min_g \textstyle\sum_j E\big[(r - g_j)^2\big], \qquad
@@ -208,7 +208,7 @@ class RewardStreams(nn.Module):
         return torch.stack([errors, together.square().mean()])
 
     def _terms(self, inputs: TensorDictBase) -> list[Tensor]:
-        """g and h of every agent, ``[N, n, 1]`` each; 0 for agents that take no part."""
+        """The terms g and h of every agent, ``[N, n, 1]`` each; 0 for agents that take no part."""
         values = [x(inputs.copy()).get(x.out_keys[0]) for x in (self.alone, self.rest)]
         return [value * inputs.get(ACTIVE) for value in values]
 

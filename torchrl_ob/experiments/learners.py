@@ -47,7 +47,7 @@ class Learner:
     advantage: Any
     active_key: NestedKey | None  # which agents take part; None where all always do
     updater: SoftUpdate | None = None  # of the critic's slow copy, where the loss has one
-    fit: Any = None  # fits what the loss does not, and reports, after the updates of each batch
+    streams: RewardStreams | None = None  # which the advantage fits to each batch
     normalizes: bool = False  # itself, over all ranks, in place of the loss
 
     def __post_init__(self) -> None:

@@ -169,5 +169,6 @@ def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
     parts.send_weights()
     for learner in parts.learners:
         if learner.streams is not None:
-            metrics |= learner.streams.report
+            suffix = f"_{learner.group}" if len(parts.learners) > 1 else ""
+            metrics |= {name + suffix: x for name, x in learner.streams.report.items()}
     return metrics
