@@ -277,10 +277,10 @@ def test_padding_changes_nothing_that_is_valid():
 
 def test_what_follows_a_termination_is_not_read():
     td, found = team_batch(4, 6), []
+    streams, *_ = make(streams=make_streams(num_epochs=1))
     for content in (0.0, torch.nan):
         td["next", "agents", "observation"][0, 3] = content
-        streams, *_ = make(streams=make_streams(num_epochs=1))
-        found.append(seeded(streams, td.clone())["advantage"])
+        found.append(seeded(copy.deepcopy(streams), td.clone())["advantage"])
     assert torch.equal(*found)
 
 
