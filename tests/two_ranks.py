@@ -30,6 +30,7 @@ FALL = ("env=smacv2", "env.map_name=3m", "env.parallel=false")
 REMEMBER = ("policy=gru", "critic=pooled_gru", "trainer.sequence_length=5")
 CASES = {
     "agents apart": SMALL,
+    "compiled": (*SMALL, "trainer.compile=true"),
     "agents together": (*SMALL, "loss.normalize_advantage_exclude_dims=[]"),
     "agents that fall": (*SMALL, *FALL),
     "a slow copy of the critic": (
