@@ -225,7 +225,8 @@ def print_table(runs: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     print("| --- " * (len(titles) + 5) + "|")
     for task, about in summary.items():
         control = areas(runs, task, CONTROL)
-        cells = [task, str(len(control)), f"{np.mean([*control.values()]):.3f}" if control else ""]
+        pairs = len(control.keys() & areas(runs, task, DEFAULT).keys())
+        cells = [task, str(pairs), f"{np.mean([*control.values()]):.3f}" if control else ""]
         for method in methods:
             lead = about["minus_control"].get(method)
             text = "{:.3f} [{:.3f}, {:.3f}]".format(*lead) if lead else ""
