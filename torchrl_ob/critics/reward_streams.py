@@ -70,11 +70,12 @@ class RewardStreams(nn.Module):
         >>> _ = torch.manual_seed(0)
         >>> def agents():
         ...     return {"observation": torch.randn(2_000, 3, 2), "action": torch.randn(2_000, 3, 1)}
-        >>> td = TensorDict({"agents": agents(), "next": {"agents": agents()}}, [2_000])
-        >>> earned = td["agents", "action"].square()  # by each agent
-        >>> reward = earned.mean(-2, keepdim=True).expand(-1, 3, 1)  # of the team
         >>> streams = RewardStreams(num_agents=3, action_dim=1, observation_dim=2)
-        >>> streams.fit(td, reward)
+        >>> for _ in range(3):  # the first batch is not split: nothing is explained yet
+        ...     td = TensorDict({"agents": agents(), "next": {"agents": agents()}}, [2_000])
+        ...     earned = td["agents", "action"].square()  # by each agent
+        ...     reward = earned.mean(-2, keepdim=True).expand(-1, 3, 1)  # of the team
+        ...     streams.fit(td, reward)
         >>> own = streams(td, reward)
         >>> bool(torch.corrcoef(torch.stack([own.flatten(), earned.flatten()]))[0, 1] > 0.9)
         True
