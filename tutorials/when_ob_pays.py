@@ -447,7 +447,8 @@ for label, task in TASKS.items():
 #
 # Each agent moves to a goal of its own and is paid the mean of the team's rewards at every step. An agent's return
 # then contains what seven others earn from now to the end of the episode. OB subtracts what its critic explains of
-# the others' *current* actions, which is little: a critic that is fitted to returns learns late whose deed it was.
+# the others' *current* actions, which is little: a critic that is fitted to returns learns late which agent's action
+# brought a reward.
 # ``StreamAdvantage`` fits a model to the rewards of single steps, pays each agent its own share of them, and has the
 # optimal baseline on these shares. The control is TorchRL's GAE with V of the same network.
 NUM_STEPS, NUM_ENVS, NUM_BATCHES = (10, 2, 1) if SMOKE else (100, 30, 6)
@@ -481,10 +482,10 @@ def train_team(name: str, seed: int = 0) -> list[float]:
         own = batch[reward_key]
         batch[reward_key] = own.mean(-2, keepdim=True).expand_as(own).clone()  # the team's
         rewards.append(own.mean().item() * NUM_STEPS)
-        advantage(batch)
+        steps = advantage(batch).reshape(-1)
         for _ in range(NUM_EPOCHS):
-            for index in torch.randperm(batch.numel()).split(MINIBATCH_SIZE):
-                losses = loss(batch.reshape(-1)[index])
+            for index in torch.randperm(len(steps)).split(MINIBATCH_SIZE):
+                losses = loss(steps[index])
                 sum(x for key, x in losses.items() if key.startswith("loss_")).backward()
                 torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
                 optimizer.step()

@@ -30,7 +30,9 @@ DOUBLE = torch.float64
 def learner(critic, group="a"):
     keys = SimpleNamespace(value_target=(group, "value_target"))
     module = TensorDictModule(critic, [(group, "x")], [(group, "value")])
-    return SimpleNamespace(group=group, critic=module, loss=SimpleNamespace(tensor_keys=keys))
+    return SimpleNamespace(
+        group=group, critic=module, loss=SimpleNamespace(tensor_keys=keys), streams=None
+    )
 
 
 def batch_of(x, target, group="a"):

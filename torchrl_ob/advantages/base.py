@@ -178,9 +178,7 @@ class JointAdvantage(TeamEstimator):
                     [self._next_value(self.following(chunk)) for chunk in chunks]
                 )
         # of simulators that pay integers, or in double precision, in the critic's
-        reward = per_agent(batch, keys.reward, "reward", next_value.shape).to(next_value.dtype)
-        message = f"the reward {keys.reward!r} is not finite: it has NaN or infinite entries."
-        require_finite(reward, message)
+        reward = self.read_reward(batch, next_value.shape).to(next_value.dtype)
         done, terminated = self.ends(batch, time_dim)
         next_value = torch.where(terminated, 0, next_value)  # it may be NaN there
         if self.bootstrap == "control_variate":
@@ -239,6 +237,13 @@ class JointAdvantage(TeamEstimator):
             goes_on = shift_back(valid, self._get_time_dim(time_dim, tensordict))
             done = done | ~goes_on[..., None, None]
         return done, terminated
+
+    def read_reward(self, tensordict: TensorDictBase, shape: torch.Size) -> Tensor:
+        """The reward of every agent, ``[*B, T, n, 1]``, which is the shape given."""
+        key = self.tensor_keys.reward
+        reward = per_agent(tensordict, key, "reward", shape)
+        require_finite(reward, f"the reward {key!r} is not finite: it has NaN or infinite entries.")
+        return reward
 
     def following(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The next states; after a termination, where nothing follows, the states before it again."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from tensordict import TensorDictBase, unravel_key
 from torchrl.envs import EnvBase
 
-from torchrl_ob._checks.batch import per_agent, require_finite
 from torchrl_ob._specs import Group
 from torchrl_ob.advantages.ob import ObAdvantage
 from torchrl_ob.critics.backbones.additive import AdditiveBackbone
@@ -82,8 +82,7 @@ class StreamAdvantage(ObAdvantage):
         Arguments and errors are those of :meth:`ObAdvantage.forward() <torchrl_ob.ObAdvantage.forward>`.
         """
         key, batch = self.tensor_keys.reward, self.read(tensordict)
-        reward = per_agent(batch, key, "reward", (*self.team.agents(batch), 1))
-        require_finite(reward, f"the reward {key!r} is not finite: it has NaN or infinite entries.")
+        reward = self.read_reward(batch, torch.Size([*self.team.agents(batch), 1]))
         active, valid = self.team.active(batch), self.team.valid(batch)
         steps = [batch.copy().set("next", self.following(batch)).reshape(-1)]
         steps.append(reward.flatten(0, -3))

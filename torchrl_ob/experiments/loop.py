@@ -167,8 +167,4 @@ def improve(parts: Experiment, batch: TensorDictBase) -> dict[str, Any]:
     if parts.scheduler is not None:
         parts.scheduler.step()
     parts.send_weights()
-    for learner in parts.learners:
-        if learner.streams is not None:
-            suffix = f"_{learner.group}" if len(parts.learners) > 1 else ""
-            metrics |= {name + suffix: x for name, x in learner.streams.report.items()}
     return metrics

@@ -55,14 +55,15 @@ def critic_metrics(
     .. math::
         1 - \operatorname{Var}(G - Q) / \operatorname{Var}(G)
 
-    over the steps of the batch, as a mean over agents; not a number where the targets do not vary.
+    over the steps of the batch, as a mean over agents; not a number where the targets do not vary. With it what a
+    split of the reward reports.
 
     Args:
         learners: of each group.
         batch: with its value targets.
         chunk_size: how many steps the critic takes at once.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for learner in learners:
         critic: Any = learner.critic
         keys = learner.loss.tensor_keys
@@ -78,7 +79,9 @@ def critic_metrics(
         rest = (target - torch.cat(values)).var(0, correction=0)
         explained = torch.where(total > 0, 1 - rest / total, torch.nan).mean()
         end = f"_{learner.group}" if len(learners) > 1 else ""
-        found[f"critic/explained_variance{end}"] = explained
+        report = {} if learner.streams is None else learner.streams.report
+        report = {"critic/explained_variance": explained, **report}
+        found |= {name + end: value for name, value in report.items()}
     return found
 
 
