@@ -62,8 +62,8 @@ def test_a_reward_that_is_not_split_gives_the_optimal_baseline():
 def slow_streams(streams, td, active=None):
     """The streams as the formula says, one agent after the other."""
     inputs = streams._inputs(td, active)
-    alone, rest = (x.detach() for x in streams._terms(inputs))
-    terms = (alone + rest) * streams.reward_norm.scale()
+    usual, rare, _ = (x.detach() for x in streams._terms(inputs))
+    terms = (usual + rare) * streams.reward_norm.scale()
     return torch.stack(
         [
             td[REWARD][..., i, :] + terms[..., i, :] - sum(terms[..., j, :] for j in range(N)) / N
@@ -114,7 +114,7 @@ def one_step(paid, streams=None):
     def exact(inputs):
         terms = paid[torch.arange(N), inputs["agents", "action"]].unsqueeze(-1)
         terms = terms / streams.reward_norm.scale()
-        return 0.25 * terms, 0.75 * terms
+        return 0.25 * terms, 0.75 * terms, torch.full_like(terms, torch.nan)
 
     streams._terms = exact
     streams.explained.copy_(torch.tensor([0.0, 1.0]))
@@ -145,22 +145,32 @@ def test_an_exact_model_points_where_the_team_s_gradient_does_without_the_noise_
         torch.testing.assert_close(mine, mine[:1].expand_as(mine))
 
 
-def test_both_models_are_fitted_by_least_squares_over_the_agents_that_take_part():
+def test_each_model_is_fitted_as_its_formula_says_over_the_agents_that_take_part():
     streams, td = make_streams(), team_batch(4, 6).reshape(-1)
     active, target = torch.rand(24, N) < 0.7, torch.randn(24, 1, 1).expand(-1, N, 1)
     inputs = streams._inputs(td, active)
-    alone, rest = streams._terms(inputs)
+    usual, rare, alone = streams._terms(inputs)
     steps = range(24)
+    absolute = [(usual[k].mean(0) - target[k, 0]).abs() for k in steps]
     by_one = [
         (alone[k, i] - target[k, i]).square() for k in steps for i in range(N) if active[k, i]
     ]
-    by_all = [((alone[k] + rest[k]).mean(0) - target[k, 0]).square() for k in steps]
-    expected = torch.stack([torch.stack(x).mean() for x in (by_one, by_all)])
-    torch.testing.assert_close(streams._losses(inputs, target), expected)
-    # g is the agents' own: what all explain does not move it
-    _, together = streams._losses(inputs, target)
-    gradient = torch.autograd.grad(together, list(streams.alone.parameters()), allow_unused=True)
-    assert not any(x is not None and x.any() for x in gradient)
+    by_all = [((usual[k] + rare[k]).mean(0) - target[k, 0]).square() for k in steps]
+    expected = torch.stack([torch.stack(x).mean() for x in (absolute, by_one, by_all)])
+    losses = streams._losses(inputs, target)
+    torch.testing.assert_close(losses, expected)
+    # each loss moves one model alone
+    for loss, moved in zip(losses, (streams.usual, streams.alone, streams.rare), strict=True):
+        gradient = torch.autograd.grad(
+            loss, list(streams.parameters()), retain_graph=True, allow_unused=True
+        )
+        found = {
+            id(p)
+            for p, g in zip(streams.parameters(), gradient, strict=True)
+            if g is not None and g.any()
+        }
+        assert found
+        assert found <= {*map(id, moved.parameters())}
 
 
 def transitions(seed, size=2_000):
@@ -205,6 +215,27 @@ def test_what_agents_earn_apart_is_split_and_the_dead_earn_nothing():
     assert report["critic/reward_split"] == 1
     assert report["critic/reward_explained"] > 0.9
     assert 0 < report["critic/reward_explained_alone"] < 0.5
+
+
+def test_rare_large_rewards_do_not_hide_what_most_steps_pay():
+    """One step in a hundred costs an agent fifty times what the others earn; least squares alone learn nothing of these."""
+
+    def earned(td):
+        usual, chance = earned_apart(td), td["agents", "observation"][..., 1:2]
+        return torch.where(chance > 2.3, -50.0, usual)
+
+    streams, td = fitted(lambda td: earned(td).mean(-2, keepdim=True).expand(-1, N, 1))
+    paid = earned(td)
+    team = paid.mean(-2, keepdim=True).expand(-1, N, 1)
+    streams.explained.copy_(torch.tensor([0.0, 1.0]))
+    own = streams(td, team) - team
+    usual = (paid > -50).all(-2).squeeze(-1)
+    apart = (paid - team)[usual].flatten()
+    slope = (own[usual].flatten() * apart).sum() / apart.square().sum()
+    assert slope > 0.5
+    streams._terms = lambda inputs, terms=streams._terms: [0 * (x := terms(inputs))[0], *x[1:]]
+    own = streams(td, team) - team
+    assert (own[usual].flatten() * apart).sum() / apart.square().sum() < 0.5 * slope
 
 
 def test_what_every_agent_observes_is_not_split():

@@ -24,16 +24,18 @@ TRANSITION, ACTIVE = "transition", "active"
 class RewardStreams(nn.Module):
     r"""Splits a team's reward r into a stream for each agent, what the agent earned of it.
 
-    Two models of the immediate reward are fitted to each batch by least squares. Both have one term per agent, a
-    function of what agent j observes before and after its action (before it alone, where the episode terminates):
+    Models of the immediate reward are fitted to each batch. Each has one term per agent, a function of what agent j
+    observes before and after its action (before it alone, where the episode terminates), such as
+    :math:`u_j = u(o_j, a_j, o'_j, j)`:
 
     .. math::
-        \min_g \textstyle\sum_j E\big[(r - g_j)^2\big], \qquad
-        \min_h E\big[(r - \tfrac{1}{n} \textstyle\sum_j (g_j + h_j))^2\big], \qquad
-        f_j = g_j + h_j = f(o_j, a_j, o'_j, j)
+        \min_u E\big|r - \tfrac{1}{n} \textstyle\sum_j u_j\big|, \qquad
+        \min_v E\big[(r - \tfrac{1}{n} \textstyle\sum_j f_j)^2\big], \quad f_j = u_j + v_j, \qquad
+        \min_g \textstyle\sum_j E\big[(r - g_j)^2\big]
 
-    Here g is what each agent's own observations predict of the team's reward, and h shares out the rest. Agent i's
-    reward is
+    Here u is what most steps pay, fitted by least absolute deviations, so that rare large rewards (collisions) do not
+    hide it; v is what these add, fitted to the rest by least squares; and g is what one agent's observations alone say
+    of the team's reward. Agent i's reward is
 
     .. math::
         r_i = r + w\, \big(f_i - \tfrac{1}{n} \textstyle\sum_j f_j\big), \qquad
@@ -100,7 +102,7 @@ class RewardStreams(nn.Module):
         super().__init__()
         self.observation_key = unravel_key(observation_key)
         self.action_key = unravel_key(action_key)
-        self.alone, self.rest = (
+        self.usual, self.rare, self.alone = (
             JointQCritic(
                 num_agents,
                 action_dim,
@@ -112,7 +114,7 @@ class RewardStreams(nn.Module):
                 action_key=self.action_key,
                 **action,
             )
-            for _ in range(2)
+            for _ in range(3)
         )
         self.reward_norm = RunningValueNorm(shape=1)
         self.input_norm = RunningValueNorm(shape=2 * observation_dim)
@@ -153,7 +155,7 @@ class RewardStreams(nn.Module):
         )
         with torch.no_grad():
             inputs, target = self._inputs(batch, active), self.reward_norm.normalize(reward)
-            left = self._losses(inputs, target) / target[:, 0].var(correction=0).clamp(min=1e-8)
+            left = self._losses(inputs, target)[1:] / target[:, 0].var(correction=0).clamp(min=1e-8)
             self.found = (1 - left).clamp(min=0).to(self.explained)
             self.explained.lerp_(self.found, 0.3)
         self.reward_norm.update(reward[:, 0])
@@ -172,7 +174,8 @@ class RewardStreams(nn.Module):
     ) -> Tensor:
         """The streams, ``[N, n, 1]``; the arguments are those of :meth:`fit`."""
         with torch.no_grad():
-            terms = sum(self._terms(self._inputs(batch, active))) * self.reward_norm.scale()
+            usual, rare, _ = self._terms(self._inputs(batch, active))
+            terms = (usual + rare) * self.reward_norm.scale()
             apart = (terms - terms.mean(-2, keepdim=True)).to(reward.dtype)
         return reward + torch.where(self.splits, apart, 0)
 
@@ -201,16 +204,17 @@ class RewardStreams(nn.Module):
         self._optimizer.load_state_dict(state)
 
     def _losses(self, inputs: TensorDictBase, target: Tensor) -> Tensor:
-        """Mean squared errors of g, over the agents that take part, and of the mean of f, ``[2]``."""
-        alone, rest = self._terms(inputs)
-        active = inputs.get(ACTIVE)
-        errors = ((alone - target) * active).square().sum() / active.sum().clamp(min=1)
-        together = (alone.detach() + rest).mean(-2) - target[:, 0]
-        return torch.stack([errors, together.square().mean()])
+        """Mean absolute error of the mean of u, mean squared ones of g, over the agents that take part, and of the mean of f, ``[3]``."""
+        usual, rare, alone = self._terms(inputs)
+        active, team = inputs.get(ACTIVE), target[:, 0]
+        by_one = ((alone - target) * active).square().sum() / active.sum().clamp(min=1)
+        together = (usual.detach() + rare).mean(-2) - team
+        return torch.stack([(usual.mean(-2) - team).abs().mean(), by_one, together.square().mean()])
 
     def _terms(self, inputs: TensorDictBase) -> list[Tensor]:
-        """The terms g and h of every agent, ``[N, n, 1]`` each; 0 for agents that take no part."""
-        values = [x(inputs.copy()).get(x.out_keys[0]) for x in (self.alone, self.rest)]
+        """The terms u, v and g of every agent, ``[N, n, 1]`` each; 0 for agents that take no part."""
+        models = self.usual, self.rare, self.alone
+        values = [x(inputs.copy()).get(x.out_keys[0]) for x in models]
         return [value * inputs.get(ACTIVE) for value in values]
 
     def _inputs(self, batch: TensorDictBase, active: Tensor | None) -> TensorDictBase:
