@@ -88,7 +88,7 @@ def test_it_is_the_optimal_baseline_on_the_streams():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("some", [False, True])
 def test_the_mean_of_the_streams_is_the_reward_of_the_team_for_any_model(dtype, some):
-    streams = make_streams(num_epochs=1, minibatch_size=10).to(dtype)
+    streams = make_streams(num_epochs=1, num_minibatches=3).to(dtype)
     td = team_batch(4, 6).reshape(-1).apply(lambda x: x.to(dtype) if x.is_floating_point() else x)
     active = torch.rand(24, N) < 0.7 if some else None
     streams.fit(td, td[REWARD], active)
@@ -182,7 +182,7 @@ def transitions(seed, size=2_000):
 
 def fitted(reward, *, num_batches=2, active=None, **options):
     """Streams that are fitted to batches of a team's reward, a function of the batch ``[N, n, 1]``; and the last of them."""
-    streams = make_streams(hidden_dim=64, num_epochs=15, minibatch_size=100, **options)
+    streams = make_streams(hidden_dim=64, num_epochs=15, num_minibatches=20, **options)
     streams.explained.zero_()
     for seed in range(num_batches):
         td = transitions(seed)

@@ -59,7 +59,7 @@ class RewardStreams(nn.Module):
         hidden_dim: width of the hidden layers.
         lr: learning rate of Adam.
         num_epochs: passes over each batch.
-        minibatch_size: number of steps in a minibatch.
+        num_minibatches: into how many minibatches a pass is cut.
         observation_key: where the observations are, ``[*B, n, observation_dim]``.
         action_key: where the joint action is.
         action_encoding: as in :class:`~torchrl_ob.JointQCritic`, and so is ``nvec``.
@@ -93,8 +93,8 @@ class RewardStreams(nn.Module):
         *,
         hidden_dim: int = 128,
         lr: float = 2e-3,
-        num_epochs: int = 15,
-        minibatch_size: int = 400,
+        num_epochs: int = 10,
+        num_minibatches: int = 30,
         observation_key: NestedKey = ("agents", "observation"),
         action_key: NestedKey = ("agents", "action"),
         **action: Any,
@@ -118,7 +118,7 @@ class RewardStreams(nn.Module):
         )
         self.reward_norm = RunningValueNorm(shape=1)
         self.input_norm = RunningValueNorm(shape=2 * observation_dim)
-        self.num_epochs, self.minibatch_size = num_epochs, minibatch_size
+        self.num_epochs, self.num_minibatches = num_epochs, num_minibatches
         self.register_buffer("explained", torch.zeros(2))  # R² of g, and of the mean of f
         self._optimizer = torch.optim.Adam(self.parameters(), lr=lr)
 
@@ -164,7 +164,7 @@ class RewardStreams(nn.Module):
         with torch.enable_grad():
             for _ in range(self.num_epochs):
                 order = torch.randperm(len(target), device=target.device)
-                for index in order.split(self.minibatch_size):
+                for index in order.chunk(self.num_minibatches):
                     self._optimizer.zero_grad()
                     self._losses(inputs[index], target[index]).sum().backward()
                     self._optimizer.step()
