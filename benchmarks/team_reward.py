@@ -15,13 +15,15 @@ intervals by resampling (rliable).
 
 ``python benchmarks/team_reward.py`` makes the runs that ``benchmarks/team_reward.json`` lacks, one after the other, and adds each
 to it; several processes may work at once. ``TASKS=navigation_8,balance_4 METHODS=gae_same,ob SEEDS=0,1,2`` for some of
-them, two to five minutes on one core each. ``REPORT=1`` makes no runs and writes the summary and the
+them, two to five minutes on one core each; ``METHODS=ob:advantage.lmbda=0.7:optimizer.lr=5e-4`` for a method with other settings,
+which the table compares apart. ``REPORT=1`` makes no runs and writes the summary and the
 pictures. ``SMOKE=1`` for a run of seconds, which records nothing.
 """
 
 import fcntl
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,9 +111,9 @@ SMALL += ["trainer.minibatch_size=40", "trainer.num_epochs=1"]
 
 
 def chosen(variable: str, known: Any, default: str) -> list[str]:
-    """Names in an environment variable; all by default."""
+    """Names in an environment variable, each with settings of its own after colons; all by default."""
     names = os.environ.get(variable, default).split(",")
-    if not {*names} <= {*known}:
+    if not {name.split(":")[0] for name in names} <= {*known}:
         sys.exit(f"{variable}={','.join(names)}: choose of {', '.join(known)}.")
     return names
 
@@ -137,17 +139,18 @@ def results(write: bool = False) -> Iterator[dict[str, Any]]:
 
 def make_run(task: str, method: str, seed: int) -> dict[str, Any]:
     """The learning curve of a run, which is made or resumed where it is not at its end."""
-    about = TASKS[task]
-    paid = [] if method == "individual" else about["team"]
+    about, (name, *settings) = TASKS[task], method.split(":")
+    paid = [] if name == "individual" else about["team"]
     options = [
         "optimizer.fused=false",  # as the runs in the file were made, whose last digits it moves
         *about["options"],
         *paid,
-        *METHODS[method],
+        *METHODS[name],
+        *settings,
         *(SMALL if SMOKE else []),
         f"seed={seed}",
     ]
-    folder = trained(RUNS / task / f"{method}-{seed}", *options)
+    folder = trained(RUNS / task / re.sub(r"[^\w.-]", "_", f"{method}-{seed}"), *options)
     curve = read_curve(folder, f"eval/stochastic_{about['metric']}")
     frames, values = list(curve), list(curve.values())
     area = np.trapezoid(values, frames) / (frames[-1] - frames[0])
@@ -178,21 +181,21 @@ def difference(
     return [round(float(x[0]), 4) for x in found]
 
 
-def frames_ratio(runs: list[dict[str, Any]], task: str) -> float | None:
-    """Frames in which the default reaches the control's final level, over those of the run; means over seeds."""
-    seeds = areas(runs, task, CONTROL).keys() & areas(runs, task, DEFAULT).keys()
+def frames_ratio(runs: list[dict[str, Any]], task: str, method: str = DEFAULT) -> float | None:
+    """Frames in which a method reaches the control's last level, over those of the run; means over seeds."""
+    seeds = areas(runs, task, CONTROL).keys() & areas(runs, task, method).keys()
     curves = {
-        method: [
+        name: [
             x["curve"]
             for x in runs
-            if x["task"] == task and x["method"] == method and x["seed"] in seeds
+            if x["task"] == task and x["method"] == name and x["seed"] in seeds
         ]
-        for method in (CONTROL, DEFAULT)
+        for name in (CONTROL, method)
     }
     if not all(curves.values()):
         return None
     frames = [int(frame) for frame in curves[CONTROL][0]]
-    theirs, mine = (np.mean([[*x.values()] for x in curves[m]], 0) for m in (CONTROL, DEFAULT))
+    theirs, mine = (np.mean([[*x.values()] for x in curves[m]], 0) for m in (CONTROL, method))
     reached = np.maximum.accumulate(mine)
     if reached[-1] < theirs[-1]:
         return None
@@ -202,6 +205,7 @@ def frames_ratio(runs: list[dict[str, Any]], task: str) -> float | None:
 def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """For each task the default and every method against the control."""
     summary = {}
+    runs = [x for x in runs if x["method"] in METHODS]
     for task in dict.fromkeys(x["task"] for x in runs):
         gap = difference(runs, task, "individual", CONTROL)
         lead = difference(runs, task, DEFAULT, CONTROL)
@@ -216,6 +220,22 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
             },
         }
     return summary
+
+
+def print_settings(runs: list[dict[str, Any]]) -> None:
+    """Mean areas of methods with other settings, and of the same methods and seeds with the library's, as markdown."""
+    tuned = [x for x in runs if x["method"] not in METHODS]
+    tasks = list(dict.fromkeys(x["task"] for x in tuned))
+    seeds = {x["seed"] for x in tuned}
+    print("| method | " + " | ".join(tasks) + " |")
+    print("| --- " * (len(tasks) + 1) + "|")
+    names = {x["method"].split(":")[0] for x in tuned} | {x["method"] for x in tuned}
+    for method in sorted(names):
+        cells = []
+        for task in tasks:
+            found = [area for seed, area in areas(runs, task, method).items() if seed in seeds]
+            cells.append(f"{np.mean(found):.3f} ({len(found)})" if found else "")
+        print("| " + " | ".join([method, *cells]) + " |")
 
 
 def print_table(runs: list[dict[str, Any]], summary: dict[str, Any]) -> None:
@@ -248,7 +268,7 @@ def draw(runs: list[dict[str, Any]]) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    tasks = list(dict.fromkeys(x["task"] for x in runs))
+    tasks = list(dict.fromkeys(x["task"] for x in runs if x["method"] in METHODS))
     rows = (len(tasks) + 1) // 2
     figure, axes = plt.subplots(
         rows, 2, figsize=(10, 3.5 * rows), layout="constrained", squeeze=False
@@ -296,3 +316,5 @@ if __name__ == "__main__":
         found["summary"] = summarize(found["runs"])
     draw(found["runs"])
     print_table(found["runs"], found["summary"])
+    if any(x["method"] not in METHODS for x in found["runs"]):
+        print_settings(found["runs"])
