@@ -298,8 +298,6 @@ if __name__ == "__main__":
     for task, method, seed in wanted if os.environ.get("REPORT") != "1" else ():
         if method == "individual" and not TASKS[task]["individual"]:
             continue
-        with results() as found:
-            done = {(x["task"], x["method"], x["seed"]) for x in found["runs"]}
         lock = RUNS / task / f"{method}-{seed}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as held:
@@ -307,6 +305,8 @@ if __name__ == "__main__":
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # another process is at it
                 continue
+            with results() as found:
+                done = {(x["task"], x["method"], x["seed"]) for x in found["runs"]}
             if (task, method, seed) not in done:
                 run = make_run(task, method, seed)
                 with results(write=True) as found:
