@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from results import record
 from torch import Tensor
 from torch.distributions import Distribution
@@ -27,6 +26,7 @@ from torchrl_ob.expectations.components import node_candidates
 from torchrl_ob.expectations.gaussian import gaussian_components
 from torchrl_ob.expectations.rules import gauss_hermite
 from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.config.overrides import compose_config
 from torchrl_ob.experiments.loop import estimate, improve
 from torchrl_ob.functional import weighted_baseline
 from torchrl_ob.train import config_folder
@@ -92,13 +92,9 @@ def random_network(dim: int, gain: float) -> dict[str, tuple[int, float]]:
 def navigation(batches: int) -> dict[str, tuple[int, float]]:
     """Errors for the critic of ``torchrl-ob train`` after some batches, with four agents."""
     overrides = ["experiment=smoke"] if SMOKE else ["trainer.num_epochs=15"]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        initialize_config_dir(str(config_folder()), version_base="1.3"),
-    ):
-        parts = build(
-            compose("train", ["device=cpu", "progress_bar=false", *overrides]), Path(folder)
-        )
+    overrides += ["device=cpu", "progress_bar=false"]
+    with tempfile.TemporaryDirectory() as folder:
+        parts = build(compose_config(overrides, config_folder()), Path(folder))
         for _, batch in zip(range(batches), parts.collector, strict=False):
             estimate(parts, batch)
             improve(parts, batch)

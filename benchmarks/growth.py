@@ -28,9 +28,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import torch
 from device import DEVICE, ON_GPU, clock, machine
-from hydra import compose, initialize_config_dir
 
 from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.config.overrides import compose_config
 from torchrl_ob.experiments.loop import estimate, improve
 from torchrl_ob.train import config_folder
 
@@ -57,8 +57,7 @@ def measure(agents: int, envs: int) -> dict[str, float]:
         f"total_frames={frames * ITERATIONS}",
         f"evaluation.num_envs={min(envs, 60)}",
     ]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("train", overrides)
+    config = compose_config(overrides, config_folder())
     before = peak_memory()
     seconds: dict[str, list[float]] = {name: [] for name in PARTS}
     with tempfile.TemporaryDirectory() as folder:

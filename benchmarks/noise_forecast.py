@@ -21,12 +21,11 @@ import warnings
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from team_reward import CONTROL, METHODS, SMALL, SMOKE, TASKS, areas, frames_ratio, results
 
 from torchrl_ob.diagnostics import noise_scale
 from torchrl_ob.experiments.build import build
-from torchrl_ob.experiments.config.overrides import read_override
+from torchrl_ob.experiments.config.overrides import compose_config, read_override
 from torchrl_ob.experiments.loop import estimate, improve
 from torchrl_ob.train import config_folder
 
@@ -41,9 +40,8 @@ def measured(task: str, seed: int) -> list[tuple[float, float]]:
     options = [*about["options"], *about["team"], *METHODS["ob"], *(SMALL if SMOKE else [])]
     options += [f"seed={seed}", "progress_bar=false"]
     with tempfile.TemporaryDirectory() as folder:
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            overrides = [read_override(option, config_folder()) for option in options]
-            parts = build(compose("train", overrides), Path(folder))
+        overrides = [read_override(option, config_folder()) for option in options]
+        parts = build(compose_config(overrides, config_folder()), Path(folder))
         (learner,) = parts.learners
         for k, batch in enumerate(parts.collector, 1):
             if k % EVERY == 0:

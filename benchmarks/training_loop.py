@@ -23,7 +23,6 @@ from pathlib import Path
 
 import torch
 from device import DEVICE, clock, machine, scaled
-from hydra import compose, initialize_config_dir
 from results import record
 from tensordict.nn import TensorDictModule
 from torch import nn
@@ -34,6 +33,7 @@ from torchrl.modules import MultiAgentMLP, NormalParamExtractor, ProbabilisticAc
 from torchrl.objectives import ClipPPOLoss, ValueEstimators
 
 from torchrl_ob.experiments.build import build
+from torchrl_ob.experiments.config.overrides import compose_config
 from torchrl_ob.experiments.loop import estimate, improve, measure
 from torchrl_ob.experiments.metrics import as_numbers, reward_metrics
 from torchrl_ob.train import config_folder
@@ -166,8 +166,7 @@ def our_loop(folder: Path, shares: list[float], *options: str) -> Iterator[float
         f"checkpoint.interval={FRAMES * 1000}",
         *options,
     ]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        parts = build(compose("train", overrides), folder)
+    parts = build(compose_config(overrides, config_folder()), folder)
     start = clock()
     for batch in parts.collector:  # what the loop does for each batch
         rewards = as_numbers(reward_metrics(batch, parts.evaluation.reward_keys))
