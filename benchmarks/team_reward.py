@@ -78,7 +78,7 @@ TASKS = {
     "navigation_8": vmas("navigation", 8, 45_000, own="shared_rew"),
     "balance_4": vmas("balance", 4),
     # rewards of -9 a step: without the norm no critic explains anything in 60,000 frames
-    "simple_spread_4": vmas("simple_spread", 4, 60_000, "value_norm=running"),
+    "simple_spread_4": vmas("simple_spread", 4, 60_000, "loss=mappo", "value_norm=running"),
     "flocking_4": vmas("flocking", 4, 45_000),
     "sampling_4": vmas("sampling", 4, own="shared_rew"),
     "discovery_5": vmas("discovery", 5, own="shared_reward"),
