@@ -89,7 +89,7 @@ TASKS = {
     "smax_3m": other(3, 320_000, *SMAX, metric="win_rate"),
     "smax_2s3z": other(5, 320_000, *SMAX, "env.map_name=2s3z", metric="win_rate"),
     "smax_8m": other(8, 320_000, *SMAX, "env.map_name=8m", metric="win_rate"),
-    "lbf_coop": other(2, 400_000, "experiment=lbf", "env.shared_reward=true"),
+    "lbf_coop": other(2, 200_000, "experiment=lbf", "env.shared_reward=true"),
     "swimmer_2x1": other(2, 160_000, "experiment=mamujoco_swimmer", *MUJOCO),
     "halfcheetah_6x1": other(6, 160_000, "experiment=mamujoco", *MUJOCO),
 }
@@ -207,9 +207,11 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
     summary = {}
     runs = [x for x in runs if x["method"] in METHODS]
     for task in dict.fromkeys(x["task"] for x in runs):
-        gap = difference(runs, task, "individual", CONTROL)
         lead = difference(runs, task, DEFAULT, CONTROL)
-        closed = lead[0] / gap[0] if gap and lead and gap[1] > 0 else None
+        seeds = areas(runs, task, "individual").keys() & areas(runs, task, DEFAULT).keys()
+        same = [x for x in runs if x["seed"] in seeds]  # the gap and what closes it
+        gap, part = (difference(same, task, x, CONTROL) for x in ("individual", DEFAULT))
+        closed = part[0] / gap[0] if gap and part and gap[1] > 0 else None
         methods = dict.fromkeys(x["method"] for x in runs if x["task"] == task)
         summary[task] = {
             "ob_minus_control": lead,
