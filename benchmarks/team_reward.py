@@ -181,21 +181,21 @@ def difference(
     return [round(float(x[0]), 4) for x in found]
 
 
-def frames_ratio(runs: list[dict[str, Any]], task: str, method: str = DEFAULT) -> float | None:
-    """Frames in which a method reaches the control's last level, over those of the run; means over seeds."""
-    seeds = areas(runs, task, CONTROL).keys() & areas(runs, task, method).keys()
+def frames_ratio(runs: list[dict[str, Any]], task: str) -> float | None:
+    """Frames in which the default reaches the control's last level, over those of the run; means over seeds."""
+    seeds = areas(runs, task, CONTROL).keys() & areas(runs, task, DEFAULT).keys()
     curves = {
         name: [
             x["curve"]
             for x in runs
             if x["task"] == task and x["method"] == name and x["seed"] in seeds
         ]
-        for name in (CONTROL, method)
+        for name in (CONTROL, DEFAULT)
     }
     if not all(curves.values()):
         return None
     frames = [int(frame) for frame in curves[CONTROL][0]]
-    theirs, mine = (np.mean([[*x.values()] for x in curves[m]], 0) for m in (CONTROL, method))
+    theirs, mine = (np.mean([[*x.values()] for x in curves[m]], 0) for m in (CONTROL, DEFAULT))
     reached = np.maximum.accumulate(mine)
     if reached[-1] < theirs[-1]:
         return None
