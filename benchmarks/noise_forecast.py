@@ -9,19 +9,18 @@ For tasks of ``team_reward.py``, OB trains a team for ten batches of 3,000 frame
 Both are medians over batches and seeds. *OB - control* is from the learning curves in ``team_reward.json``: the area by which OB is
 ahead of GAE with V of the same network, with its interval.
 
-``python benchmarks/noise_forecast.py [task ...]``, a minute and a half for a seed of a task; ``SEEDS=0,1,2`` for more. Prints the table as
-markdown. ``SMOKE=1`` for a run of seconds.
+``python benchmarks/noise_forecast.py``, a minute and a half for a seed of a task; ``TASKS=navigation_8,balance_4 SEEDS=0,1,2`` for
+others. Prints the table as markdown. ``SMOKE=1`` for a run of seconds.
 """
 
 import os
 import statistics
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import torch
-from team_reward import CONTROL, METHODS, SMALL, SMOKE, TASKS, difference, results
+from team_reward import CONTROL, SMOKE, TASKS, chosen, difference, results, run_options
 
 from torchrl_ob.diagnostics import noise_scale
 from torchrl_ob.experiments.build import build
@@ -30,22 +29,14 @@ from torchrl_ob.experiments.loop import estimate, improve
 from torchrl_ob.train import config_folder
 
 warnings.simplefilter("ignore")
-DEFAULT = [
-    "navigation_8",
-    "discovery_5",
-    "flocking_4",
-    "sampling_4",
-    "simple_spread_4",
-    "balance_4",
-]
+MEASURED = "navigation_8,discovery_5,flocking_4,sampling_4,simple_spread_4,balance_4"
 EVERY, BATCHES = (1, 2) if SMOKE else (2, 10)
 
 
 def measured(task: str, seed: int) -> list[tuple[float, float]]:
     """The noise scale under V in frames, and the share that OB saves, of some batches of a run."""
-    about, found = TASKS[task], []
-    options = [*about["options"], *about["team"], *METHODS["ob"], *(SMALL if SMOKE else [])]
-    options += [f"seed={seed}", "progress_bar=false"]
+    found = []
+    options = [*run_options(task, "ob", seed), "progress_bar=false"]
     with tempfile.TemporaryDirectory() as folder:
         overrides = [read_override(option, config_folder()) for option in options]
         parts = build(compose_config(overrides, config_folder()), Path(folder))
@@ -65,15 +56,17 @@ def measured(task: str, seed: int) -> list[tuple[float, float]]:
 def row(task: str, seeds: list[int]) -> str:
     """A row of the table."""
     scale, saved = zip(*(pair for seed in seeds for pair in measured(task, seed)), strict=True)
-    scales = sorted(x if x > 0 else float("inf") for x in scale)  # no signal seen: all is noise
+    scales = [x if x > 0 else float("inf") for x in scale]  # a batch without signal is all noise
     with results() as found:
         lead = difference(found["runs"], task, "ob", CONTROL)
-    measured_lead = "{:.3f} [{:.3f}, {:.3f}]".format(*lead) if lead else ""
-    return f"| {task} | {statistics.median(scales):,.0f} | {statistics.median(saved):.0%} | {measured_lead} |"
+    shown = "{:.3f} [{:.3f}, {:.3f}]".format(*lead) if lead else ""
+    return (
+        f"| {task} | {statistics.median(scales):,.0f} | {statistics.median(saved):.0%} | {shown} |"
+    )
 
 
 if __name__ == "__main__":
-    tasks = sys.argv[1:] or DEFAULT[: 1 if SMOKE else None]
+    tasks = chosen("TASKS", TASKS, "navigation_8" if SMOKE else MEASURED)
     seeds = [int(x) for x in os.environ.get("SEEDS", "0").split(",")]
     torch.set_num_threads(1)
     print("| task | noise scale, V, frames | forecast | OB - control |")

@@ -137,19 +137,19 @@ def results(write: bool = False) -> Iterator[dict[str, Any]]:
             file.write(f'{{\n"runs": [\n  {lines}\n],\n"summary": {{\n  {summary}\n}}\n}}\n')
 
 
-def make_run(task: str, method: str, seed: int) -> dict[str, Any]:
-    """The learning curve of a run, which is made or resumed where it is not at its end."""
+def run_options(task: str, method: str, seed: int) -> list[str]:
+    """The overrides of a run."""
     about, (name, *settings) = TASKS[task], method.split(":")
     paid = [] if name == "individual" else about["team"]
-    options = [
-        "optimizer.fused=false",  # as the runs in the file were made, whose last digits it moves
-        *about["options"],
-        *paid,
-        *METHODS[name],
-        *settings,
-        *(SMALL if SMOKE else []),
-        f"seed={seed}",
-    ]
+    small = SMALL if SMOKE else []
+    return [*about["options"], *paid, *METHODS[name], *settings, *small, f"seed={seed}"]
+
+
+def make_run(task: str, method: str, seed: int) -> dict[str, Any]:
+    """The learning curve of a run, which is made or resumed where it is not at its end."""
+    about = TASKS[task]
+    # not fused, as the runs in the file were made: a fused optimizer moves their last digits
+    options = ["optimizer.fused=false", *run_options(task, method, seed)]
     folder = trained(RUNS / task / re.sub(r"[^\w.-]", "_", f"{method}-{seed}"), *options)
     curve = read_curve(folder, f"eval/stochastic_{about['metric']}")
     frames, values = list(curve), list(curve.values())

@@ -218,7 +218,7 @@ def test_what_agents_earn_apart_is_split_and_the_dead_earn_nothing():
 
 
 def test_rare_large_rewards_do_not_hide_what_most_steps_pay():
-    """One step in a hundred costs an agent fifty times what the others earn; least squares alone learn nothing of these."""
+    """One step in a hundred costs an agent fifty times what the others earn; u is what credits the other ninety-nine."""
 
     def earned(td):
         usual, chance = earned_apart(td), td["agents", "observation"][..., 1:2]

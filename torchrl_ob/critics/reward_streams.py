@@ -34,7 +34,7 @@ class RewardStreams(nn.Module):
         \min_g \textstyle\sum_j E\big[(r - g_j)^2\big]
 
     Here u is what most steps pay, fitted by least absolute deviations, so that rare large rewards (collisions) do not
-    hide it; v is what these add, fitted to the rest by least squares; and g is what one agent's observations alone say
+    hide it; v is what the rare rewards add, fitted to the rest by least squares; and g is what one agent's observations alone say
     of the team's reward. Agent i's reward is
 
     .. math::
